@@ -1,0 +1,234 @@
+"""linux.seccomp of config.json as a BPF program, and what that program would do.
+
+Side: host, before any namespace is entered; pure but for libseccomp and the cache.  Init only
+loads the bytes with the flags: seccomp(SECCOMP_SET_MODE_FILTER, flags, program).
+
+    __init__   compile, the check against the runtime's own calls, the listener's message
+    cache      programs kept by content under the state root
+    generate   profile -> program, through libseccomp; imported when the cache has no answer
+    library    libseccomp itself
+    program    classic BPF: the ENOSYS prologue, an evaluator
+    support    what the library and the kernel at hand can do
+
+Sources: config-linux.md "Seccomp", seccomp(2), seccomp_rule_add(3).
+"""
+
+from __future__ import annotations
+
+from .. import log
+from ..errors import Error, at, strerror
+from . import cache
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any, Final
+
+# include/uapi/linux/seccomp.h
+RET_KILL_PROCESS: Final = 0x80000000
+RET_KILL_THREAD: Final = 0x00000000
+RET_TRAP: Final = 0x00030000
+RET_ERRNO: Final = 0x00050000
+RET_USER_NOTIF: Final = 0x7FC00000
+RET_TRACE: Final = 0x7FF00000
+RET_LOG: Final = 0x7FFC0000
+RET_ALLOW: Final = 0x7FFF0000
+RET_ACTION: Final = 0xFFFF0000
+RET_DATA: Final = 0x0000FFFF
+FLAG_TSYNC: Final = 1
+FLAG_LOG: Final = 2
+FLAG_SPEC_ALLOW: Final = 4
+FLAG_NEW_LISTENER: Final = 8
+FLAG_TSYNC_ESRCH: Final = 16
+FLAG_WAIT_KILLABLE_RECV: Final = 32
+
+# What init calls between loading the filter and the new program, when the caller does not say.
+# With noNewPrivileges the filter comes last; without it, loading needs CAP_SYS_ADMIN, so that
+# the change of identity comes after (FEATURES of seccomp(2): "EACCES").
+NEEDED_LAST: Final = ("execve",)
+OPTIONAL_LAST: Final = ("write", "close", "exit_group")
+NEEDED_EARLY: Final = (
+    "setgroups",
+    "setresgid",
+    "setresuid",
+    "capset",
+    "prctl",
+    "chdir",
+    "execve",
+)
+OPTIONAL_EARLY: Final = ("write", "read", "close", "umask", "fchdir", "exit_group")
+
+# The calls whose outcome is kept with a cached program, so that the check after a cache hit
+# evaluates nothing.
+PROBED: Final = (
+    "access",
+    "capget",
+    "capset",
+    "chdir",
+    "close",
+    "close_range",
+    "connect",
+    "dup3",
+    "execve",
+    "execveat",
+    "exit_group",
+    "fchdir",
+    "fcntl",
+    "getcwd",
+    "getpid",
+    "ioctl",
+    "keyctl",
+    "lseek",
+    "newfstatat",
+    "openat",
+    "poll",
+    "ppoll",
+    "prctl",
+    "prlimit64",
+    "read",
+    "recvmsg",
+    "rt_sigaction",
+    "rt_sigprocmask",
+    "seccomp",
+    "sendmsg",
+    "setgid",
+    "setgroups",
+    "setpriority",
+    "setregid",
+    "setresgid",
+    "setresuid",
+    "setreuid",
+    "setrlimit",
+    "setsid",
+    "setuid",
+    "stat",
+    "umask",
+    "write",
+)
+
+
+def compile(
+    profile: dict[str, Any], cache_dir: str | None, warn: Callable[[str], object]
+) -> dict[str, Any]:
+    """Return {"bpf", "flags", "notify", ...} for a type-checked linux.seccomp object.
+
+    `cache_dir` is a directory for compiled programs, made when it is missing; without one every
+    call compiles.  `warn` gets what the profile asks for in vain.  Raises Error for a profile
+    that cannot be turned into a program.
+    """
+    found = cache.key({key: profile[key] for key in profile if not key.startswith("listener")})
+    entry = cache.load(cache_dir, found) if cache_dir else None
+    if entry is None:
+        from . import generate
+
+        entry = generate.generate(profile)
+        if cache_dir:
+            cache.store(cache_dir, found, entry)
+    _check_listener(profile, entry["notify"])
+    for text in entry["ignored"]:
+        log.debug(f"linux.seccomp: {text}")
+    for text in entry["warnings"]:
+        warn(f"linux.seccomp: {text}")
+    return entry
+
+
+def _check_listener(profile: dict[str, Any], notify: bool) -> None:
+    """Refuse what "listenerPath" and "listenerMetadata" of config-linux.md rule out."""
+    path = profile.get("listenerPath")
+    if profile.get("listenerMetadata") and not path:
+        raise at("linux.seccomp.listenerMetadata", "must not be set without listenerPath")
+    if notify and not path:
+        raise at("linux.seccomp.listenerPath", "must be set, since SCMP_ACT_NOTIFY is used")
+
+
+def check_after_load(
+    program: dict[str, Any],
+    needed: Iterable[str] = NEEDED_EARLY,
+    optional: Iterable[str] = OPTIONAL_EARLY,
+    handover: Iterable[str] = ("write",),
+) -> None:
+    """Refuse a program under which init could not reach the container's own program.
+
+    `needed` are calls without which init fails: neither a signal nor an errno will do.  `optional`
+    are calls whose failure init survives: only a signal is refused.  `handover` are calls made
+    before the listener's descriptor has reached its agent: nobody would answer their notification.
+    A call is refused only when every value of its arguments leads there, since the arguments are
+    not looked at.  SCMP_ACT_TRACE passes: a tracer may be there.  Raises Error naming the call.
+    """
+    trapped = tuple(handover)
+    for name in needed:
+        _refuse(name, _outcomes(program, name), True, name in trapped)
+    for name in optional:
+        _refuse(name, _outcomes(program, name), False, name in trapped)
+
+
+def _refuse(name: str, outcomes: list[int], needed: bool, trapped: bool) -> None:
+    reasons = [_failure(value, needed, trapped) for value in outcomes]
+    if reasons and all(reasons):
+        raise Error(
+            f"linux.seccomp: the profile {reasons[0]} {name}, which the runtime calls after"
+            " the filter is loaded",
+            hint=f"allow {name} in linux.seccomp.syscalls",
+        )
+
+
+def _failure(value: int, needed: bool, trapped: bool) -> str:
+    """Say what a filter's answer does to init, or nothing when init lives with it."""
+    action = value & RET_ACTION
+    if action in (RET_KILL_PROCESS, RET_KILL_THREAD):
+        return "kills the process at"
+    if action == RET_TRAP:
+        return "raises SIGSYS at"
+    if action == RET_USER_NOTIF and trapped:
+        return "waits for an agent that is not connected yet at"
+    if action == RET_ERRNO and needed:
+        return f"answers with {strerror(value & RET_DATA) if value & RET_DATA else 'nothing'}"
+    return ""
+
+
+def _outcomes(program: dict[str, Any], name: str) -> list[int]:
+    """Return every value that the program can give for a call of this process."""
+    known = program.get("outcomes", {}).get(name)
+    if known is not None:
+        result: list[int] = known
+        return result
+    from . import generate
+
+    return generate.outcomes(program["bpf"], name)
+
+
+def run(bpf: bytes, nr: int, args: tuple[int, ...] = (), arch: int = 0, ip: int = 0) -> int:
+    """Return what the program answers to a call: an action and 16 bits of data.
+
+    `arch` is an AUDIT_ARCH_* value, 0 for this machine's own.  Pure.
+    """
+    from . import program
+
+    return program.run(bpf, nr, args, arch or program.native_arch(), ip)
+
+
+def features() -> dict[str, Any]:
+    """Return the "seccomp" object of features-linux.md."""
+    from . import support
+
+    return support.features()
+
+
+def library_version() -> str:
+    """Return the version of libseccomp, empty when there is none."""
+    from . import support
+
+    return support.library_version()
+
+
+def container_process_state(state: dict[str, Any], pid: int, metadata: str) -> dict[str, Any]:
+    """Return what the agent at listenerPath is sent along with the descriptor.
+
+    `pid` is the process behind the filter, as the runtime sees it: for exec not the container's
+    first one.  Source: config-linux.md, "The Container Process State".
+    """
+    message = {"ociVersion": state["ociVersion"], "fds": ["seccompFd"], "pid": pid}
+    if metadata:
+        message["metadata"] = metadata
+    message["state"] = state
+    return message

@@ -1,0 +1,265 @@
+"""A seccomp profile turned into a program by libseccomp.
+
+Side: host; imported only when the cache has no program.  `generate` is the list of steps; what
+libseccomp leaves to its callers is done here: conditions on one argument, errno values, and
+ENOSYS for calls that are newer than the profile.
+"""
+
+from __future__ import annotations
+
+import posix
+from _struct import Struct
+
+from ..errors import Error, at, strerror
+from ..linux import files
+from . import (
+    FLAG_NEW_LISTENER,
+    FLAG_SPEC_ALLOW,
+    FLAG_TSYNC,
+    FLAG_TSYNC_ESRCH,
+    FLAG_WAIT_KILLABLE_RECV,
+    PROBED,
+    cache,
+    library,
+    program,
+    support,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Final
+
+_EPERM: Final = 1
+_ENOSYS: Final = 38
+# include/linux/err.h: the kernel cuts a larger errno down to this
+_MAX_ERRNO: Final = 4095
+_MAX_DATA: Final = 0xFFFF
+_EDOM: Final = 33
+_EEXIST: Final = 17
+_EINVAL: Final = 22
+# struct scmp_arg_cmp {unsigned arg; enum scmp_compare op; uint64_t datum_a, datum_b}
+_CONDITION: Final = Struct("@IiQQ")
+# Default actions under which a call the profile does not know goes on: the prologue would take
+# something away.  A tracer is expected to know its calls itself.
+_PERMISSIVE: Final = ("SCMP_ACT_ALLOW", "SCMP_ACT_LOG", "SCMP_ACT_TRACE")
+_MEMFD_CLOEXEC: Final = 1
+
+_ROOT: Final = "linux.seccomp"
+
+
+def generate(profile: dict[str, Any]) -> dict[str, Any]:
+    """Return what the cache keeps: the program, its flags, and what was ignored.  Raises Error."""
+    default = _default_action(profile)
+    actions = _rule_actions(profile)
+    notify = library.ACTIONS["SCMP_ACT_NOTIFY"] in actions
+    warnings: list[str] = []
+    flags = _flags(profile, notify, warnings)
+    archs = _architectures(profile)
+    ignored: list[str] = []
+    filtered = _filter(profile, default, actions, archs, ignored)
+    bpf = _prologue(profile, archs) + filtered
+    if len(bpf) > program.MAX_INSTRUCTIONS * program.INSTRUCTION.size:
+        raise Error(
+            f"{_ROOT}: the program has {len(bpf) // program.INSTRUCTION.size} instructions,"
+            f" the kernel takes {program.MAX_INSTRUCTIONS}"
+        )
+    return {
+        "bpf": bpf,
+        "flags": flags,
+        "notify": notify,
+        "ignored": ignored,
+        "warnings": warnings,
+        "outcomes": {name: outcomes(bpf, name) for name in PROBED},
+        "libseccomp": library.version(),
+        "library": cache.identity(library.path()),
+    }
+
+
+def outcomes(bpf: bytes, name: str) -> list[int]:
+    """Return every answer of the program to a call of this machine; none for a foreign call."""
+    number = library.syscall_number(name)
+    if number is None or number < 0:
+        return []
+    return program.outcomes(bpf, number, library.native_arch())
+
+
+def _action(word: str, value: int | None, where: str) -> int:
+    """Return the number of an action with its errno, which EPERM stands in for."""
+    if word not in library.ACTIONS:
+        raise at(where.rpartition(".")[0], f"unknown action {word}")
+    action = library.ACTIONS[word]
+    if word not in library.WITH_DATA:
+        if value is not None:
+            raise at(where, f"{word} takes no errno")
+        return action
+    limit = _MAX_ERRNO if word == "SCMP_ACT_ERRNO" else _MAX_DATA
+    if value is not None and not 0 <= value <= limit:
+        raise at(where, f"must be from 0 to {limit}, got {value}")
+    return action | (_EPERM if value is None else value)
+
+
+def _default_action(profile: dict[str, Any]) -> int:
+    word = profile.get("defaultAction")
+    if not word:
+        raise at(f"{_ROOT}.defaultAction", "must be set")
+    if word == "SCMP_ACT_NOTIFY":
+        # Init's own calls would wait for an agent that only gets the descriptor afterwards.
+        raise at(f"{_ROOT}.defaultAction", "must not be SCMP_ACT_NOTIFY")
+    return _action(word, profile.get("defaultErrnoRet"), f"{_ROOT}.defaultErrnoRet")
+
+
+def _rule_actions(profile: dict[str, Any]) -> list[int]:
+    """Return the action of each entry of "syscalls"."""
+    actions = []
+    for index, rule in enumerate(profile.get("syscalls") or ()):
+        where = f"{_ROOT}.syscalls[{index}]"
+        actions.append(_action(rule["action"], rule.get("errnoRet"), f"{where}.errnoRet"))
+        if rule["action"] == "SCMP_ACT_NOTIFY" and "write" in rule["names"]:
+            # Init reports with write(2) before the agent has the descriptor.
+            raise at(f"{where}.action", "SCMP_ACT_NOTIFY cannot be used for write")
+    return actions
+
+
+def _flags(profile: dict[str, Any], notify: bool, warnings: list[str]) -> int:
+    """Return the flags of seccomp(2), SPEC_ALLOW when the profile says nothing.
+
+    The kernel takes WAIT_KILLABLE_RECV only with a listener, and TSYNC with a listener only when
+    TSYNC_ESRCH tells the two kinds of result apart.
+    """
+    words = profile.get("flags")
+    if words is None:
+        flags = FLAG_SPEC_ALLOW if support.flag_supported(FLAG_SPEC_ALLOW) else 0
+        return flags | (FLAG_NEW_LISTENER if notify else 0)
+    flags = 0
+    for index, word in enumerate(words):
+        where = f"{_ROOT}.flags[{index}]"
+        if word not in support.FLAGS:
+            raise at(where, f"unknown flag {word}")
+        value, needs = support.FLAGS[word]
+        if not support.flag_supported(value):
+            raise at(where, f"{word} needs Linux {needs}, this is {posix.uname().release}")
+        flags |= value
+    if notify:
+        flags |= FLAG_NEW_LISTENER
+        flags |= FLAG_TSYNC_ESRCH if flags & FLAG_TSYNC else 0
+    elif flags & FLAG_WAIT_KILLABLE_RECV:
+        flags &= ~FLAG_WAIT_KILLABLE_RECV
+        warnings.append("SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV has no effect without a listener")
+    return flags
+
+
+def _architectures(profile: dict[str, Any]) -> list[tuple[str, int]]:
+    """Return path and number of each architecture, this machine's own first."""
+    archs = [("", library.native_arch())]
+    for index, word in enumerate(profile.get("architectures") or ()):
+        where = f"{_ROOT}.architectures[{index}]"
+        arch = library.architecture(word) if word in library.ARCHITECTURES else 0
+        if not arch:
+            raise at(where, f"{word} is not known to libseccomp {library.version()}")
+        if arch not in [number for _, number in archs]:
+            archs.append((where, arch))
+    return archs
+
+
+def _filter(
+    profile: dict[str, Any],
+    default: int,
+    actions: list[int],
+    archs: list[tuple[str, int]],
+    ignored: list[str],
+) -> bytes:
+    """Let libseccomp make the program of all rules."""
+    context = library.init(default)
+    if not context:
+        raise at(f"{_ROOT}.defaultAction", support.action_refused(profile["defaultAction"]))
+    try:
+        # A search tree instead of a chain of comparisons; libseccomp before 2.5 has none.
+        library.attr_set(context, library.CTL_OPTIMIZE, 2)
+        for where, arch in archs[1:]:
+            result = library.arch_add(context, arch)
+            if result == -_EDOM:
+                raise at(where, "has another byte order than this machine")
+            if result not in (0, -_EEXIST):
+                raise at(where, strerror(-result))
+        for index, rule in enumerate(profile.get("syscalls") or ()):
+            if actions[index] == default:
+                ignored.append(f"syscalls[{index}] does what defaultAction does")
+                continue
+            _add_rule(context, rule, actions[index], f"{_ROOT}.syscalls[{index}]", ignored)
+        return _export(context)
+    finally:
+        library.release(context)
+
+
+def _add_rule(
+    context: int, rule: dict[str, Any], action: int, where: str, ignored: list[str]
+) -> None:
+    alternatives = _conditions(rule.get("args") or [], where)
+    unknown = []
+    for name in rule["names"]:
+        number = library.syscall_number(name)
+        if number is None:
+            unknown.append(name)
+            continue
+        for count, conditions in alternatives:
+            result = library.rule_add_array(context, action, number, count, conditions)
+            if result == -_EINVAL:
+                raise at(f"{where}.action", support.action_refused(rule["action"]))
+            if result not in (0, -_EEXIST):
+                raise at(where, f"rule for {name}: {strerror(-result)}")
+    if unknown:
+        ignored.append(f"{where[len(_ROOT) + 1 :]}: unknown system calls {', '.join(unknown)}")
+
+
+def _conditions(args: list[dict[str, Any]], where: str) -> list[tuple[int, bytes | None]]:
+    """Return the rules that one entry stands for, each as a number of packed conditions.
+
+    Conditions of a rule all have to hold, but libseccomp refuses two on one argument.  Then each
+    condition becomes a rule of its own, one of which has to hold: what runc has always done.
+    """
+    if not args:
+        return [(0, None)]
+    packed = []
+    for place, arg in enumerate(args):
+        if not 0 <= arg["index"] <= 5:
+            raise at(f"{where}.args[{place}].index", f"must be from 0 to 5, got {arg['index']}")
+        if arg["op"] not in library.OPERATORS:
+            raise at(f"{where}.args[{place}].op", f"unknown operator {arg['op']}")
+        operator = library.OPERATORS[arg["op"]]
+        packed.append(
+            _CONDITION.pack(arg["index"], operator, arg["value"], arg.get("valueTwo") or 0)
+        )
+    if len({arg["index"] for arg in args}) < len(args):
+        return [(1, condition) for condition in packed]
+    return [(len(packed), b"".join(packed))]
+
+
+def _export(context: int) -> bytes:
+    """Return the program; libseccomp only writes it to a descriptor (before 2.6)."""
+    fd = posix.memfd_create("seccomp", _MEMFD_CLOEXEC)
+    try:
+        result = library.export_bpf(context, fd)
+        if result:
+            raise Error(f"{_ROOT}: libseccomp cannot make a program: {strerror(-result)}")
+        posix.lseek(fd, 0, 0)
+        return files.read_fd(fd)
+    finally:
+        files.close(fd)
+
+
+def _prologue(profile: dict[str, Any], archs: list[tuple[str, int]]) -> bytes:
+    """Return the instructions for calls newer than the profile, none when it says what to do."""
+    if profile["defaultAction"] in _PERMISSIVE or profile.get("defaultErrnoRet") == _ENOSYS:
+        return b""
+    names = {name for rule in profile.get("syscalls") or () for name in rule["names"]}
+    highest = {}
+    for _, arch in archs:
+        numbers = [library.syscall_number(name, arch) for name in names]
+        highest[arch] = max((number for number in numbers if number is not None), default=-1)
+    newest: dict[int, tuple[int, int | None]] = {}
+    for arch, number in highest.items():
+        if number < 0 or arch == library.ARCH_X32:
+            continue
+        x32 = highest.get(library.ARCH_X32) if arch == library.ARCH_X86_64 else None
+        newest[arch] = (number, program.NO_NUMBER if x32 is not None and x32 < 0 else x32)
+    return program.enosys_prologue(newest)
