@@ -1,0 +1,1 @@
+"""The tests of anocir; each directory below is one tier."""

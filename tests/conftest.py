@@ -1,0 +1,106 @@
+"""Rules of all tiers: gates, and the skips that are expected.
+
+`@needs("cgroup2:memory")` (a marker) skips a test when a probe of tests/machine.py says that the machine lacks the thing.
+With CI=true a skip that tests/expected_skips.txt (or --expected-skips FILE) does not name fails the run: a test
+that silently stopped running is worse than a red one.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+
+import pytest
+
+from tests import machine
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+SKIPS = pytest.StashKey["list[tuple[str, str]]"]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add --expected-skips, for machines other than the CI's usual one."""
+    parser.addoption(
+        "--expected-skips",
+        default=os.path.join(HERE, "expected_skips.txt"),
+        help="file with the skips that are no error when CI=true",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Declare the marker."""
+    config.addinivalue_line("markers", "needs(*gates): what the machine must be able to do")
+    config.stash[SKIPS] = []
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a test whose gates are closed."""
+    for marker in item.iter_markers("needs"):
+        for gate in marker.args:
+            lacking = machine.missing(gate)
+            if lacking:
+                pytest.skip(f"[{gate}] this machine has not {lacking}")
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Remember the skips; an expected failure is none."""
+    if report.skipped and not hasattr(report, "wasxfail") and _config is not None:
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        _config.stash[SKIPS].append((report.nodeid, reason.removeprefix("Skipped: ")))
+
+
+_config: pytest.Config | None = None
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Keep the configuration for the report hook, which is not given it."""
+    global _config
+    _config = session.config
+
+
+def expected_skips(path: str) -> list[str]:
+    """The patterns of an expected-skips file: a gate in brackets or a test id, then the reason."""
+    with open(path) as file:
+        lines = [line.partition("#")[0].strip() for line in file]
+    return [line.split(maxsplit=1)[0] for line in lines if line]
+
+
+def unexpected(skips: list[tuple[str, str]], patterns: list[str]) -> list[tuple[str, str]]:
+    """The skips that no pattern names."""
+    found = []
+    for nodeid, reason in skips:
+        gate = reason.partition("]")[0] + "]" if reason.startswith("[") else ""
+        known = any(
+            pattern == gate or (pattern[0] != "[" and fnmatch.fnmatch(nodeid, pattern))
+            for pattern in patterns
+        )
+        if not known:
+            found.append((nodeid, reason))
+    return found
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, exitstatus: int, config: pytest.Config
+) -> None:
+    """Say what was left out, and why."""
+    skips = config.stash[SKIPS]
+    if not skips:
+        return
+    terminalreporter.section("left out")
+    reasons: dict[str, int] = {}
+    for _, reason in skips:
+        reasons[reason] = reasons.get(reason, 0) + 1
+    for reason, count in sorted(reasons.items(), key=lambda row: -row[1]):
+        terminalreporter.write_line(f"{count:4d}  {reason}")
+    strangers = unexpected(skips, expected_skips(config.getoption("--expected-skips")))
+    for nodeid, reason in strangers:
+        terminalreporter.write_line(f"unexpected skip: {nodeid}: {reason}", red=True)
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Fail the run when CI left out something that it should not."""
+    if os.environ.get("CI") != "true" or exitstatus not in (0, 5):
+        return
+    patterns = expected_skips(session.config.getoption("--expected-skips"))
+    if unexpected(session.config.stash[SKIPS], patterns):
+        session.exitstatus = 1
