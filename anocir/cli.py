@@ -1,0 +1,462 @@
+"""The command line: one table a command, which parses the words and prints the help.
+
+Side: host.  An own parser, because callers rely on Go's flag package: an option may come twice
+(Docker's runtimeArgs; the last one counts), may have one dash (`-no-subreaper`, sent by
+go-runc), a boolean may have a value (`--all=true`), a value may be negative, global options may
+follow the command, and for exec, kill and ps everything after the id belongs to the command.
+argparse would also cost 10 ms.
+
+A row of a table is (name, short, kind, default, metavar, help); a row without help is hidden.
+Kinds: flag, text, list, int, size (10M), duration (1m30s, in seconds), choice (of the metavar).
+"""
+
+from __future__ import annotations
+
+import sys
+
+import posix
+
+from . import __version__, errors, log
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, Final, Protocol
+
+    Option = tuple[str, str, str, object, str, str]
+    Options = dict[str, Any]
+    Table = tuple[Option, ...]
+    Run = Callable[["Settings", Options, list[str]], int]
+
+    class Command(Protocol):
+        """What each file in commands/ defines."""
+
+        HELP: str
+        USAGE: str
+        OPTIONS: Table
+        ARGS: tuple[int, int]
+        IN_ORDER: bool
+        run: Run
+
+
+SPEC_VERSION: Final = "1.3.0"
+NO_LIMIT: Final = 1 << 30
+
+# In the order of the help.
+COMMANDS: Final = (
+    "create", "start", "run", "exec", "kill", "delete", "state", "list", "ps",
+    "pause", "resume", "update", "events", "features", "spec",
+)  # fmt: skip
+HIDDEN: Final = ("init",)
+# Podman and CRI-O run `checkpoint --help` and take exit status 0 for "supported".
+REFUSED: Final = {
+    "checkpoint": "checkpoint is not supported: anocir has no CRIU support yet",
+    "restore": "restore is not supported: anocir has no CRIU support yet",
+}
+
+GLOBALS: Final[Table] = (
+    ("root", "", "text", "", "DIR",
+     "directory of the containers' state; default /run/anocir, without root privileges "
+     "$XDG_RUNTIME_DIR/anocir"),
+    ("log", "", "text", "", "FILE", "append the error to FILE, besides printing it on stderr"),
+    ("log-format", "", "choice", "text", "text|json", "how lines in the log look"),
+    ("log-level", "", "choice", "", "error|warning|info|debug", "what is logged; default error"),
+    ("debug", "", "flag", False, "", "the same as --log-level debug"),
+    ("trace", "", "text", "", "FILE", "write each system call of the runtime to FILE, decoded"),
+    ("systemd-cgroup", "s", "flag", False, "", "make cgroups through systemd"),
+    ("cgroup-manager", "", "choice", "", "cgroupfs|systemd|disabled",
+     "who makes cgroups; disabled leaves them alone"),
+    ("rootless", "", "choice", "auto", "true|false|auto",
+     "tolerate that cgroups cannot be made; default: without root privileges"),
+    ("start-exec-errors", "", "choice", "report", "report|container",
+     "when the program cannot be executed: start fails and says why (report), or start "
+     "succeeds and the container prints the reason and exits with 127 (container)"),
+    ("criu", "", "text", "", "PATH", ""),
+)  # fmt: skip
+_HELP_ROW: Final[Option] = ("help", "h", "flag", False, "", "print this help")
+_VERSION_ROW: Final[Option] = ("version", "v", "flag", False, "", "print the version")
+
+
+class Settings:
+    """The global options, and what the door knows of the process itself."""
+
+    __slots__ = (
+        "cgroup_manager",
+        "command",
+        "criu",
+        "debug",
+        "help",
+        "import_path",
+        "log",
+        "log_format",
+        "log_level",
+        "root",
+        "rootless",
+        "start_exec_errors",
+        "systemd_cgroup",
+        "trace",
+        "version",
+    )
+
+    def __init__(self) -> None:
+        """Start from the defaults; `parse` fills in the rest while it reads."""
+        self.command = ""
+        # What a second interpreter puts on sys.path: <archive>/site-packages.
+        self.import_path = ""
+        self.root = ""
+        self.log = ""
+        self.log_format = "text"
+        self.log_level = ""
+        self.debug = False
+        self.trace = ""
+        self.systemd_cgroup = False
+        self.cgroup_manager = ""
+        self.rootless = "auto"
+        self.start_exec_errors = "report"
+        self.criu = ""
+        self.help = False
+        self.version = False
+
+    def level(self) -> int:
+        """Return the level of the log, as a number of `log`."""
+        if self.log_level:
+            return log.NAMES.index(self.log_level)
+        return log.DEBUG if self.debug else log.ERROR
+
+
+def parse(argv: list[str], settings: Settings) -> tuple[str, Run, Options, list[str]]:
+    """Read a command line: (command, its run function, options, positional arguments).
+
+    Global options are stored in `settings` one by one, so that --log is known even if a later
+    word is wrong.
+    """
+    globals_ = _index((*GLOBALS, _HELP_ROW, _VERSION_ROW))
+    found: Options = {}
+    words = _read(argv, "", {}, globals_, True, found, settings)
+    if settings.version:
+        return "version", _print_version, found, []
+    name = words[0] if words else ""
+    if not name or name == "help":
+        return "help", _print_help, found, words[1:2]
+    settings.command = name
+    if name in REFUSED:
+        raise errors.Error(REFUSED[name])
+    if name not in COMMANDS and name not in HIDDEN:
+        raise errors.Error(f'unknown command "{name}"', "anocir --help lists the commands", 3)
+    command = load(name)
+    options: Options = {
+        row[0].replace("-", "_"): list(row[3]) if row[2] == "list" else row[3]  # type: ignore[call-overload]
+        for row in command.OPTIONS
+    }
+    in_order = getattr(command, "IN_ORDER", False)
+    args = _read(words[1:], name, _index(command.OPTIONS), globals_, in_order, options, settings)
+    if settings.help:
+        return "help", _print_help, found, [name]
+    _check_count(name, command.ARGS, len(args))
+    if command.ARGS[0]:
+        check_id(args[0])
+    return name, command.run, options, args
+
+
+def load(name: str) -> Command:
+    """Import the one file of a command."""
+    module: Command = __import__(f"{__package__}.commands.{name}", None, None, ("run",))
+    return module
+
+
+def _index(table: Table) -> dict[str, Option]:
+    rows = {row[0]: row for row in table}
+    for row in table:
+        if row[1]:
+            rows[row[1]] = row
+    return rows
+
+
+def _read(
+    words: list[str],
+    command: str,
+    own: dict[str, Option],
+    globals_: dict[str, Option],
+    in_order: bool,
+    options: Options,
+    settings: Settings,
+) -> list[str]:
+    """Sort words into options (stored), global options (stored) and positionals (returned)."""
+    args: list[str] = []
+    where = f"{command}: " if command else ""
+    index = 0
+    while index < len(words):
+        word = words[index]
+        index += 1
+        if word == "--":
+            return args + words[index:]
+        if len(word) < 2 or word[0] != "-":
+            args.append(word)
+            if in_order:
+                return args + words[index:]
+            continue
+        name, equals, value = word[2 if word[1] == "-" else 1 :].partition("=")
+        row = own.get(name) or globals_.get(name)
+        if row is None or (row is _VERSION_ROW and command):
+            raise errors.Error(
+                f"{where}flag provided but not defined: {word.partition('=')[0]}",
+                f"anocir {command + ' ' if command else ''}--help lists the options",
+            )
+        if row[2] == "flag":
+            result: object = _boolean(where, row[0], value) if equals else True
+        else:
+            if not equals:
+                if index == len(words):
+                    raise errors.Error(f"{where}flag needs an argument: {word}")
+                value = words[index]
+                index += 1
+            result = _convert(where, row, value)
+        key = row[0].replace("-", "_")
+        if name not in own:
+            setattr(settings, key, result)
+        elif row[2] == "list":
+            options[key].append(result)
+        else:
+            options[key] = result
+    return args
+
+
+def _boolean(where: str, name: str, value: str) -> bool:
+    # The words of Go's strconv.ParseBool.
+    if value in ("1", "t", "T", "true", "TRUE", "True"):
+        return True
+    if value in ("0", "f", "F", "false", "FALSE", "False"):
+        return False
+    raise errors.Error(f'{where}--{name}: must be true or false, got "{value}"')
+
+
+def _convert(where: str, row: Option, value: str) -> object:
+    name, _, kind, _, metavar, _ = row
+    if kind in ("text", "list"):
+        return value
+    if kind == "choice":
+        if value not in metavar.split("|"):
+            if name == "log-format":
+                # The words of runc, without the value being believed.
+                raise errors.Error(f'invalid log-format "{value}", must be text or json')
+            if name == "rootless":
+                return "true" if _boolean(where, name, value) else "false"
+            choices = " or ".join(metavar.split("|"))
+            raise errors.Error(f'{where}--{name}: must be {choices}, got "{value}"')
+        return value
+    if kind == "int":
+        return _integer(where, name, value)
+    return _duration(where, name, value) if kind == "duration" else _size(where, name, value)
+
+
+def _integer(where: str, name: str, value: str) -> int:
+    digits = value[1:] if value[:1] in ("-", "+") else value
+    if not (digits.isascii() and digits.isdigit()) or len(digits) > 19:
+        raise errors.Error(f'{where}--{name}: must be an integer, got "{value}"')
+    return int(value)
+
+
+def _size(where: str, name: str, value: str) -> int:
+    """Read bytes with an optional unit, powers of 1024: 64m, 1.5GiB, 1024, -1."""
+    text = value.strip().lower()
+    number = text.rstrip("bi")
+    shift = 0
+    if number and number[-1] in "kmgtp":
+        shift = 10 * ("kmgtp".index(number[-1]) + 1)
+        number = number[:-1].rstrip()
+    whole, dot, part = number.lstrip("-").partition(".")
+    known = text[len(text.rstrip("bi")) :] in ("", "b", "ib")
+    if not (known and (whole + part).isascii() and (whole + part).isdigit()) or len(number) > 19:
+        raise errors.Error(f'{where}--{name}: must be a size such as 64m or -1, got "{value}"')
+    size = (int(whole or "0") << shift) + ((int(part) << shift) // 10 ** len(part) if dot else 0)
+    return -size if number[0] == "-" else size
+
+
+_UNITS: Final = (
+    ("ms", 1e-3), ("us", 1e-6), ("µs", 1e-6), ("ns", 1e-9), ("h", 3600.0), ("m", 60.0), ("s", 1.0),
+)  # fmt: skip
+
+
+def _duration(where: str, name: str, value: str) -> float:
+    """Read a duration of Go (1m30s, 500ms) or plain seconds."""
+    total = 0.0
+    rest = value
+    while rest:
+        number = rest[: len(rest) - len(rest.lstrip("0123456789."))]
+        rest = rest[len(number) :]
+        unit = next((unit for unit in _UNITS if rest.startswith(unit[0])), None)
+        if unit is None and rest == "" and total == 0:
+            unit = ("", 1.0)
+        if unit is None or not number.strip(".") or number.count(".") > 1:
+            total = -1.0
+            break
+        total += float(number) * unit[1]
+        rest = rest[len(unit[0]) :]
+    if not value or total < 0 or total > NO_LIMIT:
+        raise errors.Error(f'{where}--{name}: must be a duration such as 5s, got "{value}"')
+    return total
+
+
+def _check_count(name: str, bounds: tuple[int, int], count: int) -> None:
+    least, most = bounds
+    if least <= count <= most:
+        return
+    if least == most:
+        raise errors.Error(f'"{name}" requires exactly {least} argument(s)')
+    if count < least:
+        raise errors.Error(f'"{name}" requires a minimum of {least} argument(s)')
+    raise errors.Error(f'"{name}" requires a maximum of {most} argument(s)')
+
+
+def check_id(container_id: str) -> None:
+    """Refuse an id that could be anything but one name in the state directory."""
+    if not container_id:
+        raise errors.Error("container id cannot be empty")
+    rest = container_id.translate({ord(char): None for char in "_+-."})
+    if container_id in (".", "..") or (rest and not (rest.isascii() and rest.isalnum())):
+        shown = container_id if len(container_id) <= 80 else container_id[:77] + "..."
+        raise errors.Error(
+            f'invalid container ID format: "{shown}"', "letters, digits and _ + - . are allowed"
+        )
+
+
+def check_preserved(command: str, options: Options) -> None:
+    """Refuse descriptors that the caller wants to pass on but did not open.
+
+    The runtime's own files would otherwise land on their numbers and leak into the container.
+    """
+    count = options.get("preserve_fds", 0) if command in ("create", "run", "exec") else 0
+    if not count:
+        return
+    if count < 0:
+        raise errors.Error(f"{command}: --preserve-fds: must not be negative, got {count}")
+    first = 3 + listen_fds()
+    for fd in range(first, first + count):
+        try:
+            posix.fstat(fd)
+        except OSError:
+            raise errors.Error(
+                f"{command}: --preserve-fds {count}: descriptor {fd} is not open"
+            ) from None
+
+
+def listen_fds() -> int:
+    """Return how many descriptors from 3 on systemd passed (LISTEN_FDS, sd_listen_fds(3))."""
+    value = posix.environ.get(b"LISTEN_FDS", b"")
+    pid = posix.environ.get(b"LISTEN_PID", b"")
+    if not value.isdigit() or len(value) > 6 or (pid and pid != b"%d" % posix.getpid()):
+        return 0
+    return int(value)
+
+
+def settle(settings: Settings) -> None:
+    """Fill in what depends on the process: the state directory, absolute and checked."""
+    root = settings.root or _default_root()
+    if root[0] != "/":
+        root = f"{posix.getcwd()}/{root}"
+    parts: list[str] = []
+    for part in root.split("/"):
+        if part == "..":
+            del parts[-1:]
+        elif part not in ("", "."):
+            parts.append(part)
+    if not parts:
+        raise errors.Error('option --root must not be "/"')
+    settings.root = root
+
+
+def _default_root() -> str:
+    runtime_dir = posix.environ.get(b"XDG_RUNTIME_DIR", b"")
+    # Podman passes the variable empty; that means unset.
+    if runtime_dir and (posix.geteuid() != 0 or _is_mapped_root()):
+        return runtime_dir.decode("utf-8", "surrogateescape").rstrip("/") + "/anocir"
+    return "/run/anocir"
+
+
+def _is_mapped_root() -> bool:
+    """Tell whether root is only the root of a user namespace, as rootless Podman starts us."""
+    if posix.environ.get(b"USER") == b"root":
+        return False
+    try:
+        fd = posix.open("/proc/self/uid_map", posix.O_RDONLY | posix.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return posix.read(fd, 4096).split() != [b"0", b"0", b"4294967295"]
+    finally:
+        posix.close(fd)
+
+
+def write_out(text: str) -> None:
+    """Write the command's result to stdout, whole or with an error."""
+    data = text.encode("utf-8", "surrogateescape")
+    while data:
+        try:
+            data = data[posix.write(1, data) :]
+        except OSError as error:
+            raise errors.Error(f"writing to stdout: {errors.reason(error)}") from None
+
+
+def _print_version(_settings: Settings, _options: Options, _args: list[str]) -> int:
+    # dockerd takes the first line with "version" and the line "commit: ", and shows them.
+    try:
+        from .build_id import COMMIT  # type: ignore[import-not-found,unused-ignore]
+    except ImportError:
+        COMMIT = "unknown"  # noqa: N806 - not built, run from the source tree
+    python = ".".join(str(number) for number in sys.version_info[:3])
+    write_out(
+        f"anocir version {__version__}\ncommit: {COMMIT}\nspec: {SPEC_VERSION}\npython: {python}\n"
+    )
+    return 0
+
+
+def _print_help(_settings: Settings, _options: Options, args: list[str]) -> int:
+    if args and args[0] in REFUSED:
+        raise errors.Error(REFUSED[args[0]])
+    if args and args[0] not in COMMANDS:
+        raise errors.Error(f'unknown command "{args[0]}"', "anocir --help lists the commands", 3)
+    write_out(_command_help(args[0]) if args else _help())
+    return 0
+
+
+def _help() -> str:
+    lines = [
+        "anocir runs containers as the OCI Runtime Specification says",
+        "",
+        "usage: anocir [GLOBAL OPTIONS] COMMAND [OPTIONS] [ARGUMENTS]",
+        "",
+        "commands:",
+    ]
+    lines += [f"  {name:<10} {load(name).HELP}" for name in COMMANDS]
+    lines += ["", "global options:", *_rows((*GLOBALS, _HELP_ROW, _VERSION_ROW)), ""]
+    lines += ["anocir COMMAND --help prints the options of a command", ""]
+    return "\n".join(lines)
+
+
+def _command_help(name: str) -> str:
+    command = load(name)
+    lines = [command.HELP, "", f"usage: anocir [GLOBAL OPTIONS] {name} {command.USAGE}", ""]
+    lines += ["options:", *_rows((*command.OPTIONS, _HELP_ROW)), ""]
+    return "\n".join(lines)
+
+
+def _rows(table: Table) -> list[str]:
+    """Lay out a table: the option on the left, its help on the right in lines of 100."""
+    lines = []
+    for name, short, kind, default, metavar, text in table:
+        if not text:
+            continue
+        option = (f"-{short}, " if short else "    ") + f"--{name}" + (metavar and f" {metavar}")
+        if kind == "choice" and default:
+            text = f"{text}; default {default}" if "default" not in text else text
+        words = text.split()
+        line = f"  {option:<32}" if len(option) <= 32 else f"  {option}\n{'':34}"
+        width = 34
+        for word in words:
+            if width + 1 + len(word) > 100:
+                line += f"\n{'':34}"
+                width = 34
+            line += f" {word}"
+            width += 1 + len(word)
+        lines.append(line)
+    return lines

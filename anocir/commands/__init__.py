@@ -1,0 +1,1 @@
+"""One file an operation: its options, its help, and one call."""

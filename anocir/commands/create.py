@@ -1,0 +1,34 @@
+"""The create operation: make the container, up to the point where its program would start.
+
+Side: host.
+"""
+
+from __future__ import annotations
+
+from .. import lifecycle
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..cli import Options, Settings, Table
+
+HELP = "create a container; start runs its program"
+USAGE = "[OPTIONS] ID"
+OPTIONS: Table = (
+    ("bundle", "b", "text", "", "DIR",
+     "directory with config.json; default: the working directory"),
+    ("console-socket", "", "text", "", "PATH",
+     "AF_UNIX socket that is sent the master of the container's terminal"),
+    ("pidfd-socket", "", "text", "", "PATH", "AF_UNIX socket that is sent the pidfd of init"),
+    ("pid-file", "", "text", "", "FILE", "write the process id of init to FILE"),
+    ("no-pivot", "", "flag", False, "",
+     "change the root with MS_MOVE and chroot, for a rootfs on the initramfs"),
+    ("no-new-keyring", "", "flag", False, "", "stay in the caller's session keyring"),
+    ("preserve-fds", "", "int", 0, "N", "pass N descriptors, from 3 on, to the container"),
+)  # fmt: skip
+ARGS = (1, 1)
+
+
+def run(settings: Settings, options: Options, args: list[str]) -> int:
+    """Create the container and leave it waiting for start."""
+    lifecycle.create(settings, args[0], options)
+    return 0

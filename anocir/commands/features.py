@@ -1,0 +1,75 @@
+"""What this runtime can do, as the features document of the specification.
+
+Side: host.  Cold.  Engines decide by it: containerd's CRI plugin offers recursive read-only
+mounts if mountOptions has rro, and user namespaces if mountExtensions.idmap is enabled.  It
+states what the program can do, whatever the host offers (features.md), and nothing that does
+not work.
+"""
+
+from __future__ import annotations
+
+from .. import cli
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ..cli import Options, Settings, Table
+
+HELP = "print what the runtime supports as JSON"
+USAGE = ""
+OPTIONS: Table = ()
+ARGS = (0, 0)
+
+
+def run(settings: Settings, options: Options, args: list[str]) -> int:
+    """Print the document; touches neither the state directory nor a cgroup."""
+    del settings, options, args
+    from .. import jsonio
+
+    cli.write_out(jsonio.dumps(document(), indent=4) + "\n")
+    return 0
+
+
+def document() -> dict[str, Any]:
+    """Return the features document (features.md and features-linux.md of specification 1.3)."""
+    from .. import __version__, plan, seccomp, spec
+
+    library = seccomp.library_version()
+    annotations = {
+        "org.anocir.version": __version__,
+        "org.anocir.checkpoint.enabled": "false",
+        # The name that engines already look for.
+        "org.opencontainers.runc.checkpoint.enabled": "false",
+    }
+    if library:
+        annotations["io.github.seccomp.libseccomp.version"] = library
+    return {
+        "ociVersionMin": "1.0.0",
+        "ociVersionMax": cli.SPEC_VERSION,
+        "hooks": list(spec.HOOKS),
+        "mountOptions": sorted(plan.MOUNT_OPTIONS),
+        "linux": {
+            "namespaces": sorted(spec.NAMESPACES),
+            "capabilities": list(spec.CAPABILITIES),
+            "cgroup": {
+                "v1": True,
+                "v2": True,
+                "systemd": True,
+                "systemdUser": True,
+                "rdma": True,
+            },
+            "seccomp": seccomp.features(),
+            "apparmor": {"enabled": True},
+            "selinux": {"enabled": True},
+            "intelRdt": {"enabled": True, "schemata": True, "monitoring": True},
+            "memoryPolicy": {
+                "modes": list(spec.MEMORY_MODES),
+                "flags": list(spec.MEMORY_FLAGS),
+            },
+            "mountExtensions": {"idmap": {"enabled": True}},
+            "netDevices": {"enabled": True},
+        },
+        "annotations": annotations,
+        "potentiallyUnsafeConfigAnnotations": list(spec.UNSAFE_ANNOTATIONS),
+    }

@@ -1,0 +1,46 @@
+"""All containers of one state directory.
+
+Side: host.
+"""
+
+from __future__ import annotations
+
+from .. import cli, jsonio, lifecycle
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..cli import Options, Settings, Table
+
+HELP = "list the containers"
+USAGE = "[OPTIONS]"
+OPTIONS: Table = (
+    ("format", "f", "choice", "table", "table|json", "output format"),
+    ("quiet", "q", "flag", False, "", "print only the ids"),
+)
+ARGS = (0, 0)
+
+_COLUMNS = ("ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER")
+
+
+def run(settings: Settings, options: Options, args: list[str]) -> int:
+    """Print a line for each container; broken state directories are skipped with a warning."""
+    del args
+    states = lifecycle.list_(settings)
+    if options["quiet"]:
+        cli.write_out("".join(f"{state['id']}\n" for state in states))
+    elif options["format"] == "json":
+        cli.write_out(jsonio.dumps(states) + "\n")
+    else:
+        cli.write_out(_table(states))
+    return 0
+
+
+def _table(states: list[dict[str, object]]) -> str:
+    rows = [_COLUMNS]
+    rows += [tuple(str(state.get(name.lower(), "")) for name in _COLUMNS) for state in states]
+    # Widths as runc's: at least 12, with 3 blanks between columns.
+    widths = [max(12, *(len(row[i]) + 3 for row in rows)) for i in range(len(_COLUMNS))]
+    return "".join(
+        "".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() + "\n"
+        for row in rows
+    )

@@ -1,0 +1,24 @@
+"""Freeze every process of a container.
+
+Side: host.
+"""
+
+from __future__ import annotations
+
+from .. import lifecycle
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..cli import Options, Settings, Table
+
+HELP = "suspend every process of a container"
+USAGE = "ID"
+OPTIONS: Table = ()
+ARGS = (1, 1)
+
+
+def run(settings: Settings, options: Options, args: list[str]) -> int:
+    """Freeze the container's cgroup."""
+    del options
+    lifecycle.pause(settings, args[0])
+    return 0

@@ -1,0 +1,24 @@
+"""Thaw a paused container.
+
+Side: host.
+"""
+
+from __future__ import annotations
+
+from .. import lifecycle
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..cli import Options, Settings, Table
+
+HELP = "resume a paused container"
+USAGE = "ID"
+OPTIONS: Table = ()
+ARGS = (1, 1)
+
+
+def run(settings: Settings, options: Options, args: list[str]) -> int:
+    """Thaw the container's cgroup."""
+    del options
+    lifecycle.resume(settings, args[0])
+    return 0

@@ -1,0 +1,28 @@
+"""Create, start, wait and delete in one command.
+
+Side: host.
+"""
+
+from __future__ import annotations
+
+from .. import lifecycle
+from . import create
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..cli import Options, Settings, Table
+
+HELP = "create and start a container, and wait for its end"
+USAGE = "[OPTIONS] ID"
+OPTIONS: Table = (
+    *create.OPTIONS,
+    ("detach", "d", "flag", False, "", "do not wait for the end"),
+    ("keep", "", "flag", False, "", "do not delete the container at its end"),
+    ("no-subreaper", "", "flag", False, "", "do not become the parent of orphaned processes"),
+)
+ARGS = (1, 1)
+
+
+def run(settings: Settings, options: Options, args: list[str]) -> int:
+    """Answer with the exit status of the container's process, 128 + N for signal N."""
+    return lifecycle.run(settings, args[0], options)

@@ -1,0 +1,116 @@
+"""Write a config.json to start from.
+
+Side: host.  Cold: imports json.
+"""
+
+from __future__ import annotations
+
+from .. import cli, errors
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ..cli import Options, Settings, Table
+
+HELP = "write a config.json to start from"
+USAGE = "[OPTIONS]"
+OPTIONS: Table = (
+    ("bundle", "b", "text", "", "DIR", "where to write; default: the working directory"),
+    ("rootless", "", "flag", False, "", "for a user without root privileges"),
+)
+ARGS = (0, 0)
+
+_CAPABILITIES = ("CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE")
+# Files of procfs and sysfs that are not namespaced and tell about, or change, the host.
+_MASKED = (
+    "/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys",
+    "/proc/latency_stats", "/proc/sched_debug", "/proc/scsi", "/proc/timer_list",
+    "/proc/timer_stats", "/sys/devices/virtual/powercap", "/sys/firmware",
+)  # fmt: skip
+_READONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
+
+
+def run(settings: Settings, options: Options, args: list[str]) -> int:
+    """Write DIR/config.json, and refuse to replace one."""
+    del settings, args
+    import json
+
+    path = f"{options['bundle']}/config.json" if options["bundle"] else "config.json"
+    text = json.dumps(template(options["rootless"]), indent="\t") + "\n"
+    try:
+        with open(path, "x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise errors.Error(f"{path}: file exists, remove it first") from None
+    return 0
+
+
+def template(rootless: bool) -> dict[str, Any]:
+    """Return a container that runs sh with few rights, as runc's template does."""
+    import posix
+
+    config: dict[str, Any] = {
+        "ociVersion": cli.SPEC_VERSION,
+        "process": {
+            "terminal": True,
+            "user": {"uid": 0, "gid": 0},
+            "args": ["sh"],
+            "env": [
+                "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+                "TERM=xterm",
+            ],
+            "cwd": "/",
+            "capabilities": {
+                kind: list(_CAPABILITIES) for kind in ("bounding", "effective", "permitted")
+            },
+            "rlimits": [{"type": "RLIMIT_NOFILE", "hard": 1024, "soft": 1024}],
+            "noNewPrivileges": True,
+        },
+        "root": {"path": "rootfs", "readonly": True},
+        "hostname": "anocir",
+        "mounts": _mounts(rootless),
+        "linux": {
+            "resources": {"devices": [{"allow": False, "access": "rwm"}]},
+            "namespaces": [
+                {"type": kind} for kind in ("pid", "network", "ipc", "uts", "mount", "cgroup")
+            ],
+            "maskedPaths": list(_MASKED),
+            "readonlyPaths": list(_READONLY),
+        },
+    }
+    if rootless:
+        linux = config["linux"]
+        del linux["resources"]
+        # Without privileges nobody could connect an own network, so the host's is kept.
+        linux["namespaces"] = [
+            {"type": kind} for kind in ("pid", "ipc", "uts", "mount", "cgroup", "user")
+        ]
+        linux["uidMappings"] = [{"containerID": 0, "hostID": posix.geteuid(), "size": 1}]
+        linux["gidMappings"] = [{"containerID": 0, "hostID": posix.getegid(), "size": 1}]
+    return config
+
+
+def _mount(destination: str, kind: str, source: str, *options: str) -> dict[str, Any]:
+    mount: dict[str, Any] = {"destination": destination, "type": kind, "source": source}
+    if options:
+        mount["options"] = list(options)
+    return mount
+
+
+def _mounts(rootless: bool) -> list[dict[str, Any]]:
+    # Group 5 (tty) is not mapped for a single user.
+    tty = () if rootless else ("gid=5",)
+    safe = ("nosuid", "noexec", "nodev")
+    # sysfs belongs to the network namespace, which a rootless container shares with the host.
+    sys_ = ("none", "/sys", "rbind") if rootless else ("sysfs", "sysfs")
+    return [
+        _mount("/proc", "proc", "proc"),
+        _mount("/dev", "tmpfs", "tmpfs", "nosuid", "strictatime", "mode=755", "size=65536k"),
+        _mount("/dev/pts", "devpts", "devpts", "nosuid", "noexec", "newinstance",
+               "ptmxmode=0666", "mode=0620", *tty),
+        _mount("/dev/shm", "tmpfs", "shm", *safe, "mode=1777", "size=65536k"),
+        _mount("/dev/mqueue", "mqueue", "mqueue", *safe),
+        _mount("/sys", *sys_, *safe, "ro"),
+        _mount("/sys/fs/cgroup", "cgroup", "cgroup", *safe, "relatime", "ro"),
+    ]  # fmt: skip
