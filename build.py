@@ -17,6 +17,7 @@ usage: build.py [build]     write dist/anocir
 from __future__ import annotations
 
 import argparse
+import ast
 import hashlib
 import importlib.util
 import marshal
@@ -206,13 +207,50 @@ def compile_tree(directory: Path) -> None:
     for path in sorted(directory.rglob("*.py")):
         source = path.read_bytes()
         name = str(path.relative_to(directory))
-        # Docstrings cost time to read at each start; no dependency may lose its asserts.
-        level = 2 if name.startswith("anocir/") else 0
-        code = compile(source, name, "exec", dont_inherit=True, optimize=level)
+        tree = ast.parse(source, name)
+        if name.startswith("anocir/"):
+            # Read at each start and used by nobody then: annotations (with the import of
+            # __future__ that makes them text), imports for the type checker, docstrings.
+            tree = ast.fix_missing_locations(Strip().visit(tree))
+            code = compile(tree, name, "exec", dont_inherit=True, optimize=2)
+        else:
+            code = compile(tree, name, "exec", dont_inherit=True, optimize=0)
         # Once through marshal: its back references depend on reference counts of the compiler.
         data = marshal.dumps(marshal.loads(marshal.dumps(code)))  # noqa: S302 - our own bytes
         hashed = importlib.util.source_hash(source)
         path.with_suffix(".pyc").write_bytes(header + hashed + data)
+
+
+class Strip(ast.NodeTransformer):
+    """Take from a syntax tree what only people and the type checker read."""
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.AST | None:  # noqa: N802
+        """Drop `from __future__ import annotations`."""
+        return None if node.module == "__future__" else node
+
+    def visit_If(self, node: ast.If) -> ast.AST | None:  # noqa: N802
+        """Drop `if TYPE_CHECKING:`."""
+        if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING" and not node.orelse:
+            return None
+        return self.generic_visit(node)
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST | None:  # noqa: N802
+        """Make `name: kind = value` a plain assignment."""
+        self.generic_visit(node)
+        if node.value is None:
+            return ast.copy_location(ast.Pass(), node)
+        return ast.copy_location(ast.Assign(targets=[node.target], value=node.value), node)
+
+    def visit_arg(self, node: ast.arg) -> ast.AST:
+        """Drop the annotation of a parameter."""
+        node.annotation = None
+        return node
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:  # noqa: N802
+        """Drop the annotation of a result."""
+        self.generic_visit(node)
+        node.returns = None
+        return node
 
 
 def assemble(line: str, files: dict[str, bytes], environment: bytes) -> bytes:
