@@ -1,0 +1,86 @@
+"""What went wrong, as one line a person can act on.
+
+Side: host and init.  Imports nothing but builtins.
+
+An expected failure is an `Error`: what was tried, on what object, and why, in lower case
+without a full stop.  A mistake in config.json begins with its JSON path.  An `OSError` rises
+untouched to the door (`anocir.__main__`), which turns it into text with `reason`.
+"""
+
+from __future__ import annotations
+
+import posix
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
+
+# Texts that other programs match, so they must stay as they are.  Who matches them:
+# the containerd shim (runc v2, `getLastRuntimeError` and its error mapping), dockerd and the
+# docker CLI (exit codes 125, 126, 127), libpod (`oci_util.go`), CRI-O and kubelet.
+CONTRACT: Final = {
+    # containerd: "no such container"; podman: ErrNoSuchCtr; delete treats it as success
+    "missing": "container does not exist",
+    # containerd and CRI-O: not found, which ends their retry loops after a kill
+    "not running": "container not running",
+    # containerd: the container is there already
+    "exists": "container with given ID already exists",
+    # CRI-O and libpod, when start comes twice or too late
+    "already running": "cannot start an already running container",
+    "already stopped": "cannot start a container that has stopped",
+    "start paused": "cannot start a container in the paused state",
+    # docker CLI, shim and people: delete without --force
+    "not stopped": "cannot delete container {id} that is not stopped: {status}",
+    "not paused": "container not paused",
+    "exec stopped": "cannot exec in a stopped container",
+    "exec paused": "cannot exec in a paused container (use --ignore-paused to override)",
+    # dockerd: 127
+    "not in PATH": 'exec: "{name}": executable file not found in $PATH',
+    # dockerd: 127 for ENOENT, 126 for EACCES and EISDIR; the reason follows
+    "exec": 'exec: "{name}": {reason}',
+    # dockerd: 127 and a hint that a directory was mounted onto a file (or the reverse)
+    "mount": 'error mounting "{source}" to rootfs at "{destination}": {reason}',
+    # the prefix that dockerd shows and libpod cuts off
+    "create": "runc create failed: unable to start container process: ",
+    "init": "error during container init: ",
+    "exec failed": "exec failed: ",
+}
+
+
+class Error(Exception):
+    """An expected failure: `text` in one line, an optional `hint`, the exit status to use."""
+
+    __slots__ = ("hint", "status", "text")
+
+    def __init__(self, text: str, hint: str = "", status: int = 1) -> None:
+        """Take one line of text, what could be done about it, and the exit status."""
+        super().__init__(text)
+        self.text = text
+        self.hint = hint
+        self.status = status
+
+
+def at(path: str, text: str, hint: str = "") -> Error:
+    """Return the error for a mistake at the JSON path `path` of config.json."""
+    return Error(f"{path}: {text}" if path else text, hint)
+
+
+def strerror(number: int) -> str:
+    """Return the text of an errno in lower case, as Go prints it.
+
+    dockerd maps the text case-sensitively to its exit codes 126 and 127.
+    """
+    return posix.strerror(number).lower()
+
+
+def reason(error: BaseException) -> str:
+    """Return one line for an exception: `object: no such file or directory` for an OSError."""
+    if isinstance(error, Error):
+        return error.text
+    if isinstance(error, OSError) and error.errno is not None:
+        text = strerror(error.errno)
+        name = error.filename
+        if isinstance(name, bytes):
+            name = name.decode("utf-8", "backslashreplace")
+        return f"{name}: {text}" if name not in (None, "") else text
+    return f"{type(error).__name__}: {error}"

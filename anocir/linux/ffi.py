@@ -1,0 +1,176 @@
+"""Typed, errno-checked callables over ctypes: the only file that touches it.
+
+Side: host and init.  `syscall` makes a callable for a system call by number, through the C
+library's syscall(2): it is there in every glibc and musl, so a call that is newer than the C
+library works too.  `library` and `function` are for libseccomp.
+
+The C module `_ctypes` is used without the `ctypes` package around it, which would add 3 ms to
+each of the two boots of a command; the package is the fallback.
+"""
+
+from __future__ import annotations
+
+from ..errors import Error
+from . import nr
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, Final
+
+try:
+    import _ctypes as _c
+
+    class _Long(_c._SimpleCData):
+        _type_ = "l"
+
+    class _Int(_c._SimpleCData):
+        _type_ = "i"
+
+    class _Char(_c._SimpleCData):
+        _type_ = "c"
+
+    class _String(_c._SimpleCData):
+        _type_ = "z"
+
+    class _Pointer(_c._SimpleCData):
+        _type_ = "P"
+
+    _Function = _c.CFuncPtr
+    _open, _symbol = _c.dlopen, _c.dlsym
+    _get_errno, _addressof = _c.get_errno, _c.addressof
+except (ImportError, AttributeError):  # an interpreter whose _ctypes has another shape
+    import ctypes as _ct
+
+    _Long, _Int, _Char = _ct.c_long, _ct.c_int, _ct.c_char  # type: ignore[misc,assignment]
+    _String, _Pointer = _ct.c_char_p, _ct.c_void_p  # type: ignore[misc,assignment]
+    _Function = _ct._CFuncPtr  # type: ignore[attr-defined,misc,assignment]
+    _open = lambda name, flags: _ct.CDLL(name, flags)._handle  # noqa: E731
+    from _ctypes import dlsym as _symbol
+
+    _get_errno, _addressof = _ct.get_errno, _ct.addressof
+
+# include/uapi/asm-generic/errno-base.h
+_EINTR: Final = 4
+_ENOSYS: Final = 38
+# Modules/_ctypes/ctypes.h: the C calling convention; the interpreter's lock stays held, so that
+# a child of clone(2) still owns it; errno is kept apart for each thread.
+_FLAGS: Final = 0x1 | 0x4 | 0x8
+
+
+class _LongFunction(_Function):  # type: ignore[misc,valid-type]
+    _flags_ = _FLAGS
+    _restype_ = _Long
+
+
+class _IntFunction(_Function):  # type: ignore[misc,valid-type]
+    _flags_ = _FLAGS
+    _restype_ = _Int
+
+
+class _PointerFunction(_Function):  # type: ignore[misc,valid-type]
+    _flags_ = _FLAGS
+    _restype_ = _Pointer
+
+
+# The kinds of an argument.
+INT: Final = "int"  # any 64-bit value, signed or not
+STR: Final = "str"  # str or bytes; NUL is refused, since C would silently stop there
+BUF: Final = "buf"  # bytes to read, bytearray to write, an address, or None for NULL
+
+LONG: Final = _LongFunction
+INT32: Final = _IntFunction
+POINTER: Final = _PointerFunction
+
+_libc = _open(None, 0)
+_entry = _symbol(_libc, "syscall")
+
+
+def encode(text: str | bytes) -> bytes:
+    """Return the bytes of a path or an argument (UTF-8, surrogateescape), refusing NUL."""
+    data = text.encode("utf-8", "surrogateescape") if isinstance(text, str) else text
+    if b"\0" in data:
+        raise Error(f"{data[:60]!r} holds a NUL byte")
+    return data
+
+
+def view(buffer: bytearray) -> Any:
+    """Return an object that a callable takes as a pointer to the bytes of `buffer`."""
+    return (_Char * len(buffer)).from_buffer(buffer)
+
+
+def address(buffer: bytearray) -> int:
+    """Return the address of `buffer`; the caller keeps it alive and does not resize it."""
+    return int(_addressof(view(buffer)))
+
+
+def _integer(value: int) -> int:
+    if not -(1 << 63) <= value < 1 << 64:
+        raise Error(f"{value} does not fit in 64 bits")
+    return value - (1 << 64) if value >= 1 << 63 else value
+
+
+def _buffer(value: bytes | bytearray | int | None) -> Any:
+    return view(value) if isinstance(value, bytearray) else value
+
+
+_CONVERT: Final = {INT: _integer, STR: encode, BUF: _buffer}
+_TYPES: Final = {INT: _Long, STR: _String, BUF: _Pointer}
+
+
+def syscall(name: str, *kinds: str) -> Callable[..., int]:
+    """Return the system call `name` as a function of arguments of these kinds.
+
+    It returns the call's result, repeats it after EINTR, and raises OSError with the errno and
+    the first string argument.  A call that this architecture's table lacks fails with ENOSYS.
+    """
+    number = nr.NUMBERS.get(name, -1)
+    pointer = _LongFunction(_entry)
+    pointer.argtypes = (_Long, *[_TYPES[kind] for kind in kinds])
+    converters = [_CONVERT[kind] for kind in kinds]
+    subject = kinds.index(STR) if STR in kinds else -1
+
+    def call(*args: Any) -> int:
+        values = [convert(arg) for convert, arg in zip(converters, args)]
+        if len(args) != len(kinds):
+            raise TypeError(f"{name} takes {len(kinds)} arguments")
+        while True:
+            result: int = pointer(number, *values)
+            if result != -1:
+                return result
+            code = _get_errno()
+            if code != _EINTR:
+                raise OSError(code, name, args[subject] if subject >= 0 else None)
+
+    call.__name__ = name
+    return call
+
+
+def library(*names: str) -> int:
+    """dlopen(3) the first of these libraries that is there; raise OSError with all of them."""
+    for name in names:
+        try:
+            return int(_open(name, 2))
+        except OSError:
+            continue
+    raise OSError(_ENOSYS, "dlopen", ", ".join(names))
+
+
+def function(handle: int, name: str, result: Any, *kinds: str) -> Callable[..., Any]:
+    """Return the function `name` of a library; `result` is LONG, INT32 or POINTER.
+
+    The result is returned as it is: libseccomp returns -errno.  Raises AttributeError when the
+    library is too old to have it.
+    """
+    try:
+        pointer = result(_symbol(handle, name))
+    except OSError as error:
+        raise AttributeError(name) from error
+    pointer.argtypes = tuple(_TYPES[kind] for kind in kinds)
+    converters = [_CONVERT[kind] for kind in kinds]
+
+    def call(*args: Any) -> Any:
+        return pointer(*[convert(arg) for convert, arg in zip(converters, args)])
+
+    call.__name__ = name
+    return call

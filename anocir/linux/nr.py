@@ -1,0 +1,88 @@
+"""Numbers of the system calls that anocir makes by number, for each architecture.
+
+Side: pure.  Sources: arch/x86/entry/syscalls/syscall_64.tbl and, for aarch64,
+include/uapi/asm-generic/unistd.h.  tests/repo compares both with the headers.
+"""
+
+from __future__ import annotations
+
+import posix
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
+
+X86_64: Final = {
+    "add_key": 248,
+    "bpf": 321,
+    "capget": 125,
+    "capset": 126,
+    "clone": 56,
+    "close_range": 436,
+    "execve": 59,
+    "execveat": 322,
+    "fsconfig": 431,
+    "fsmount": 432,
+    "fsopen": 430,
+    "fstatfs": 138,
+    "getcwd": 79,
+    "ioprio_set": 251,
+    "keyctl": 250,
+    "mount": 165,
+    "mount_setattr": 442,
+    "move_mount": 429,
+    "open_tree": 428,
+    "openat2": 437,
+    "personality": 135,
+    "pidfd_getfd": 438,
+    "pivot_root": 155,
+    "prctl": 157,
+    "sched_setattr": 314,
+    "seccomp": 317,
+    "set_mempolicy": 238,
+    "setdomainname": 171,
+    "sethostname": 170,
+    "setns": 308,
+    "signalfd4": 289,
+    "umount2": 166,
+    "unshare": 272,
+}
+
+AARCH64: Final = {
+    "add_key": 217,
+    "bpf": 280,
+    "capget": 90,
+    "capset": 91,
+    "clone": 220,
+    "close_range": 436,
+    "execve": 221,
+    "execveat": 281,
+    "fsconfig": 431,
+    "fsmount": 432,
+    "fsopen": 430,
+    "fstatfs": 44,
+    "getcwd": 17,
+    "ioprio_set": 30,
+    "keyctl": 219,
+    "mount": 40,
+    "mount_setattr": 442,
+    "move_mount": 429,
+    "open_tree": 428,
+    "openat2": 437,
+    "personality": 92,
+    "pidfd_getfd": 438,
+    "pivot_root": 41,
+    "prctl": 167,
+    "sched_setattr": 274,
+    "seccomp": 277,
+    "set_mempolicy": 237,
+    "setdomainname": 162,
+    "sethostname": 161,
+    "setns": 268,
+    "signalfd4": 74,
+    "umount2": 39,
+    "unshare": 97,
+}
+
+MACHINE: Final = posix.uname().machine
+NUMBERS: Final = {"x86_64": X86_64, "aarch64": AARCH64, "arm64": AARCH64}.get(MACHINE, {})

@@ -1,0 +1,211 @@
+"""Processes, namespaces, credentials: system calls that the interpreter does not offer.
+
+Side: host and init.
+"""
+
+from __future__ import annotations
+
+from _struct import pack, unpack
+
+from . import ffi
+from .const import (
+    AT_EMPTY_PATH,
+    CLOSE_RANGE_CLOEXEC,
+    KEY_SPEC_SESSION_KEYRING,
+    KEYCTL_DESCRIBE,
+    KEYCTL_GET_KEYRING_ID,
+    KEYCTL_JOIN_SESSION_KEYRING,
+    KEYCTL_SETPERM,
+    LINUX_CAPABILITY_VERSION_3,
+    PR_SET_NAME,
+    SECCOMP_SET_MODE_FILTER,
+    SIGCHLD,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_INT, _STR, _BUF = ffi.INT, ffi.STR, ffi.BUF
+_unshare = ffi.syscall("unshare", _INT)
+_setns = ffi.syscall("setns", _INT, _INT)
+_clone = ffi.syscall("clone", _INT, _INT, _INT, _INT, _INT)
+_prctl = ffi.syscall("prctl", _INT, _INT, _INT, _INT, _INT)
+_prctl_name = ffi.syscall("prctl", _INT, _BUF, _INT, _INT, _INT)
+_capget = ffi.syscall("capget", _BUF, _BUF)
+_capset = ffi.syscall("capset", _BUF, _BUF)
+_close_range = ffi.syscall("close_range", _INT, _INT, _INT)
+_execve = ffi.syscall("execve", _STR, _BUF, _BUF)
+_execveat = ffi.syscall("execveat", _INT, _STR, _BUF, _BUF, _INT)
+_keyctl = ffi.syscall("keyctl", _INT, _INT, _INT, _INT, _INT)
+_keyctl_name = ffi.syscall("keyctl", _INT, _STR, _INT, _INT, _INT)
+_keyctl_buffer = ffi.syscall("keyctl", _INT, _INT, _BUF, _INT, _INT)
+_pidfd_getfd = ffi.syscall("pidfd_getfd", _INT, _INT, _INT)
+_sethostname = ffi.syscall("sethostname", _STR, _INT)
+_setdomainname = ffi.syscall("setdomainname", _STR, _INT)
+_personality = ffi.syscall("personality", _INT)
+_ioprio_set = ffi.syscall("ioprio_set", _INT, _INT, _INT)
+_sched_setattr = ffi.syscall("sched_setattr", _INT, _BUF, _INT)
+_set_mempolicy = ffi.syscall("set_mempolicy", _INT, _BUF, _INT)
+_seccomp = ffi.syscall("seccomp", _INT, _INT, _BUF)
+
+
+def unshare(flags: int) -> None:
+    """unshare(2): make new namespaces."""
+    _unshare(flags)
+
+
+def setns(fd: int, kind: int) -> None:
+    """setns(2): join a namespace, or several by a pidfd (Linux 5.8)."""
+    _setns(fd, kind)
+
+
+def clone(flags: int = 0) -> int:
+    """clone(2) without a new stack, as fork(2) with flags: 0 in the child, else its pid.
+
+    The interpreter's fork hooks do not run: there is one thread, it holds the interpreter's lock
+    over the call, and the child is going to execve(2).  CLONE_PARENT makes the child a sibling.
+    """
+    return _clone(flags | SIGCHLD, 0, 0, 0, 0)
+
+
+def prctl(option: int, arg2: int = 0, arg3: int = 0, arg4: int = 0, arg5: int = 0) -> int:
+    """prctl(2)."""
+    return _prctl(option, arg2, arg3, arg4, arg5)
+
+
+def set_name(name: str) -> None:
+    """prctl(2) PR_SET_NAME: the first 15 bytes are what ps and /proc/PID/comm show."""
+    _prctl_name(PR_SET_NAME, ffi.encode(name)[:15] + b"\0", 0, 0, 0)
+
+
+def capget(pid: int = 0) -> tuple[int, int, int]:
+    """capget(2): the effective, permitted and inheritable sets as bit masks."""
+    data = bytearray(24)
+    _capget(bytearray(pack("=Ii", LINUX_CAPABILITY_VERSION_3, pid)), data)
+    low_e, low_p, low_i, high_e, high_p, high_i = unpack("=6I", data)
+    return low_e | high_e << 32, low_p | high_p << 32, low_i | high_i << 32
+
+
+def capset(effective: int, permitted: int, inheritable: int) -> None:
+    """capset(2): set the three sets, as bit masks, of the calling process."""
+    low = 0xFFFFFFFF
+    data = pack(
+        "=6I",
+        effective & low,
+        permitted & low,
+        inheritable & low,
+        effective >> 32,
+        permitted >> 32,
+        inheritable >> 32,
+    )
+    _capset(bytearray(pack("=Ii", LINUX_CAPABILITY_VERSION_3, 0)), data)
+
+
+def close_range_cloexec(first: int) -> None:
+    """close_range(2), Linux 5.11: set close-on-exec on every descriptor from `first` up."""
+    _close_range(first, 0xFFFFFFFF, CLOSE_RANGE_CLOEXEC)
+
+
+def close_range(first: int, last: int) -> None:
+    """close_range(2), Linux 5.9: close the descriptors from `first` to `last`."""
+    _close_range(first, last, 0)
+
+
+def strings(values: Sequence[str | bytes]) -> tuple[bytearray, list[bytearray]]:
+    """Return a NULL-terminated array of C strings, and what keeps its strings alive."""
+    kept = [bytearray(ffi.encode(value) + b"\0") for value in values]
+    addresses = [ffi.address(value) for value in kept]
+    return bytearray(pack(f"={len(kept) + 1}Q", *addresses, 0)), kept
+
+
+def execve(path: bytes, argv: bytearray, envp: bytearray) -> None:
+    """execve(2) by number, so that nothing is allocated or looked up after a filter is loaded.
+
+    `argv` and `envp` come from `strings`.  Returns only by raising OSError.
+    """
+    _execve(path, argv, envp)
+
+
+def execveat(fd: int, argv: bytearray, envp: bytearray) -> None:
+    """execveat(2) of the file that `fd` refers to; `argv` and `envp` come from `strings`.
+
+    Returns only by raising OSError.
+    """
+    _execveat(fd, "", argv, envp, AT_EMPTY_PATH)
+
+
+def join_session_keyring(name: str) -> int:
+    """keyctl(2) KEYCTL_JOIN_SESSION_KEYRING: the serial number of the new keyring."""
+    return _keyctl_name(KEYCTL_JOIN_SESSION_KEYRING, name, 0, 0, 0)
+
+
+def keyring_permissions(serial: int) -> int:
+    """keyctl(2) KEYCTL_DESCRIBE: the permission mask of a key."""
+    text = bytearray(1024)
+    size = _keyctl_buffer(KEYCTL_DESCRIBE, serial, text, len(text), 0)
+    return int(bytes(text[:size]).split(b";")[3], 16)
+
+
+def set_keyring_permissions(serial: int, mask: int) -> None:
+    """keyctl(2) KEYCTL_SETPERM."""
+    _keyctl(KEYCTL_SETPERM, serial, mask, 0, 0)
+
+
+def session_keyring() -> int:
+    """keyctl(2) KEYCTL_GET_KEYRING_ID of the session keyring: its serial number."""
+    return _keyctl(KEYCTL_GET_KEYRING_ID, KEY_SPEC_SESSION_KEYRING, 0, 0, 0)
+
+
+def pidfd_getfd(pidfd: int, target: int) -> int:
+    """pidfd_getfd(2), Linux 5.6: a copy of the descriptor `target` of another process."""
+    return _pidfd_getfd(pidfd, target, 0)
+
+
+def sethostname(name: str) -> None:
+    """sethostname(2)."""
+    _sethostname(name, len(ffi.encode(name)))
+
+
+def setdomainname(name: str) -> None:
+    """setdomainname(2): the NIS domain name."""
+    _setdomainname(name, len(ffi.encode(name)))
+
+
+def personality(domain: int) -> int:
+    """personality(2): the old one."""
+    return _personality(domain)
+
+
+def ioprio_set(value: int) -> None:
+    """ioprio_set(2) for the calling process: class << 13 | level."""
+    _ioprio_set(1, 0, value)  # IOPRIO_WHO_PROCESS
+
+
+def sched_setattr(
+    policy: int, flags: int, nice: int, priority: int, runtime: int, deadline: int, period: int
+) -> None:
+    """sched_setattr(2) for the calling process; times in nanoseconds."""
+    size = 48
+    data = pack("=IIQiIQQQ", size, policy, flags, nice, priority, runtime, deadline, period)
+    _sched_setattr(0, data, 0)
+
+
+def set_mempolicy(mode: int, nodes: int) -> None:
+    """set_mempolicy(2): a mode with its flags, and the NUMA nodes as a bit mask."""
+    if nodes == 0:
+        _set_mempolicy(mode, None, 0)
+        return
+    words = (nodes.bit_length() + 63) // 64
+    mask = nodes.to_bytes(words * 8, "little")
+    _set_mempolicy(mode, mask, words * 64 + 1)
+
+
+def seccomp_filter(program: bytes, flags: int) -> int:
+    """seccomp(2) SECCOMP_SET_MODE_FILTER; the listener's descriptor with NEW_LISTENER, else 0.
+
+    `program` is an array of struct sock_filter, 8 bytes each.
+    """
+    code = bytearray(program)
+    fprog = pack("=HxxxxxxQ", len(program) // 8, ffi.address(code))
+    return _seccomp(SECCOMP_SET_MODE_FILTER, flags, fprog)
