@@ -1,0 +1,72 @@
+"""Fixtures of the engines tier: boxes with daemons in them, and the runtime that they use.
+
+RUNTIME names another runtime to test; the control on the other side is always Debian's runc.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Iterator
+
+import pytest
+
+from tests.engines.box import Box
+from tests.engines.docker import IMAGE, Dockerd, Sides, remove_all, settle
+from tests.engines.shim import write_shim
+
+PEER = "/usr/sbin/runc"
+ARCHIVE = Path(__file__).parents[2] / "dist" / "anocir"
+
+
+def need(*programs: str) -> None:
+    """Skip where a program is missing; CI counts skips."""
+    for program in programs:
+        if shutil.which(program, path=os.environ["PATH"] + ":/usr/sbin:/sbin") is None:
+            pytest.skip(f"{program} is not installed")
+
+
+def new_box(stem: str) -> Box:
+    """Make a box with a name of this test run."""
+    if os.getuid() != 0:
+        pytest.skip("needs root")
+    need("nsenter", "unshare", "ip")
+    return Box(f"anocir-engines-{os.getpid()}-{stem}")
+
+
+@pytest.fixture(scope="session")
+def engine_runtime() -> str:
+    """Give the path of the runtime under test."""
+    path = Path(os.environ.get("RUNTIME") or ARCHIVE)
+    if not path.exists():
+        pytest.skip(f"{path} is not built")
+    return str(path)
+
+
+@pytest.fixture(scope="session")
+def dockerd(engine_runtime: str) -> Iterator[Dockerd]:
+    """Give a Docker daemon that knows both runtimes."""
+    need("dockerd", "docker", "containerd", "runc", "busybox", "iptables")
+    box = new_box("docker")
+    try:
+        runtimes = {"anocir": engine_runtime, "peer": PEER}
+        for name, path in list(runtimes.items()):
+            runtimes[f"filtered-{name}"] = write_shim(box, name, path, filtered=True)
+        docker = Dockerd(box, runtimes)
+        for runtime in ("anocir", "peer"):
+            # The first containers make what stays for good, like the cgroup /docker.
+            docker("run", "--rm", "--runtime", runtime, IMAGE, "true")
+            docker("run", "--rm", "--runtime", runtime, "--network", "host", IMAGE, "true")
+        yield docker
+    finally:
+        box.close()
+
+
+@pytest.fixture
+def sides(dockerd: Dockerd) -> Iterator[Sides]:
+    """Give both runtimes under one daemon, and demand that nothing is left behind afterwards."""
+    before = dockerd.traces()
+    yield Sides(dockerd)
+    remove_all(dockerd)
+    settle(dockerd.traces, before)

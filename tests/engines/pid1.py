@@ -1,0 +1,94 @@
+"""Pid 1 of a box: private mounts and cgroups first, then nothing but reaping.
+
+Runs as `pid1.py NAME HIERARCHY...` in fresh mount, network, pid, ipc and uts namespaces. It ends with the
+pipe on its descriptor 0 that the test process holds, so a killed test run takes its daemons with it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import select
+import sys
+
+CLONE_NEWCGROUP = 0x02000000
+MNT_DETACH = 2
+MS_NOSUID, MS_NODEV, MS_NOEXEC = 2, 4, 8
+SAFE = MS_NOSUID | MS_NODEV | MS_NOEXEC
+CGROUP = "/sys/fs/cgroup"
+
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+def call(name: str, *args: object) -> None:
+    """Call into libc and raise on failure."""
+    if getattr(libc, name)(*args) < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, f"{name}{args}: {os.strerror(code)}")
+
+
+def mount(kind: str, target: str, flags: int, data: str = "") -> None:
+    """Make a new mount of a file system without a device."""
+    call("mount", kind.encode(), target.encode(), kind.encode(), flags, data.encode())
+
+
+def write(path: str, text: str) -> None:
+    """Write to a kernel file."""
+    with open(path, "w", encoding="ascii") as file:
+        file.write(text)
+
+
+def cgroup_kinds() -> dict[str, tuple[str, str]]:
+    """Read file system type and options of each cgroup mount, by the mount's last name."""
+    kinds = {}
+    with open("/proc/self/mountinfo", encoding="utf-8") as table:
+        for line in table:
+            before, _, after = line.partition(" - ")
+            kind, _, options = after.split()[:3]
+            named = ",".join(word for word in options.split(",") if word not in ("rw", "ro"))
+            kinds[before.split()[4].rpartition("/")[2]] = (kind, named)
+    return kinds
+
+
+def main(name: str, hierarchies: list[str]) -> None:
+    """Make the box's own view, say so, then reap until the test process lets go."""
+    kinds = cgroup_kinds()
+    for one in hierarchies:
+        write(f"{CGROUP}/{one}/{name}/cgroup.procs", "0")
+    # After joining, so that the box's own cgroups are the roots of the mounts below.
+    call("unshare", CLONE_NEWCGROUP)
+    call("umount2", b"/sys", MNT_DETACH)
+    call("umount2", b"/proc", MNT_DETACH)
+    mount("proc", "/proc", SAFE)
+    mount("sysfs", "/sys", SAFE)
+    if hierarchies == ["."]:
+        mount("cgroup2", CGROUP, SAFE)
+        os.mkdir(f"{CGROUP}/init")
+        write(f"{CGROUP}/init/cgroup.procs", "0")
+        with open(f"{CGROUP}/cgroup.controllers", encoding="ascii") as file:
+            for controller in file.read().split():
+                write(f"{CGROUP}/cgroup.subtree_control", f"+{controller}")
+    else:
+        mount("tmpfs", CGROUP, SAFE, "mode=755")
+        for one in hierarchies:
+            os.mkdir(f"{CGROUP}/{one}")
+            mount(kinds[one][0], f"{CGROUP}/{one}", SAFE, kinds[one][1])
+    mount("tmpfs", "/run", MS_NOSUID | MS_NODEV, "mode=755")
+    for path in ("/run/tmp", "/run/home", "/run/lock"):
+        os.mkdir(path)
+    call("sethostname", b"box", 3)
+    os.system("/sbin/ip link set lo up")
+    os.write(1, b"ready\n")
+    while True:
+        readable, _, _ = select.select([0], [], [], 0.1)
+        if readable and not os.read(0, 1):
+            return
+        try:
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        except ChildProcessError:
+            pass
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2:])
