@@ -63,13 +63,14 @@ def generate(profile: dict[str, Any]) -> dict[str, Any]:
             f"{_ROOT}: the program has {len(bpf) // program.INSTRUCTION.size} instructions,"
             f" the kernel takes {program.MAX_INSTRUCTIONS}"
         )
+    code = program.decode(bpf)
     return {
         "bpf": bpf,
         "flags": flags,
         "notify": notify,
         "ignored": ignored,
         "warnings": warnings,
-        "outcomes": {name: outcomes(bpf, name) for name in PROBED},
+        "outcomes": {name: _outcomes(code, name) for name in PROBED},
         "libseccomp": library.version(),
         "library": cache.identity(library.path()),
     }
@@ -77,10 +78,14 @@ def generate(profile: dict[str, Any]) -> dict[str, Any]:
 
 def outcomes(bpf: bytes, name: str) -> list[int]:
     """Return every answer of the program to a call of this machine; none for a foreign call."""
+    return _outcomes(program.decode(bpf), name)
+
+
+def _outcomes(code: list[tuple[int, int, int, int]], name: str) -> list[int]:
     number = library.syscall_number(name)
     if number is None or number < 0:
         return []
-    return program.outcomes(bpf, number, library.native_arch())
+    return program.outcomes(code, number, library.native_arch())
 
 
 def _action(word: str, value: int | None, where: str) -> int:
@@ -205,7 +210,9 @@ def _add_rule(
             result = library.rule_add_array(context, action, number, count, conditions)
             if result == -_EINVAL:
                 raise at(f"{where}.action", support.action_refused(rule["action"]))
-            if result not in (0, -_EEXIST):
+            if result == -_EEXIST:
+                raise at(where, f"contradicts an earlier rule for {name}")
+            if result:
                 raise at(where, f"rule for {name}: {strerror(-result)}")
     if unknown:
         ignored.append(f"{where[len(_ROOT) + 1 :]}: unknown system calls {', '.join(unknown)}")
@@ -248,18 +255,18 @@ def _export(context: int) -> bytes:
 
 
 def _prologue(profile: dict[str, Any], archs: list[tuple[str, int]]) -> bytes:
-    """Return the instructions for calls newer than the profile, none when it says what to do."""
+    """Return the instructions for calls newer than the profile, none when it says what to do.
+
+    As in runc, a name counts whatever its rule does.  Unlike there, this machine's own
+    architecture counts also when "architectures" leaves it out.
+    """
     if profile["defaultAction"] in _PERMISSIVE or profile.get("defaultErrnoRet") == _ENOSYS:
         return b""
     names = {name for rule in profile.get("syscalls") or () for name in rule["names"]}
     highest = {}
     for _, arch in archs:
         numbers = [library.syscall_number(name, arch) for name in names]
-        highest[arch] = max((number for number in numbers if number is not None), default=-1)
-    newest: dict[int, tuple[int, int | None]] = {}
-    for arch, number in highest.items():
-        if number < 0 or arch == library.ARCH_X32:
-            continue
-        x32 = highest.get(library.ARCH_X32) if arch == library.ARCH_X86_64 else None
-        newest[arch] = (number, program.NO_NUMBER if x32 is not None and x32 < 0 else x32)
-    return program.enosys_prologue(newest)
+        number = max((number for number in numbers if number is not None), default=-1)
+        highest[arch] = number if number >= 0 else program.NO_NUMBER
+    x32 = highest.pop(library.ARCH_X32, program.NO_NUMBER)
+    return program.enosys_prologue({arch: (number, x32) for arch, number in highest.items()})

@@ -68,7 +68,6 @@ ARCHITECTURES: Final = (
 )
 # SCMP_ARCH_X32 is a mark of the library's own: the kernel reports AUDIT_ARCH_X86_64
 ARCH_X32: Final = 0x4000003E
-ARCH_X86_64: Final = 0xC000003E
 
 _PREFIX: Final = len("SCMP_ARCH_")
 

@@ -30,13 +30,14 @@ RET_K: Final = 0x06
 # include/uapi/linux/filter.h: BPF_MAXINSNS
 MAX_INSTRUCTIONS: Final = 4096
 # include/uapi/linux/audit.h
+ARCH_X86_64: Final = 0xC000003E
 _NATIVE: Final = {
     "aarch64": 0xC00000B7,
     "loongarch64": 0xC0000102,
     "ppc64le": 0xC0000015,
     "riscv64": 0xC00000F3,
     "s390x": 0x80000016,
-    "x86_64": 0xC000003E,
+    "x86_64": ARCH_X86_64,
 }
 _ENOSYS: Final = 38
 _RET_ENOSYS: Final = 0x00050000 | _ENOSYS
@@ -62,13 +63,13 @@ def native_arch() -> int:
     return _NATIVE[machine]
 
 
-def enosys_prologue(newest: Mapping[int, tuple[int, int | None]]) -> bytes:
+def enosys_prologue(newest: Mapping[int, tuple[int, int]]) -> bytes:
     """Return instructions that answer ENOSYS to numbers above the newest one a profile names.
 
     A C library tries a new call and falls back to an old one on ENOSYS, but not on the EPERM of
     a profile that was written before the call existed.  `newest` maps an AUDIT_ARCH_* value to
-    the highest number and to the highest x32 number, None when x32 calls are not apart.  What the
-    prologue does not answer goes on to the program behind it.
+    the highest number below X32_BIT and the highest one above it, NO_NUMBER for "all pass".  What
+    the prologue does not answer goes on to the program behind it.
     """
     sections = [_section(arch, *newest[arch]) for arch in sorted(newest)]
     if not sections:
@@ -82,22 +83,24 @@ def enosys_prologue(newest: Mapping[int, tuple[int, int | None]]) -> bytes:
     return b"".join(INSTRUCTION.pack(*instruction) for instruction in code)
 
 
-def _section(arch: int, number: int, x32: int | None) -> list[tuple[int, int, int, int]]:
+def _section(arch: int, number: int, x32: int) -> list[tuple[int, int, int, int]]:
     """Return what one architecture needs; the last jump leads out and is set by the caller."""
-    if x32 is None:
-        body = [(LD_ABS, 0, 0, _NR), (JMP_JGT, 0, 1, number)]
-    else:
+    if arch == ARCH_X86_64:
+        # The kernel gives x32 calls the same AUDIT_ARCH value, so they are told by their number.
         body = [
             (LD_ABS, 0, 0, _NR),
             (JMP_JGE, 1, 0, X32_BIT),
             (JMP_JGT, 1, 2, number),
             (JMP_JGT, 0, 1, x32),
         ]
+    else:
+        body = [(LD_ABS, 0, 0, _NR), (JMP_JGT, 0, 1, number)]
     body += [(RET_K, 0, 0, _RET_ENOSYS), (JMP_JA, 0, 0, 0)]
     return [(JMP_JEQ, 0, len(body), arch), *body]
 
 
-def _decode(bpf: bytes) -> list[tuple[int, int, int, int]]:
+def decode(bpf: bytes) -> list[tuple[int, int, int, int]]:
+    """Return the instructions of a program as tuples of code, jt, jf, k."""
     if not bpf or len(bpf) % INSTRUCTION.size:
         raise ValueError(f"a BPF program cannot be {len(bpf)} bytes long")
     return list(INSTRUCTION.iter_unpack(bpf))
@@ -109,17 +112,17 @@ def run(bpf: bytes, nr: int, args: tuple[int, ...], arch: int, ip: int = 0) -> i
     number = (nr & _WORD) - ((nr & 0x80000000) << 1)
     packed = _DATA.pack(number, arch, ip, *[arg & 0xFFFFFFFFFFFFFFFF for arg in padded])
     data: list[int | None] = list(Struct("=16I").unpack(packed))
-    (value,) = _results(_decode(bpf), data)
+    (value,) = _results(decode(bpf), data)
     return value
 
 
-def outcomes(bpf: bytes, nr: int, arch: int) -> list[int]:
-    """Return every value that the program may return for a call with any arguments at all.
+def outcomes(code: list[tuple[int, int, int, int]], nr: int, arch: int) -> list[int]:
+    """Return every value that a decoded program may return for a call with any arguments at all.
 
     Comparisons are not related to each other, so there may be a value too many, never too few.
     """
     data: list[int | None] = [nr & _WORD, arch] + [None] * 14
-    return sorted(_results(_decode(bpf), data))
+    return sorted(_results(code, data))
 
 
 def _results(code: list[tuple[int, int, int, int]], data: list[int | None]) -> set[int]:
