@@ -1,0 +1,441 @@
+"""cgroup v1, and hybrid: one directory for each hierarchy, and one in the cgroup2 mount beside.
+
+Side: host.  Sources: cgroups(7); Documentation/admin-guide/cgroup-v1/.  The memory controller is
+joined last (`finish`), so that the interpreter's own pages stay with the caller's cgroup.
+
+A process that is moved by another one costs a grace period of RCU (cgroup_threadgroup_rwsem),
+10 to 18 ms; a single-threaded process that writes 0 to `tasks` itself is moved in 10 us
+(kernel/cgroup/cgroup.c, cgroup_procs_write_start, since 5.5).  `self_join` says where to write.
+"""
+
+from __future__ import annotations
+
+from errno import EBUSY, EINVAL, ENODEV, ENOENT, EOPNOTSUPP, EPERM, ESRCH
+from time import sleep
+
+from .. import log
+from ..errors import Error, strerror
+from ..linux import files
+from . import convert, devices, hierarchy, knobs, tree
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from .convert import Resources
+
+_GONE = (ENOENT, ENODEV)
+
+
+class Manager:
+    """The cgroups of one container.
+
+    `hierarchies` are (mount point, controllers, path, made): path is below the mount point and
+    begins with a slash; made is how many directories at its end did not exist before.
+    """
+
+    __slots__ = ("directories", "hierarchies", "record", "tolerant")
+
+    def __init__(self, record: dict[str, Any]) -> None:
+        """Take what `choose` has written down."""
+        self.record = record
+        self.tolerant: bool = record["tolerant"]
+        self.hierarchies: list[tuple[str, str, str, int]] = [
+            (h[0], h[1], h[2], h[3]) for h in record["hierarchies"]
+        ]
+        # By single controller; "name=systemd" and "" (cgroup2) under these names.
+        self.directories: dict[str, str] = {
+            controller: mountpoint + path
+            for mountpoint, controllers, path, _ in self.hierarchies
+            for controller in controllers.split(",")
+        }
+
+    # Making
+
+    def prepare(self, resources: Resources) -> None:
+        """Make the directories and write the limits; the cgroups are empty then."""
+        writes = convert.v1(resources)
+        unified = convert.unified(resources)
+        rules = devices.parse(resources.get("devices"))
+        for controller, _, _, source, _ in writes:
+            if controller not in self.directories:
+                raise knobs.unavailable(controller, source)
+        if unified and "" not in self.directories:
+            raise knobs.unavailable(unified[0][0], unified[0][3])
+        for path in convert.ignored(resources, 1):
+            log.warn(f"{path} is ignored: the kernel has no such limit any more")
+        for mountpoint, controllers, path, made in self.hierarchies:
+            if made == 0:
+                self._check_unused(mountpoint + path)
+            self._make(mountpoint, controllers, path, writes)
+        if "cpuset" in self.directories:
+            given = [write[1] for write in writes if write[0] == "cpuset"]
+            self._inherit_cpuset(self.directories["cpuset"], given)
+        self._write(writes)
+        self._write_unified(unified)
+        if "devices" in self.directories:
+            self._write_devices(rules)
+
+    def _check_unused(self, directory: str) -> None:
+        """Refuse a cgroup that was there before and is in use: its limits are not ours."""
+        pids = tree.processes(directory)
+        if pids:
+            raise Error(
+                f"container's cgroup is not empty: {len(pids)} process(es) found in {directory}"
+            )
+        if knobs.read_text(f"{directory}/freezer.state") not in ("", "THAWED"):
+            raise Error(f"container's cgroup is frozen: {directory}")
+
+    def _make(
+        self, mountpoint: str, controllers: str, path: str, writes: list[convert.Write]
+    ) -> None:
+        try:
+            tree.make(mountpoint + path, mountpoint)
+        except OSError as error:
+            if not self.tolerant or error.errno not in knobs.DENIED:
+                raise
+            names = controllers.split(",")
+            for write in writes:
+                if write[0] in names:
+                    raise not_delegated(write[3]) from None
+            for name in names:
+                del self.directories[name]
+
+    def _inherit_cpuset(self, directory: str, given: list[str]) -> None:
+        """Fill cpuset.cpus and mems from the parents, top down: empty ones take no process."""
+        for file in ("cpuset.cpus", "cpuset.mems"):
+            if file not in given:
+                _inherited(directory, file)
+            else:
+                _inherited(directory[: directory.rindex("/")], file)
+
+    def _write(
+        self, writes: list[convert.Write], undo: list[tuple[str, str]] | None = None
+    ) -> None:
+        knobs.write(writes, self.directories, undo)
+
+    def _write_unified(
+        self, writes: list[convert.Write], undo: list[tuple[str, str]] | None = None
+    ) -> None:
+        """Write what is meant for cgroup2 on a hybrid host: the controllers that are not v1's."""
+        if not writes:
+            return
+        directory = self.directories[""]
+        have = knobs.read_text(f"{directory}/cgroup.controllers").split()
+        for controller, _, _, source, _ in writes:
+            if controller != "cgroup" and controller not in have:
+                raise knobs.unavailable(controller, source)
+        knobs.write(writes, {write[0]: directory for write in writes}, undo)
+
+    def _write_devices(self, rules: list[devices.Rule]) -> None:
+        directory = self.directories["devices"]
+        fds = {}
+        try:
+            for name in ("devices.allow", "devices.deny"):
+                fds[name] = files.open(f"{directory}/{name}", files.O_WRONLY)
+            for name, line, own in devices.v1_lines(rules):
+                try:
+                    files.write(fds[name], line.encode())
+                except OSError as error:
+                    if error.errno == EPERM and (own or self.tolerant):
+                        continue
+                    raise Error(
+                        f"linux.resources.devices: write {line!a} to {directory}/{name}: "
+                        f"{strerror(error.errno)}",
+                        "a parent cgroup denies this device" if error.errno == EPERM else "",
+                    ) from None
+        except OSError as error:
+            if not self.tolerant or error.errno not in knobs.DENIED:
+                raise
+        finally:
+            for fd in fds.values():
+                files.close(fd)
+
+    # Joining
+
+    def self_join(self) -> dict[str, Any]:
+        """Say how init joins by itself, which is faster by a grace period of RCU.
+
+        `tasks`: files to open while the host's mount namespace is there, and to write b"0" into
+        from the last process, single-threaded, in this order; `late`: the same, after all set-up
+        work; `into`: a cgroup2 directory for clone3 with CLONE_INTO_CGROUP, or "".
+        """
+        into = self.directories.get("", "")
+        tasks = list(
+            dict.fromkeys(d for c, d in self.directories.items() if c not in ("", "memory"))
+        )
+        late = self.directories.get("memory")
+        return {
+            "tasks": [f"{directory}/tasks" for directory in tasks],
+            "late": [f"{late}/tasks"] if late else [],
+            "into": into,
+        }
+
+    def join(self, pid: int) -> None:
+        """Put a process into all cgroups but memory's."""
+        self._join(pid, [d for c, d in self.directories.items() if c != "memory"])
+
+    def finish(self, pid: int) -> None:
+        """Put the process under the memory limit, when it has done its set-up work."""
+        if "memory" in self.directories:
+            self._join(pid, [self.directories["memory"]])
+
+    def _join(self, pid: int, directories: list[str]) -> None:
+        late = self.directories.get("memory")
+        for directory in dict.fromkeys(directories):
+            try:
+                files.write_file(f"{directory}/cgroup.procs", str(pid))
+            except OSError as error:
+                if self.tolerant and error.errno in (*knobs.DENIED, *_GONE):
+                    continue
+                if error.errno == ESRCH:
+                    raise Error(f"join cgroup {directory}: process {pid} is gone") from None
+                if error.errno == EINVAL and directory == late:
+                    raise knobs.too_low(
+                        f"{late}/memory.limit_in_bytes",
+                        knobs.read_text(f"{late}/memory.limit_in_bytes"),
+                        "linux.resources.memory.limit",
+                    ) from None
+                raise
+
+    def exec_join(self, pid: int, init_pid: int, subs: list[str]) -> None:
+        """Put a process of exec into the container's cgroups.
+
+        `subs` are "[controllers:]path" below them.  Where the container's own cgroup is gone or
+        takes no process, init's present one is taken (systemd in a container moves itself).
+        """
+        below = sub_cgroups(subs, set(self.directories))
+        present = None
+        for controller, directory in self._order():
+            target = directory + below.get(controller, below.get("*", ""))
+            try:
+                files.write_file(f"{target}/cgroup.procs", str(pid))
+                continue
+            except OSError as error:
+                if target != directory:
+                    raise Error(f"join cgroup {target}: {strerror(error.errno or 0)}") from None
+                if self.tolerant and error.errno in knobs.DENIED:
+                    continue
+                if error.errno not in (EBUSY, EOPNOTSUPP, *_GONE):
+                    raise
+            present = present or _present(init_pid)
+            fallback = present.get(controller)
+            if fallback is None or fallback == directory:
+                if self.tolerant:
+                    continue
+                raise Error(f"join cgroup {directory}: it is gone, and init is in no other one")
+            files.write_file(f"{fallback}/cgroup.procs", str(pid))
+
+    def _order(self) -> list[tuple[str, str]]:
+        """Return one controller and the directory of each hierarchy, memory last."""
+        seen = {directory: controller for controller, directory in self.directories.items()}
+        order = [(controller, directory) for directory, controller in seen.items()]
+        return sorted(order, key=lambda item: item[1] == self.directories.get("memory"))
+
+    # Living
+
+    def update(self, resources: Resources, old: Resources) -> None:
+        """Write new limits; when one is refused, write back what was there.
+
+        Devices are written only where they differ: an update must not undo what a GPU agent
+        allowed meanwhile (runc issue 2994).
+        """
+        writes = convert.v1(resources)
+        unified = convert.unified(resources)
+        for controller, _, _, source, _ in writes:
+            if controller not in self.directories:
+                raise knobs.unavailable(controller, source)
+        if unified and "" not in self.directories:
+            raise knobs.unavailable(unified[0][0], unified[0][3])
+        rules = devices.parse(resources.get("devices"))
+        self._check_memory(resources)
+        undo: list[tuple[str, str]] = []
+        try:
+            self._write(writes, undo)
+            self._write_unified(unified, undo)
+            if rules != devices.parse(old.get("devices")) and "devices" in self.directories:
+                self._write_devices(rules)
+        except (Error, OSError):
+            knobs.restore(undo)
+            raise
+
+    def _check_memory(self, resources: Resources) -> None:
+        memory = resources.get("memory") or {}
+        limit = memory.get("limit") or 0
+        if memory.get("checkBeforeUpdate") and limit > 0 and "memory" in self.directories:
+            usage = knobs.read_int(f"{self.directories['memory']}/memory.usage_in_bytes") or 0
+            if limit <= usage:
+                raise Error(f"rejecting memory limit {limit} <= usage {usage}")
+
+    def _freezer(self) -> str:
+        directory = self.directories.get("freezer")
+        if directory is None:
+            raise Error("pause needs the cgroup controller freezer, which is not available here")
+        return f"{directory}/freezer.state"
+
+    def freeze(self) -> None:
+        """Stop all processes; thaw again when they do not stop within two seconds.
+
+        A process that forks all the time can keep the cgroup at FREEZING; writing FROZEN again
+        helps, and now and then a short thaw does (kernel 4.x and 5.x).
+        """
+        state = self._freezer()
+        for attempt in range(400):
+            if attempt % 100 == 99:
+                files.write_file(state, "THAWED")
+            files.write_file(state, "FROZEN")
+            if knobs.read_text(state) == "FROZEN":
+                return
+            sleep(0.001 if attempt < 20 else 0.005)
+        files.write_file(state, "THAWED")
+        raise Error(f"pause: the processes did not stop: {state} stays at FREEZING")
+
+    def thaw(self) -> None:
+        """Let all processes run again."""
+        files.write_file(self._freezer(), "THAWED")
+
+    def frozen(self) -> bool:
+        """Tell whether the container is paused."""
+        directory = self.directories.get("freezer")
+        return directory is not None and (
+            knobs.read_text(f"{directory}/freezer.state") in ("FROZEN", "FREEZING")
+        )
+
+    def _main(self) -> str:
+        """Return the directory by which processes are found: one that containers leave alone."""
+        for controller in ("freezer", "devices", "pids", "name=systemd", ""):
+            if controller in self.directories:
+                return self.directories[controller]
+        for directory in self.directories.values():
+            return directory
+        raise no_cgroup()
+
+    def pids(self) -> list[int]:
+        """Return the host pids of all processes of the container."""
+        directory = self._main()
+        if self.tolerant and not files.exists(directory):
+            raise no_cgroup()
+        return tree.processes(directory)
+
+    def kill(self, signal: int) -> None:
+        """Send a signal to all processes; SIGKILL leaves none behind, however fast they fork."""
+        if not self.directories:
+            return
+        directory = self._main()
+        if signal != tree.SIGKILL:
+            tree.signal_all(directory, signal)
+            return
+        unified = self.directories.get("")
+        if unified and tree.kill_all(unified) and not tree.processes(directory):
+            if self.frozen():
+                self.thaw()
+            return
+        frozen = False
+        if "freezer" in self.directories and tree.processes(directory):
+            try:
+                self.freeze()
+                frozen = True
+            except (Error, OSError):
+                pass  # without it the loop below may need more than one round
+        for _ in range(1 if frozen else 50):
+            if not tree.signal_all(directory, signal):
+                break
+            if not frozen:
+                sleep(0.002)
+        if "freezer" in self.directories and self.frozen():
+            self.thaw()
+
+    def destroy(self, patience: float = tree.PATIENCE) -> None:
+        """Remove what was made, and nothing else; what is gone already is fine."""
+        tree.remove([(m + path, made) for m, _, path, made in self.hierarchies], patience)
+
+    # Looking
+
+    def stats(self) -> dict[str, Any]:
+        """Return what `events` shows."""
+        from . import stats
+
+        return stats.v1(self.directories)
+
+    def oom_kills(self) -> int:
+        """Return how many processes of the container the kernel has killed for want of memory."""
+        directory = self.directories.get("memory", "")
+        return knobs.read_map(f"{directory}/memory.oom_control").get("oom_kill", 0)
+
+    def oom_watch(self) -> tuple[int, int]:
+        """Return a descriptor and the poll(2) event by which it tells of an OOM."""
+        from . import stats
+
+        if "memory" not in self.directories:
+            raise Error("events: the cgroup controller memory is not available here")
+        return stats.v1_oom_watch(self.directories["memory"])
+
+    def mount_view(self) -> dict[str, Any]:
+        """Return what a mount of type cgroup shows: a directory for each hierarchy, and links.
+
+        A hierarchy without options is cgroup2.
+        """
+        hierarchies = []
+        links = []
+        for mountpoint, controllers, path, _ in self.hierarchies:
+            name = mountpoint[mountpoint.rindex("/") + 1 :]
+            hierarchies.append([name, controllers, path, mountpoint])
+            links += [
+                [controller, name]
+                for controller in controllers.split(",")
+                if "," in controllers and controller != name
+            ]
+        return {"version": 1, "hierarchies": hierarchies, "links": links}
+
+
+def no_cgroup() -> Error:
+    """Return the error for what needs a cgroup when the container has none."""
+    return Error("the container has no cgroup of its own", "it was made without rights to one")
+
+
+def not_delegated(source: str) -> Error:
+    """Return the error for a limit that was asked for without rights to any cgroup."""
+    return Error(
+        f"{source}: cannot set the limit: container could not join or create cgroup",
+        "without root, limits need a cgroup that was delegated to the user",
+    )
+
+
+def _inherited(directory: str, file: str) -> str:
+    """Return a cpuset file's value, filling it from the parent's if it is empty."""
+    value = files.read_file(f"{directory}/{file}").strip()
+    if value:
+        return value.decode()
+    parent = _inherited(directory[: directory.rindex("/")], file)
+    files.write_file(f"{directory}/{file}", parent)
+    return parent
+
+
+def sub_cgroups(subs: list[str], controllers: set[str]) -> dict[str, str]:
+    """Return the paths below the container's cgroups by controller, "*" for all others."""
+    result = {}
+    for sub in subs:
+        names, colon, path = sub.rpartition(":")
+        words = [word for word in path.split("/") if word not in ("", ".")]
+        if ".." in words:
+            raise Error(f"--cgroup {sub}: must not leave the container's cgroup")
+        below = "".join(f"/{word}" for word in words)
+        for name in names.split(",") if colon else ["*"]:
+            if name != "*" and name not in controllers:
+                raise Error(f"--cgroup {sub}: the container has no cgroup controller {name!a}")
+            result[name] = below
+    return result
+
+
+def _present(pid: int) -> dict[str, str]:
+    """Return the directories of the cgroups in which a process is now, by controller."""
+    result = {}
+    cgroups = hierarchy.of_process(pid)
+    for mountpoint, root, options in hierarchy.mounts():
+        for controllers, path in cgroups.items():
+            words = controllers.split(",")
+            if (options and words[0] in options) or (not options and not controllers):
+                below = hierarchy.below(path, root)
+                if below is not None:
+                    result.update(dict.fromkeys(words, mountpoint + below))
+    return result
