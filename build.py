@@ -96,7 +96,14 @@ def find_tools() -> str:
             "build.py: cannot make a virtual environment\n"
             "build.py: on Debian and Ubuntu: apt-get install python3-venv, or make demo"
         )
-    pip = [VENV / "bin" / "python3", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    pip = [
+        VENV / "bin" / "python3",
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+    ]
     if subprocess.run([*pip, *TOOLS], check=False).returncode:
         sys.exit(f"build.py: cannot install {' and '.join(TOOLS)}")
     return str(VENV / "bin" / "python3")
@@ -202,7 +209,7 @@ def compile_sources(python: str, sources: dict[str, bytes], scratch: Path) -> di
 
 
 def compile_tree(directory: Path) -> None:
-    """Write a .pyc beside each .py, of the kind that is not checked against the source (PEP 552)."""
+    """Write a .pyc beside each .py, of the kind that ignores its source (PEP 552)."""
     header = importlib.util.MAGIC_NUMBER + (0b01).to_bytes(4, "little")
     for path in sorted(directory.rglob("*.py")):
         source = path.read_bytes()
@@ -224,17 +231,17 @@ def compile_tree(directory: Path) -> None:
 class Strip(ast.NodeTransformer):
     """Take from a syntax tree what only people and the type checker read."""
 
-    def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.AST | None:  # noqa: N802
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.AST | None:
         """Drop `from __future__ import annotations`."""
         return None if node.module == "__future__" else node
 
-    def visit_If(self, node: ast.If) -> ast.AST | None:  # noqa: N802
+    def visit_If(self, node: ast.If) -> ast.AST | None:
         """Drop `if TYPE_CHECKING:`."""
         if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING" and not node.orelse:
             return None
         return self.generic_visit(node)
 
-    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST | None:  # noqa: N802
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST | None:
         """Make `name: kind = value` a plain assignment."""
         self.generic_visit(node)
         if node.value is None:
@@ -246,7 +253,7 @@ class Strip(ast.NodeTransformer):
         node.annotation = None
         return node
 
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:  # noqa: N802
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
         """Drop the annotation of a result."""
         self.generic_visit(node)
         node.returns = None

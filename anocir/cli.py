@@ -447,9 +447,9 @@ def _rows(table: Table) -> list[str]:
         if not text:
             continue
         option = (f"-{short}, " if short else "    ") + f"--{name}" + (metavar and f" {metavar}")
-        if kind == "choice" and default:
-            text = f"{text}; default {default}" if "default" not in text else text
         words = text.split()
+        if kind == "choice" and default and "default" not in text:
+            words += ["(default", f"{default})"]
         line = f"  {option:<32}" if len(option) <= 32 else f"  {option}\n{'':34}"
         width = 34
         for word in words:

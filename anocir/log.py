@@ -92,7 +92,7 @@ def _line(level: int, text: str) -> bytes:
 
 
 def _plain(text: str) -> bytes:
-    """Return UTF-8; bytes that were none are shown as \\xff."""
+    """Return UTF-8; other bytes are shown by their number."""
     return "".join(
         f"\\x{ord(char) - 0xDC00:02x}" if "\udc80" <= char <= "\udcff" else char for char in text
     ).encode("utf-8", "backslashreplace")

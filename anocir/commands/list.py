@@ -36,7 +36,7 @@ def run(settings: Settings, options: Options, args: list[str]) -> int:
 
 
 def _table(states: list[dict[str, object]]) -> str:
-    rows = [_COLUMNS]
+    rows: list[tuple[str, ...]] = [_COLUMNS]
     rows += [tuple(str(state.get(name.lower(), "")) for name in _COLUMNS) for state in states]
     # Widths as runc's: at least 12, with 3 blanks between columns.
     widths = [max(12, *(len(row[i]) + 3 for row in rows)) for i in range(len(_COLUMNS))]

@@ -44,6 +44,9 @@ def _table(pids: set[str], arguments: list[str]) -> str:
     if "PID" not in titles:
         raise errors.Error(f"ps {' '.join(arguments)}: its output has no column PID")
     column = titles.index("PID")
-    shown = [line for line in lines[1:] if line.split()[column : column + 1][0:1] and
-             line.split()[column] in pids]
+    shown = [
+        line
+        for line in lines[1:]
+        if line.split()[column : column + 1][0:1] and line.split()[column] in pids
+    ]
     return "\n".join([lines[0], *shown, ""])

@@ -109,7 +109,7 @@ def _mounts(rootless: bool) -> list[dict[str, Any]]:
         _mount("/dev", "tmpfs", "tmpfs", "nosuid", "strictatime", "mode=755", "size=65536k"),
         _mount("/dev/pts", "devpts", "devpts", "nosuid", "noexec", "newinstance",
                "ptmxmode=0666", "mode=0620", *tty),
-        _mount("/dev/shm", "tmpfs", "shm", *safe, "mode=1777", "size=65536k"),
+        _mount("/dev/shm", "tmpfs", "shm", *safe, "mode=1777", "size=65536k"),  # noqa: S108
         _mount("/dev/mqueue", "mqueue", "mqueue", *safe),
         _mount("/sys", *sys_, *safe, "ro"),
         _mount("/sys/fs/cgroup", "cgroup", "cgroup", *safe, "relatime", "ro"),
