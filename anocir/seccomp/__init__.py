@@ -107,7 +107,7 @@ PROBED: Final = (
 )
 
 
-def compile(
+def compile(  # noqa: A001
     profile: dict[str, Any], cache_dir: str | None, warn: Callable[[str], object]
 ) -> dict[str, Any]:
     """Return {"bpf", "flags", "notify", ...} for a type-checked linux.seccomp object.
@@ -163,26 +163,27 @@ def check_after_load(
 
 
 def _refuse(name: str, outcomes: list[int], needed: bool, trapped: bool) -> None:
-    reasons = [_failure(value, needed, trapped) for value in outcomes]
+    reasons = [_failure(name, value, needed, trapped) for value in outcomes]
     if reasons and all(reasons):
         raise Error(
-            f"linux.seccomp: the profile {reasons[0]} {name}, which the runtime calls after"
-            " the filter is loaded",
+            f"linux.seccomp: the profile {reasons[0]}, which the runtime calls after the filter"
+            " is loaded",
             hint=f"allow {name} in linux.seccomp.syscalls",
         )
 
 
-def _failure(value: int, needed: bool, trapped: bool) -> str:
+def _failure(name: str, value: int, needed: bool, trapped: bool) -> str:
     """Say what a filter's answer does to init, or nothing when init lives with it."""
     action = value & RET_ACTION
     if action in (RET_KILL_PROCESS, RET_KILL_THREAD):
-        return "kills the process at"
+        return f"kills the process at {name}"
     if action == RET_TRAP:
-        return "raises SIGSYS at"
+        return f"raises SIGSYS at {name}"
     if action == RET_USER_NOTIF and trapped:
-        return "waits for an agent that is not connected yet at"
+        return f"waits for an agent that is not connected yet at {name}"
     if action == RET_ERRNO and needed:
-        return f"answers with {strerror(value & RET_DATA) if value & RET_DATA else 'nothing'}"
+        code = value & RET_DATA
+        return f'answers "{strerror(code) if code else "done"}" to {name}'
     return ""
 
 

@@ -4,7 +4,7 @@ Side: host.  A program decides what a container may do, so an entry is believed 
 directory and the file belong to this user, nobody else can write them, and the checksum, which
 covers the key as well, is right.  Anything else is a miss and is overwritten.
 
-    magic 8 | length of description u32 | length of program u32 | checksum 32 | description | program
+    magic 8 | size of description u32 | size of program u32 | checksum 32 | description | program
 
 The key covers the profile, the machine and FORMAT.  The library that compiled an entry is named
 in its description and compared by stat(2), so that a hit needs no dlopen(3) to learn its version.

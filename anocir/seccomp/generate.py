@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 _EPERM: Final = 1
 _ENOSYS: Final = 38
-# include/linux/err.h: the kernel cuts a larger errno down to this
-_MAX_ERRNO: Final = 4095
+# libseccomp takes less than MAX_ERRNO of include/linux/err.h, which the kernel cuts it down to
+_MAX_ERRNO: Final = 4094
 _MAX_DATA: Final = 0xFFFF
 _EDOM: Final = 33
 _EEXIST: Final = 17

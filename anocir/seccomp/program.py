@@ -162,7 +162,7 @@ def _results(code: list[tuple[int, int, int, int]], data: list[int | None]) -> s
 
 
 def _load(op: int, k: int, data: list[int | None], memory: tuple[int | None, ...]) -> int | None:
-    mode = op & 0xE0
+    mode = op & 0xF8
     if mode == 0x20 and not k % 4:  # BPF_ABS, 32 bits, aligned: all that seccomp allows
         return data[k // 4]
     if mode == 0x60:  # BPF_MEM
