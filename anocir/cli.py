@@ -264,12 +264,14 @@ def _size(where: str, name: str, value: str) -> int:
     if number and number[-1] in "kmgtp":
         shift = 10 * ("kmgtp".index(number[-1]) + 1)
         number = number[:-1].rstrip()
-    whole, dot, part = number.lstrip("-").partition(".")
+    negative = number[:1] == "-"
+    whole, _, part = number[negative:].partition(".")
     known = text[len(text.rstrip("bi")) :] in ("", "b", "ib")
-    if not (known and (whole + part).isascii() and (whole + part).isdigit()) or len(number) > 19:
+    digits = whole + part
+    if not (known and digits.isascii() and digits.isdigit()) or len(digits) > 19:
         raise errors.Error(f'{where}--{name}: must be a size such as 64m or -1, got "{value}"')
-    size = (int(whole or "0") << shift) + ((int(part) << shift) // 10 ** len(part) if dot else 0)
-    return -size if number[0] == "-" else size
+    size = (int(digits) << shift) // 10 ** len(part)
+    return -size if negative else size
 
 
 _UNITS: Final = (

@@ -31,45 +31,68 @@ def run(settings: Settings, options: Options, args: list[str]) -> int:
     return 0
 
 
+# Parts of the specification that are not done yet.
+_ID_MAPPED_MOUNTS = False
+_INTEL_RDT = False
+_NET_DEVICES = False
+
+
 def document() -> dict[str, Any]:
     """Return the features document (features.md and features-linux.md of specification 1.3)."""
-    from .. import __version__, plan, seccomp, spec
+    from .. import __version__, capabilities, mountoptions, plan, seccomp, spec
 
-    library = seccomp.library_version()
+    systemd = _has("cgroup.systemd")
+    unsafe = ["run.oci.keep_original_groups"]
+    if systemd:
+        unsafe.append("org.systemd.property.")
     annotations = {
         "org.anocir.version": __version__,
-        "org.anocir.checkpoint.enabled": "false",
-        # The name that engines already look for.
+        # The name that engines look for.
         "org.opencontainers.runc.checkpoint.enabled": "false",
     }
+    library = seccomp.library_version()
     if library:
         annotations["io.github.seccomp.libseccomp.version"] = library
+    options = mountoptions.names()
+    if not _ID_MAPPED_MOUNTS:
+        options = [name for name in options if name not in ("idmap", "ridmap")]
     return {
         "ociVersionMin": "1.0.0",
         "ociVersionMax": cli.SPEC_VERSION,
         "hooks": list(spec.HOOKS),
-        "mountOptions": sorted(plan.MOUNT_OPTIONS),
+        "mountOptions": options,
         "linux": {
-            "namespaces": sorted(spec.NAMESPACES),
-            "capabilities": list(spec.CAPABILITIES),
+            "namespaces": sorted(plan.NAMESPACES),
+            "capabilities": list(capabilities.NAMES),
             "cgroup": {
-                "v1": True,
-                "v2": True,
-                "systemd": True,
-                "systemdUser": True,
+                "v1": _has("cgroup.v1"),
+                "v2": _has("cgroup.v2"),
+                "systemd": systemd,
+                "systemdUser": systemd,
                 "rdma": True,
             },
             "seccomp": seccomp.features(),
             "apparmor": {"enabled": True},
             "selinux": {"enabled": True},
-            "intelRdt": {"enabled": True, "schemata": True, "monitoring": True},
-            "memoryPolicy": {
-                "modes": list(spec.MEMORY_MODES),
-                "flags": list(spec.MEMORY_FLAGS),
+            "intelRdt": {
+                "enabled": _INTEL_RDT,
+                "schemata": _INTEL_RDT,
+                "monitoring": _INTEL_RDT,
             },
-            "mountExtensions": {"idmap": {"enabled": True}},
-            "netDevices": {"enabled": True},
+            "memoryPolicy": {
+                "modes": list(plan.MEMORY_MODES),
+                "flags": list(plan.MEMORY_FLAGS),
+            },
+            "mountExtensions": {"idmap": {"enabled": _ID_MAPPED_MOUNTS}},
+            "netDevices": {"enabled": _NET_DEVICES},
         },
         "annotations": annotations,
-        "potentiallyUnsafeConfigAnnotations": list(spec.UNSAFE_ANNOTATIONS),
+        "potentiallyUnsafeConfigAnnotations": unsafe,
     }
+
+
+def _has(module: str) -> bool:
+    """Tell whether a part of the runtime is there, by its module."""
+    from importlib.util import find_spec
+
+    return find_spec(f"anocir.{module}") is not None
