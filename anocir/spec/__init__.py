@@ -184,7 +184,7 @@ CONFIG: Final = (
         "process": (record, PROCESS),
         "hostname": (text, _uts_name),
         "domainname": (text, _uts_name),
-        "hooks": (record, ({each: (array, (record, _HOOK)) for each in HOOKS}, (), None)),
+        "hooks": (record, (dict.fromkeys(HOOKS, (array, (record, _HOOK))), (), None)),
         "annotations": (mapping, (None, STRING)),
         "linux": (record, LINUX),
     },

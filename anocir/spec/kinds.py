@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     Check = Callable[[Any, Any], None]
     Kind = tuple[Check, Any]
     # properties, required ones, and what has to hold between them
-    Shape = tuple[Mapping[str, Kind], tuple[str, ...], Optional[Callable[[Any], None]]]  # noqa: UP045 - for Python 3.9
+    Shape = tuple[Mapping[str, Kind], tuple[str, ...], Optional[Callable[[Any], None]]]
 
 INT32: Final = (-(1 << 31), (1 << 31) - 1)
 INT64: Final = (-(1 << 63), (1 << 63) - 1)
@@ -61,7 +61,7 @@ def join(path: str, keys: list[str | int]) -> str:
     for key in reversed(keys):
         if isinstance(key, int):
             path += f"[{key}]"
-        elif key.isidentifier() and key.isascii():
+        elif len(key) <= _SHOWN and key.isidentifier() and key.isascii():
             path += f".{key}" if path else key
         else:
             path += f"[{show(key)}]"
@@ -96,8 +96,8 @@ def name(value: Any) -> str:
 
 
 def among(names: Any) -> str:
-    """Return names for an error text: all of them if they are few."""
-    return f" ({', '.join(sorted(names))})" if len(names) <= _LISTED else ""
+    """Return names for an error text: all of them if they are few, but for Go's "not set"."""
+    return f" ({', '.join(sorted(filter(None, names)))})" if len(names) <= _LISTED else ""
 
 
 def boolean(value: Any, _: Any) -> None:

@@ -105,7 +105,7 @@ def _sysctls(sysctls: Any, present: dict[str, str]) -> None:
             raise Mistake("is not in a separate kernel namespace, it would change the host",
                           "sysctl", key)  # fmt: skip
         if needed not in present:
-            raise Mistake(f"must not be set without a {needed} namespace", "sysctl", key)
+            raise Mistake(f"must not be set without a namespace of type {needed}", "sysctl", key)
 
 
 def mappings(value: Any, _: Any) -> None:
@@ -299,7 +299,7 @@ LINUX: Final = (
         ),
         "resources": (record, RESOURCES),
         "cgroupsPath": (text, _cgroups_path),
-        "rootfsPropagation": (choice, (PROPAGATIONS, "private, shared, slave or unbindable")),
+        "rootfsPropagation": (choice, (PROPAGATIONS, "a mount propagation")),
         "seccomp": (record, SECCOMP),
         "sysctl": (mapping, (None, STRING)),
         "maskedPaths": (array, ABSOLUTE),

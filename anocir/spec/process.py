@@ -204,7 +204,7 @@ PROCESS: Final = (
         "user": (record, _USER),
         "capabilities": (
             record,
-            ({each: _CAPABILITIES for each in CAPABILITY_SETS}, (), None),
+            (dict.fromkeys(CAPABILITY_SETS, _CAPABILITIES), (), None),
         ),
         "apparmorProfile": STRING,
         "oomScoreAdj": (integer, (-1000, 1000)),

@@ -124,7 +124,7 @@ _DEVICE: Final = (
     {
         "allow": BOOLEAN,
         # Go's callers leave the type out for all; "" is what they mean by it
-        "type": (choice, (frozenset(("", "a", "b", "c")), "a for all, b or c")),
+        "type": (choice, (frozenset(("", "a", "b", "c")), "a type of devices")),
         "major": (integer, (-1, UINT32[1])),  # -1 is all
         "minor": (integer, (-1, UINT32[1])),
         "access": (text, _access),
