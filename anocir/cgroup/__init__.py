@@ -26,8 +26,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Protocol, Union
 
-    from . import systemd, v1, v2
     from .convert import Resources
+    from .systemd import Manager as SystemdManager
+    from .v1 import Manager as V1Manager
+    from .v2 import Manager as V2Manager
 
     Record = dict[str, Any]
     Config = dict[str, Any]
@@ -40,7 +42,7 @@ if TYPE_CHECKING:
         rootless: str
 
     # All have the methods of v1.Manager, which describes them.
-    Manager = Union["v1.Manager", "v2.Manager", "systemd.Manager", "Disabled"]
+    Manager = Union[SystemdManager, V1Manager, V2Manager, "Disabled"]
 
 
 def choose(settings: Settings, config: Config, container_id: str) -> Record:
@@ -193,7 +195,7 @@ class Disabled:
                 self.record["reason"],
             )
 
-    def self_join(self) -> dict[str, Any]:
+    def self_join(self, _subs: list[str] | None = None) -> dict[str, Any]:
         """Nothing to join."""
         return {"tasks": [], "late": [], "into": ""}
 

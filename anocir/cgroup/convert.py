@@ -98,7 +98,8 @@ def shares_to_weight(shares: int) -> int:
     import math
 
     log = math.log2(shares)
-    return math.ceil(10.0 ** ((log * log + 125.0 * log) / 612.0 - 7.0 / 34.0))
+    weight: float = 10.0 ** ((log * log + 125.0 * log) / 612.0 - 7.0 / 34.0)
+    return math.ceil(weight)
 
 
 def blkio_to_io_weight(weight: int) -> int:

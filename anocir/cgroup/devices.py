@@ -153,10 +153,8 @@ def program(rules: list[Rule]) -> bytes:
                 _insn(0xB7, 0, value=0),  # r0 = 0
                 _insn(0x95),  # exit
             ]
-        tests = [(4, major), (5, minor)]
-        if kind != "a":
-            tests.insert(0, (2, _TYPE[kind]))
-        tests = [(register, value) for register, value in tests if value is not None]
+        wanted = ((2, _TYPE.get(kind)), (4, major), (5, minor))
+        tests = [(register, value) for register, value in wanted if value is not None]
         for index, (register, value) in enumerate(tests):
             away = len(tests) - index - 1 + len(body)
             code.append(_insn(0x55, register, offset=away, value=value))

@@ -168,3 +168,16 @@ def too_low(path: str, value: str, source: str) -> Error:
         peak = read_int(f"{directory}/memory.max_usage_in_bytes")
     used = f"current usage: {usage}, peak usage: {peak if peak is not None else 'unknown'}"
     return at(source, f"unable to set memory limit to {value} ({used})")
+
+
+def no_cgroup() -> Error:
+    """Return the error for what needs a cgroup when the container has none."""
+    return Error("the container has no cgroup of its own", "it was made without rights to one")
+
+
+def not_delegated(source: str) -> Error:
+    """Return the error for a limit that was asked for without rights to any cgroup."""
+    return Error(
+        f"{source}: cannot set the limit: container could not join or create cgroup",
+        "without root, limits need a cgroup that was delegated to the user",
+    )

@@ -110,6 +110,22 @@ def kill_all(directory: str) -> bool:
     return True
 
 
+def sub_cgroups(subs: list[str], controllers: set[str]) -> dict[str, str]:
+    """Return the paths below the container's cgroups by controller, "*" for all others."""
+    result = {}
+    for sub in subs:
+        names, colon, path = sub.rpartition(":")
+        words = [word for word in path.split("/") if word not in ("", ".")]
+        if ".." in words:
+            raise Error(f"--cgroup {sub}: must not leave the container's cgroup")
+        below = "".join(f"/{word}" for word in words)
+        for name in names.split(",") if colon else ["*"]:
+            if name != "*" and name not in controllers:
+                raise Error(f"--cgroup {sub}: the container has no cgroup controller {name!a}")
+            result[name] = below
+    return result
+
+
 def remove(directories: list[tuple[str, int]], patience: float = PATIENCE) -> None:
     """Remove cgroups: (directory, how many at its end were made by us) each.
 

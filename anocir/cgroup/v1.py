@@ -97,7 +97,7 @@ class Manager:
             names = controllers.split(",")
             for write in writes:
                 if write[0] in names:
-                    raise not_delegated(write[3]) from None
+                    raise knobs.not_delegated(write[3]) from None
             for name in names:
                 del self.directories[name]
 
@@ -141,7 +141,7 @@ class Manager:
                         continue
                     raise Error(
                         f"linux.resources.devices: write {line!a} to {directory}/{name}: "
-                        f"{strerror(error.errno)}",
+                        f"{strerror(error.errno or 0)}",
                         "a parent cgroup denies this device" if error.errno == EPERM else "",
                     ) from None
         except OSError as error:
@@ -153,23 +153,26 @@ class Manager:
 
     # Joining
 
-    def self_join(self) -> dict[str, Any]:
+    def self_join(self, subs: list[str] | None = None) -> dict[str, Any]:
         """Say how init joins by itself, which is faster by a grace period of RCU.
 
         `tasks`: files to open while the host's mount namespace is there, and to write b"0" into
         from the last process, single-threaded, in this order; `late`: the same, after all set-up
         work; `into`: a cgroup2 directory for clone3 with CLONE_INTO_CGROUP, or "".
         """
-        into = self.directories.get("", "")
-        tasks = list(
-            dict.fromkeys(d for c, d in self.directories.items() if c not in ("", "memory"))
-        )
-        late = self.directories.get("memory")
-        return {
-            "tasks": [f"{directory}/tasks" for directory in tasks],
-            "late": [f"{late}/tasks"] if late else [],
-            "into": into,
-        }
+        below = tree.sub_cgroups(subs or [], set(self.directories))
+        tasks, late, into = [], [], ""
+        for controller, directory in self._order():
+            target = directory + below.get(controller, below.get("*", ""))
+            if self.tolerant and not files.exists(target):
+                continue
+            if controller == "":
+                into = target
+            elif controller == "memory":
+                late.append(f"{target}/tasks")
+            else:
+                tasks.append(f"{target}/tasks")
+        return {"tasks": tasks, "late": late, "into": into}
 
     def join(self, pid: int) -> None:
         """Put a process into all cgroups but memory's."""
@@ -204,7 +207,7 @@ class Manager:
         `subs` are "[controllers:]path" below them.  Where the container's own cgroup is gone or
         takes no process, init's present one is taken (systemd in a container moves itself).
         """
-        below = sub_cgroups(subs, set(self.directories))
+        below = tree.sub_cgroups(subs, set(self.directories))
         present = None
         for controller, directory in self._order():
             target = directory + below.get(controller, below.get("*", ""))
@@ -308,13 +311,13 @@ class Manager:
                 return self.directories[controller]
         for directory in self.directories.values():
             return directory
-        raise no_cgroup()
+        raise knobs.no_cgroup()
 
     def pids(self) -> list[int]:
         """Return the host pids of all processes of the container."""
         directory = self._main()
         if self.tolerant and not files.exists(directory):
-            raise no_cgroup()
+            raise knobs.no_cgroup()
         return tree.processes(directory)
 
     def kill(self, signal: int) -> None:
@@ -388,19 +391,6 @@ class Manager:
         return {"version": 1, "hierarchies": hierarchies, "links": links}
 
 
-def no_cgroup() -> Error:
-    """Return the error for what needs a cgroup when the container has none."""
-    return Error("the container has no cgroup of its own", "it was made without rights to one")
-
-
-def not_delegated(source: str) -> Error:
-    """Return the error for a limit that was asked for without rights to any cgroup."""
-    return Error(
-        f"{source}: cannot set the limit: container could not join or create cgroup",
-        "without root, limits need a cgroup that was delegated to the user",
-    )
-
-
 def _inherited(directory: str, file: str) -> str:
     """Return a cpuset file's value, filling it from the parent's if it is empty."""
     value = files.read_file(f"{directory}/{file}").strip()
@@ -409,22 +399,6 @@ def _inherited(directory: str, file: str) -> str:
     parent = _inherited(directory[: directory.rindex("/")], file)
     files.write_file(f"{directory}/{file}", parent)
     return parent
-
-
-def sub_cgroups(subs: list[str], controllers: set[str]) -> dict[str, str]:
-    """Return the paths below the container's cgroups by controller, "*" for all others."""
-    result = {}
-    for sub in subs:
-        names, colon, path = sub.rpartition(":")
-        words = [word for word in path.split("/") if word not in ("", ".")]
-        if ".." in words:
-            raise Error(f"--cgroup {sub}: must not leave the container's cgroup")
-        below = "".join(f"/{word}" for word in words)
-        for name in names.split(",") if colon else ["*"]:
-            if name != "*" and name not in controllers:
-                raise Error(f"--cgroup {sub}: the container has no cgroup controller {name!a}")
-            result[name] = below
-    return result
 
 
 def _present(pid: int) -> dict[str, str]:
