@@ -102,7 +102,8 @@ def _linux(linux: Any, lines: list[str]) -> None:
     if not linux.get("intelRdt", {}).get("l3CacheSchema", "L3:").startswith("L3:"):
         lines.append('linux.intelRdt.l3CacheSchema: should begin with "L3:"')
     for index, device in enumerate(linux.get("devices", ())):
-        if device.get("fileMode", 0) > 0o7777:
+        # Podman leaves the bits of the file type in, which is harmless
+        if device.get("fileMode", 0) > 0o177777:
             lines.append(
                 f"linux.devices[{index}].fileMode: only the low 12 bits of "
                 f"{device['fileMode']} are used"
