@@ -197,7 +197,17 @@ def proc_name(pid: int) -> str:
 class Ground:
     """See the module's text. Use as a context manager; leaving it removes everything."""
 
-    __slots__ = ("dir", "host_fd", "mine", "parent", "rootfs", "runtimes")
+    __slots__ = (
+        "dir",
+        "entered",
+        "host_fd",
+        "mine",
+        "orphans_cpu",
+        "parent",
+        "rootfs",
+        "runtimes",
+        "wakeup",
+    )
 
     def __init__(self, tool: str, runtimes: Sequence[Runtime]) -> None:
         _checked(_libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "prctl PR_SET_CHILD_SUBREAPER")
@@ -209,6 +219,12 @@ class Ground:
         mount("tmpfs", self.dir, "tmpfs", 0, "mode=755")
         self.parent = f"/{os.path.basename(self.dir)}"
         self.mine: set[int] = set()
+        self.entered = False
+        self.orphans_cpu = 0.0
+        # a SIGCHLD makes this readable, so that wait() can sleep on it
+        self.wakeup, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.signal(signal.SIGCHLD, lambda number, frame: None)
+        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
         self.rootfs = os.path.join(self.dir, "rootfs")
         make_rootfs(self.rootfs)
         self.runtimes = list(runtimes)
@@ -257,13 +273,15 @@ class Ground:
     @contextlib.contextmanager
     def inside(self, runtime: Runtime) -> Iterator[None]:
         """The mount namespace that the runtime is run in."""
-        if runtime.namespace_fd < 0:
+        if runtime.namespace_fd < 0 or self.entered:
             yield
             return
         _checked(_libc.setns(runtime.namespace_fd, CLONE_NEWNS), "setns")
+        self.entered = True
         try:
             yield
         finally:
+            self.entered = False
             _checked(_libc.setns(self.host_fd, CLONE_NEWNS), "setns")
 
     # ------------------------------------------------------------------ bundles
@@ -320,21 +338,50 @@ class Ground:
         return pid
 
     def wait(self, pid: int, seconds: float = 30.0) -> tuple[int | None, float]:
-        """(status, processor time) of a spawned command; status None if it had to be killed for hanging."""
+        """(status, processor time) of a spawned command; status None if it had to be killed for hanging.
+
+        Orphans are collected meanwhile, as an init of the host would: a process that exec put into a pid
+        namespace, and whose runtime was killed, otherwise keeps the namespace's init from ending.
+        """
         hung = False
+        end = time.monotonic() + seconds
         fd = os.pidfd_open(pid)
+        poll = select.poll()
+        poll.register(fd, select.POLLIN)
+        poll.register(self.wakeup, select.POLLIN)
         try:
-            if not _readable(fd, seconds):
-                hung = True
-                for victim in [*children_of(pid), pid]:
-                    with contextlib.suppress(OSError):
-                        os.kill(victim, signal.SIGKILL)
+            while True:
+                ready = [
+                    found for found, _ in poll.poll(max(0, int(1000 * (end - time.monotonic()))))
+                ]
+                if fd in ready:
+                    break
+                if not ready:
+                    hung = True
+                    for victim in [*children_of(pid), pid]:
+                        with contextlib.suppress(OSError):
+                            os.kill(victim, signal.SIGKILL)
+                    break
+                self._collect()
         finally:
             os.close(fd)
         _, status, usage = os.wait4(pid, 0)
         self.mine.discard(pid)
         cpu = usage.ru_utime + usage.ru_stime
         return None if hung else os.waitstatus_to_exitcode(status), cpu
+
+    def _collect(self) -> None:
+        """Wait for each dead child that is no command of ours."""
+        with contextlib.suppress(BlockingIOError):
+            while os.read(self.wakeup, 4096):
+                pass
+        with open(f"/proc/self/task/{os.getpid()}/children", encoding="ascii") as stream:
+            orphans = [int(word) for word in stream.read().split()]
+        for pid in orphans:
+            if pid not in self.mine:
+                with contextlib.suppress(ChildProcessError):
+                    _, _, usage = os.wait4(pid, os.WNOHANG)
+                    self.orphans_cpu += usage.ru_utime + usage.ru_stime
 
     def call(
         self,
@@ -372,35 +419,25 @@ class Ground:
         with place:
             began = time.perf_counter()
             pid = os.posix_spawn(words[0], words, ENVIRON, file_actions=actions)
+            self.mine.add(pid)
             status, cpu = self.wait(pid, seconds)
             wall = time.perf_counter() - began
         return Result(status, wall, cpu, _read(out), _read(out + ".err"))
 
-    def wait_gone(self, pid: int, seconds: float = 10.0) -> float:
-        """Wait for a container's init, which became our child; returns its processor time."""
+    def wait_gone(self, pid: int, seconds: float = 10.0) -> None:
+        """Wait until a container's init, which became our child, has ended."""
         end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            try:
-                done, _, usage = os.wait4(pid, os.WNOHANG)
-            except ChildProcessError:
-                if proc_state(pid) in ("", "Z"):
-                    return 0.0
-            else:
-                if done:
-                    return usage.ru_utime + usage.ru_stime
-            time.sleep(0.001)
-        raise TimeoutError(f"process {pid} does not end")
+        while proc_state(pid) not in ("", "Z"):
+            if time.monotonic() > end:
+                raise TimeoutError(f"process {pid} does not end")
+            time.sleep(0.0005)
+        self._collect()
 
     def reap(self) -> float:
-        """Collect dead orphans; returns their processor time. Never the commands that a caller waits for."""
-        cpu = 0.0
-        for pid in children_of(os.getpid()):
-            if pid in self.mine or proc_state(pid) != "Z":
-                continue
-            with contextlib.suppress(ChildProcessError):
-                _, _, usage = os.wait4(pid, os.WNOHANG)
-                cpu += usage.ru_utime + usage.ru_stime
-        return cpu
+        """Collect dead orphans; returns the processor time of all that were collected since the last call."""
+        self._collect()
+        spent, self.orphans_cpu = self.orphans_cpu, 0.0
+        return spent
 
     # ------------------------------------------------------------------ census
 
@@ -425,6 +462,15 @@ class Ground:
             if entry == container if container else not entry.startswith("."):
                 found.append(f"state {entry}")
         return found
+
+    def settled(self, runtime: Runtime, container: str = "", seconds: float = 1.0) -> list[str]:
+        """leftovers(), but a process that is already dying gets a moment for it."""
+        end = time.monotonic() + seconds
+        while True:
+            found = self.leftovers(runtime, container)
+            if not any(left.startswith("process") for left in found) or time.monotonic() > end:
+                return found
+            time.sleep(0.01)
 
     def sweep(self) -> None:
         """Kill and remove whatever is there, by force and without the runtime's help."""
@@ -463,12 +509,6 @@ class Ground:
 ENVIRON = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root"}
 if os.environ.get("XDG_RUNTIME_DIR"):
     ENVIRON["XDG_RUNTIME_DIR"] = os.environ["XDG_RUNTIME_DIR"]
-
-
-def _readable(fd: int, seconds: float) -> bool:
-    poll = select.poll()
-    poll.register(fd, select.POLLIN)
-    return bool(poll.poll(int(seconds * 1000)))
 
 
 def _read(path: str) -> str:

@@ -1,0 +1,126 @@
+"""SIGKILL of the runtime at random moments: `delete --force` has to remove whatever it had made.
+
+THREATS: the runtime of a node is killed by the OOM killer, by an impatient shim, by a shutdown. What it leaves behind
+is a leak that nobody finds, or an id that can never be used again.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sys
+import time
+from typing import Any
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.dirname(HERE))
+
+from reliability.ground import Ground, Progress, Runtime  # noqa: E402
+
+COMMANDS = ("create", "start", "exec", "delete", "run")
+SLEEP = ("/bin/sleep", "1000")
+
+
+def words_of(command: str, container: str, bundle: str) -> tuple[str, ...]:
+    """The command line that is killed."""
+    return {
+        "create": ("create", "--bundle", bundle, container),
+        "run": ("run", "--detach", "--bundle", bundle, container),
+        "start": ("start", container),
+        "exec": ("exec", container, "/bin/true"),
+        "delete": ("delete", "--force", container),
+    }[command]
+
+
+def prepare(ground: Ground, runtime: Runtime, command: str, container: str, bundle: str) -> None:
+    """Bring a container into the state that the command starts from."""
+    if command in ("start", "exec", "delete"):
+        made = ground.call(runtime, "create", "--bundle", bundle, container)
+        if made.status != 0:
+            raise RuntimeError(f"{runtime.name} create: {made.status}: {made.err.strip()}")
+    if command in ("exec", "delete"):
+        started = ground.call(runtime, "start", container)
+        if started.status != 0:
+            raise RuntimeError(f"{runtime.name} start: {started.status}: {started.err.strip()}")
+
+
+def kill_randomly(
+    ground: Ground,
+    runtime: Runtime,
+    command: str,
+    count: int,
+    seed: int = 1,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Kill `command` at `count` random moments of its life; see the keys of the result."""
+    chance = random.Random(f"{seed}-{command}")
+    bundle = ground.bundle(f"crash-{command}", SLEEP, own_rootfs=False)
+    lengths = []
+    figures: dict[str, Any] = {
+        "kills": count,
+        "in time": 0,
+        "left after delete": 0,
+        "delete failed": 0,
+        "hangs": 0,
+        "id not usable again": 0,
+        "examples": [],
+    }
+    for number in range(count + 3):
+        container = f"crash-{command}-{number}"
+        config_for(ground, bundle, container)
+        prepare(ground, runtime, command, container, bundle)
+        words = words_of(command, container, bundle)
+        if number < 3:
+            lengths.append(ground.call(runtime, *words).wall)
+        else:
+            if progress:
+                progress.step(f"{runtime.name}: {command} killed")
+            moment = chance.uniform(0, 1.1 * max(lengths))
+            pid = ground.spawn(runtime, words, os.path.join(ground.dir, "out"))
+            time.sleep(moment)
+            os.kill(pid, signal.SIGKILL)
+            status, _ = ground.wait(pid)
+            figures["in time"] += status == -signal.SIGKILL
+        note = f"{command} killed after {0 if number < 3 else 1000 * moment:.1f} ms"
+        clean_up(ground, runtime, container, note, figures)
+        if number >= 3 and number % 10 == 0:
+            again = ground.call(runtime, "create", "--bundle", bundle, container)
+            figures["id not usable again"] += again.status != 0
+            ground.call(runtime, "delete", "--force", container)
+            ground.sweep()
+    ground.drop_bundle(bundle)
+    return figures
+
+
+def config_for(ground: Ground, bundle: str, container: str) -> None:
+    """Give the bundle's configuration the container's own cgroup."""
+    import json
+
+    path = os.path.join(bundle, "config.json")
+    with open(path, encoding="utf-8") as stream:
+        config = json.load(stream)
+    config["linux"]["cgroupsPath"] = f"{ground.parent}/{container}"
+    with open(path, "w", encoding="utf-8") as stream:
+        json.dump(config, stream)
+
+
+def clean_up(
+    ground: Ground, runtime: Runtime, container: str, note: str, figures: dict[str, Any]
+) -> list[str]:
+    """delete --force, then the census; what is found is counted, noted, and removed for the next case."""
+    gone = ground.call(runtime, "delete", "--force", container, seconds=20)
+    if gone.status is None:
+        figures["hangs"] += 1
+        figures["examples"].append(f"{note}: delete --force hangs")
+    elif gone.status != 0:
+        figures["delete failed"] += 1
+        figures["examples"].append(
+            f"{note}: delete --force: {gone.status}: {gone.err.strip()[-200:]}"
+        )
+    left = ground.settled(runtime, container)
+    if left:
+        figures["left after delete"] += 1
+        figures["examples"].append(f"{note}: left: {', '.join(left)[:400]}")
+        ground.sweep()
+    return left
