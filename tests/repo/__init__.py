@@ -1,0 +1,1 @@
+"""Tests of the sources themselves: layers, imports, constants, the archive, the README."""

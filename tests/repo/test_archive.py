@@ -1,0 +1,270 @@
+"""The archive: how it starts, what it prints, and that it can be built again."""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+TOP = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.repo
+
+PYTHONS = sorted(
+    {os.path.realpath(path) for path in glob.glob("/usr/bin/python3.*") + glob.glob("/usr/local/bin/python3.*")
+     + glob.glob(os.path.expanduser("~/.pyenv/versions/*/bin/python3"))
+     if re.fullmatch(r"python3(\.\d+)?", os.path.basename(path))}
+)  # fmt: skip
+
+
+def call(*command: str, **options: object) -> subprocess.CompletedProcess[str]:
+    options.setdefault("stdin", subprocess.DEVNULL)
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, **options)  # type: ignore[call-overload,no-any-return]
+
+
+def test_two_builds_are_equal_byte_for_byte() -> None:
+    result = call(sys.executable, str(TOP / "build.py"), "--check")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("reproducible: ")
+
+
+def test_the_first_line_fits_an_old_kernel(archive: str) -> None:
+    with open(archive, "rb") as file:
+        line = file.readline().rstrip(b"\n")
+    assert line.startswith(b"#!/usr/bin/python3 -I")
+    assert len(line) <= 127
+
+
+def test_every_source_lies_beside_its_bytecode_and_nothing_is_compressed(archive: str) -> None:
+    with zipfile.ZipFile(archive) as file:
+        names = set(file.namelist())
+        assert all(entry.compress_type == zipfile.ZIP_STORED for entry in file.infolist())
+    sources = {name for name in names if name.startswith("site-packages/") and name.endswith(".py")}
+    assert {name + "c" for name in sources} == {name for name in names if name.endswith(".pyc")}
+    assert not [name for name in names if "_bootstrap" in name or "/tests/" in name]
+    package = {f"site-packages/{path.relative_to(TOP)}" for path in TOP.glob("anocir/**/*.py")}
+    assert package <= sources
+    assert any("jeepney" in name and "LICENSE" in name for name in names)
+
+
+def test_version_is_what_engines_parse(archive: str) -> None:
+    result = call(archive, "--version")
+    lines = result.stdout.splitlines()
+    assert re.fullmatch(r"anocir version \d+\.\d+\.\d+\S*", lines[0])
+    assert re.fullmatch(r"commit: \S+", lines[1])
+    assert lines[2] == "spec: 1.3.0"
+    assert (result.returncode, result.stderr) == (0, "")
+    assert call(archive, "-v").stdout == result.stdout
+
+
+def test_it_runs_from_anywhere(archive: str, tmp_path: Path) -> None:
+    expected = call(archive, "--version").stdout
+    link = tmp_path / "link"
+    link.symlink_to(archive)
+    directory = os.path.dirname(archive)
+    assert call(str(link), "--version").stdout == expected
+    assert call("./anocir", "--version", cwd=directory).stdout == expected
+    assert call("../link", "--version", cwd=make(tmp_path / "x")).stdout == expected
+    assert call("anocir", "--version", env={"PATH": directory}).stdout == expected
+    assert call(archive, "--version", env={}, cwd="/").stdout == expected
+    assert call("/usr/bin/python3", archive, "--version").stdout == expected
+    assert call("/usr/bin/python3", "anocir", "--version", cwd=directory).stdout == expected
+
+
+def make(path: Path) -> str:
+    path.mkdir()
+    return str(path)
+
+
+def test_a_relative_path_of_the_archive_survives_a_change_of_directory(archive: str) -> None:
+    code = (
+        "import sys;sys.path[:0]=sys.argv[1]+'/site-packages',;import anocir.__main__ as m,posix;"
+        "p=m._import_path();posix.chdir('/');import anocir.commands.spec;print(p)"
+    )
+    where, name = os.path.split(archive)
+    result = call("/usr/bin/python3", "-IBSc", code, name, cwd=where)
+    assert result.stdout == f"{archive}/site-packages\n", result.stderr
+
+
+def test_a_modified_environment_of_python_is_ignored(archive: str, tmp_path: Path) -> None:
+    for name in ("anocir", "posix", "sitecustomize", "usercustomize", "time"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('poisoned')\n")
+    poison = str(tmp_path)
+    environment = {
+        "HOME": poison, "PYTHONPATH": poison, "PYTHONHOME": poison, "PYTHONSTARTUP": f"{poison}/time.py",
+        "PYTHONINSPECT": "1", "PYTHONVERBOSE": "1", "PYTHONIOENCODING": "bogus", "PYTHONWARNINGS": "error",
+        "SHIV_ENTRY_POINT": "time:sleep", "SHIV_ROOT": poison, "SHIV_INTERPRETER": "1",
+    }  # fmt: skip
+    result = call(archive, "--version", env=environment, cwd=poison)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "anocir.py", "posix.py", "sitecustomize.py", "time.py", "usercustomize.py",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+def test_it_runs_on_every_supported_python(archive: str, python: str) -> None:
+    version = call(python, "-IBSc", "import sys; print(*sys.version_info[:2])").stdout.split()
+    if tuple(map(int, version)) < (3, 9):
+        return
+    with open(archive, "rb") as file:
+        code = file.readline().decode().partition(" -IBSc")[2].rstrip("\n")
+    for command in ([python, "-IBSc", code, archive], [python, archive]):
+        result = call(*command, "features")
+        assert (result.returncode, result.stderr) == (0, ""), command
+        assert json.loads(result.stdout)["ociVersionMax"] == "1.3.0"
+        assert call(*command, "--help").returncode == 0
+
+
+def test_an_error_is_one_line_on_stderr(archive: str) -> None:
+    result = call(archive, "state", "a/b")
+    assert result.returncode == 1
+    assert result.stdout == ""
+    assert result.stderr.splitlines()[0] == 'anocir: invalid container ID format: "a/b"'
+    assert "Traceback" not in result.stderr
+
+
+def test_an_error_is_one_object_in_the_log(archive: str, tmp_path: Path) -> None:
+    log = tmp_path / "log.json"
+    for count in (1, 2):
+        result = call(archive, "--log", str(log), "--log-format", "json", "state", "a/b")
+        lines = log.read_text().splitlines()
+        assert len(lines) == count
+    entry = json.loads(lines[-1])
+    assert list(entry) == ["level", "msg", "time"]
+    assert entry["level"] == "error"
+    assert entry["msg"].startswith('invalid container ID format: "a/b"')
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", entry["time"])
+    assert result.stderr.startswith("anocir: invalid container ID format")
+    assert (log.stat().st_mode & 0o777) == 0o644 & ~umask()
+
+
+def umask() -> int:
+    value = os.umask(0o022)
+    os.umask(value)
+    return value
+
+
+def test_the_text_log_is_one_line_too(archive: str, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    call(archive, "--log", str(log), "state", "a\nb\udcff")
+    text = log.read_text()
+    assert re.fullmatch(r'time="\S+" level=error msg="invalid container ID format: .*"\n', text)
+
+
+def test_a_json_log_without_a_file_is_one_object_on_stderr(archive: str) -> None:
+    result = call(archive, "--log-format=json", "state", "a/b")
+    assert json.loads(result.stderr)["level"] == "error"
+
+
+def test_a_log_that_cannot_be_opened_is_reported(archive: str) -> None:
+    result = call(archive, "--log", "/nonexistent/log", "list")
+    assert result.returncode == 1
+    assert result.stderr == "anocir: /nonexistent/log: no such file or directory\n"
+
+
+def test_exit_statuses(archive: str) -> None:
+    assert call(archive).returncode == 0
+    assert call(archive, "--help").returncode == 0
+    assert call(archive, "create", "--help").returncode == 0
+    assert call(archive, "frobnicate").returncode == 3
+    assert call(archive, "state").returncode == 1
+    assert call(archive, "exec", "a/b", "true").returncode == 255
+    assert call(archive, "exec", "--bogus").returncode == 255
+    assert call(archive, "init").returncode == 1
+    for command in ("checkpoint", "restore"):
+        result = call(archive, command, "--help")
+        assert result.returncode == 1
+        assert "not supported" in result.stderr
+
+
+@pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1, 2)])
+def test_closed_standard_streams_do_no_harm(archive: str, closed: tuple[int, ...]) -> None:
+    redirections = " ".join(f"{fd}{'<' if fd == 0 else '>'}&-" for fd in closed)
+    result = call("/bin/sh", "-c", f'"$0" --version {redirections}', archive)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_a_full_stdout_is_an_error(archive: str) -> None:
+    with open("/dev/full", "w") as full:
+        result = subprocess.run(
+            [archive, "--version"], check=False, stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert result.returncode == 1
+    assert result.stderr == "anocir: writing to stdout: no space left on device\n"
+
+
+def test_arguments_that_are_not_utf8_arrive(archive: str) -> None:
+    for locale in ("C", "C.UTF-8", "de_DE.ISO-8859-1"):
+        result = subprocess.run(
+            [archive.encode(), b"state", b"\xff"], check=False, capture_output=True,
+            env={"LC_ALL": locale, "PATH": "/usr/bin:/bin"},
+        )  # fmt: skip
+        assert result.stderr.startswith(b'anocir: invalid container ID format: "\\xff"')
+
+
+def test_descriptors_to_preserve_must_be_open(archive: str) -> None:
+    result = call(archive, "create", "--preserve-fds", "1", "abc")
+    assert result.returncode == 1
+    assert "--preserve-fds 1: descriptor 3 is not open" in result.stderr
+
+
+def test_spec_writes_a_configuration_and_never_replaces_one(archive: str, tmp_path: Path) -> None:
+    assert call(archive, "spec", cwd=str(tmp_path)).returncode == 0
+    before = (tmp_path / "config.json").read_text()
+    assert json.loads(before)["ociVersion"] == "1.3.0"
+    again = call(archive, "spec", "--bundle", str(tmp_path))
+    assert again.returncode == 1
+    assert "file exists" in again.stderr
+    assert (tmp_path / "config.json").read_text() == before
+    (tmp_path / "config.json").unlink()
+    assert call(archive, "spec", "-b", str(tmp_path), "--rootless").returncode == 0
+    linux = json.loads((tmp_path / "config.json").read_text())["linux"]
+    assert {"type": "user"} in linux["namespaces"]
+    assert linux["uidMappings"][0]["size"] == 1
+
+
+@pytest.mark.parametrize("rootless", [False, True])
+def test_the_configuration_of_spec_passes_our_own_check(rootless: bool) -> None:
+    from anocir import spec
+    from anocir.commands import spec as command
+
+    spec.check(command.template(rootless))
+
+
+def test_features_has_every_part_of_the_specification(archive: str) -> None:
+    document = json.loads(call(archive, "features").stdout)
+    assert document["ociVersionMin"] == "1.0.0"
+    assert document["hooks"] == [
+        "prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop",
+    ]  # fmt: skip
+    assert {"ro", "rbind", "rro", "rprivate", "tmpcopyup"} <= set(document["mountOptions"])
+    linux = document["linux"]
+    assert set(linux) == {
+        "namespaces", "capabilities", "cgroup", "seccomp", "apparmor", "selinux", "intelRdt",
+        "memoryPolicy", "mountExtensions", "netDevices",
+    }  # fmt: skip
+    assert len(linux["capabilities"]) == 41
+    assert len(linux["namespaces"]) == 8
+    assert ("idmap" in document["mountOptions"]) == linux["mountExtensions"]["idmap"]["enabled"]
+
+
+def test_version_and_features_touch_no_state(archive: str, tmp_path: Path) -> None:
+    root = tmp_path / "state"
+    for command in ("--version", "features", "--help"):
+        assert call(archive, "--root", str(root), command, env={}).returncode == 0
+    assert not root.exists()
+
+
+def test_install_puts_one_executable_file(tmp_path: Path) -> None:
+    if not shutil.which("make"):
+        pytest.skip("no make")
+    result = call("make", "-C", str(TOP), "-n", "install", f"DESTDIR={tmp_path}", "PREFIX=/opt")
+    assert f"install -D -m 755 dist/anocir {tmp_path}/opt/bin/anocir" in result.stdout
