@@ -1,0 +1,54 @@
+"""Linters and the type checker, as tests."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TOP = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.repo
+
+
+def check(*command: str) -> None:
+    result = subprocess.run(command, cwd=TOP, capture_output=True, text=True, check=False)
+    if result.returncode:
+        pytest.fail(result.stdout[-6000:] + result.stderr[-2000:], pytrace=False)
+
+
+def tool(name: str) -> str:
+    beside = Path(sys.executable).parent / name
+    path = str(beside) if beside.exists() else shutil.which(name)
+    if not path:
+        pytest.skip(f"{name} is not installed")
+    return path
+
+
+def test_ruff_finds_nothing() -> None:
+    check(tool("ruff"), "check", "--quiet", ".")
+
+
+def test_the_sources_are_formatted() -> None:
+    check(tool("ruff"), "format", "--check", "--quiet", ".")
+
+
+def test_the_types_are_sound() -> None:
+    if not importlib.util.find_spec("mypy"):
+        pytest.skip("mypy is not installed")
+    check(sys.executable, "-m", "mypy", "--no-error-summary")
+
+
+@pytest.mark.parametrize("script", ["tests/prepare.sh", ".ci/run"])
+def test_shell_scripts_parse(script: str) -> None:
+    check("/bin/sh", "-n", script)
+
+
+def test_the_pinned_tools_are_one_set() -> None:
+    build = (TOP / "build.py").read_text()
+    project = (TOP / "pyproject.toml").read_text()
+    assert '"jeepney==0.9.0"' in build
+    assert '"jeepney>=0.8,<1"' in project

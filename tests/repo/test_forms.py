@@ -1,0 +1,95 @@
+"""Forms that must not appear in the package, each with the accident it prevents."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from tests.repo.test_layers import MODULES
+
+TOP = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.repo
+
+FORBIDDEN_IMPORTS = {
+    "pickle": "code execution by whoever writes the state directory",
+    "shelve": "the same",
+    "marshal": "the same",
+    "pwd": "NSS loads libraries of the image",
+    "grp": "NSS loads libraries of the image",
+    "ctypes.util": "find_library runs ldconfig and gcc",
+    "argparse": "10 ms at each start, and not the parser that callers expect",
+    "logging": "17 ms at each start",
+    "pathlib": "12 ms at each start",
+    "dataclasses": "18 ms at each start",
+}
+# Cold commands may import these inside functions only.
+LATE_ONLY = {"json", "subprocess", "traceback", "importlib.util", "re", "os", "socket", "struct", "signal"}
+FORBIDDEN_CALLS = {"eval", "exec", "compile", "input", "print", "breakpoint"}
+
+
+def trees() -> list[tuple[str, ast.Module]]:
+    return [(name, ast.parse(path.read_bytes())) for name, path in MODULES.items()]
+
+
+TREES = trees()
+
+
+def imported(node: ast.AST) -> list[str]:
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom) and not node.level:
+        return [node.module or ""]
+    return []
+
+
+@pytest.mark.parametrize(("name", "tree"), TREES, ids=[name or "anocir" for name, _ in TREES])
+def test_no_forbidden_form(name: str, tree: ast.Module) -> None:
+    found = []
+    own = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+    for node in ast.walk(tree):
+        line = getattr(node, "lineno", 0)
+        if isinstance(node, ast.Assert):
+            found.append(f"{line}: assert vanishes in the archive")
+        for module in imported(node):
+            if module in FORBIDDEN_IMPORTS:
+                found.append(f"{line}: import {module}: {FORBIDDEN_IMPORTS[module]}")
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            if node.func.id in FORBIDDEN_CALLS:
+                found.append(f"{line}: {node.func.id}()")
+            # THREATS: /proc is opened through linux.files, and in a container by descriptor.
+            if node.func.id == "open" and "open" not in own and name != "commands.spec":
+                found.append(f"{line}: the open() of Python; use linux.files")
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            if (node.value.id, node.attr) in {("os", "system"), ("posix", "system")}:
+                found.append(f"{line}: a shell")
+    for node in tree.body:
+        if set(imported(node)) & LATE_ONLY:
+            found.append(f"{node.lineno}: {imported(node)[0]} is imported at each start")
+    assert not found
+
+
+@pytest.mark.parametrize(("name", "tree"), TREES, ids=[name or "anocir" for name, _ in TREES])
+def test_every_public_function_and_module_says_what_it_is_for(name: str, tree: ast.Module) -> None:
+    lacking = [] if ast.get_docstring(tree) else ["module"]
+    for node in tree.body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_"):
+            if not ast.get_docstring(node):
+                lacking.append(node.name)
+    assert not lacking
+
+
+@pytest.mark.parametrize("path", sorted(TOP.glob("anocir/**/*.py")), ids=str)
+def test_every_module_postpones_its_annotations(path: Path) -> None:
+    text = path.read_text()
+    if "def " in text or ": " in text.partition('"""')[2].partition('"""')[2]:
+        assert "from __future__ import annotations" in text or len(text.splitlines()) < 6
+
+
+def test_no_path_of_one_machine_is_in_the_sources() -> None:
+    suspicious = ("/" + "work/", "/" + "root/.pyenv", "/" + "home/")
+    for path in [*TOP.glob("anocir/**/*.py"), *TOP.glob("*.*"), TOP / "Makefile", TOP / ".ci/run"]:
+        if path.is_file():
+            text = path.read_text(errors="replace")
+            assert not [word for word in suspicious if word in text], path
