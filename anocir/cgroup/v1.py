@@ -56,7 +56,7 @@ class Manager:
         """Make the directories and write the limits; the cgroups are empty then."""
         writes = convert.v1(resources)
         unified = convert.unified(resources)
-        rules = devices.parse(resources.get("devices"))
+        devices.parse(resources.get("devices"))
         for controller, _, _, source, _ in writes:
             if controller not in self.directories:
                 raise knobs.unavailable(controller, source)
@@ -64,17 +64,23 @@ class Manager:
             raise knobs.unavailable(unified[0][0], unified[0][3])
         for path in convert.ignored(resources, 1):
             log.warn(f"{path} is ignored: the kernel has no such limit any more")
-        for mountpoint, controllers, path, made in self.hierarchies:
+        for mountpoint, _, path, made in self.hierarchies:
             if made == 0:
                 self._check_unused(mountpoint + path)
+        self.fill(resources)
+
+    def fill(self, resources: Resources) -> None:
+        """Make what is not there and write the limits, without a look at who is there."""
+        writes = convert.v1(resources)
+        for mountpoint, controllers, path, _ in self.hierarchies:
             self._make(mountpoint, controllers, path, writes)
         if "cpuset" in self.directories:
             given = [write[1] for write in writes if write[0] == "cpuset"]
             self._inherit_cpuset(self.directories["cpuset"], given)
         self._write(writes)
-        self._write_unified(unified)
+        self._write_unified(convert.unified(resources))
         if "devices" in self.directories:
-            self._write_devices(rules)
+            self._write_devices(devices.parse(resources.get("devices")))
 
     def _check_unused(self, directory: str) -> None:
         """Refuse a cgroup that was there before and is in use: its limits are not ours."""

@@ -57,7 +57,7 @@ class Manager:
                 raise knobs.not_delegated(writes[0][3]) from None
             return
         self.limit(writes, rules, made > 0)
-        self._delegate()
+        self.delegate()
 
     def limit(self, writes: list[convert.Write], rules: list[devices.Rule], fresh: bool) -> None:
         """Write the limits into the directory that is there; `late` ones wait for `finish`."""
@@ -120,7 +120,7 @@ class Manager:
                     reason += ", processes in this cgroup have to move to one below it"
         return reason
 
-    def _delegate(self) -> None:
+    def delegate(self) -> None:
         """Give the directory to the container's user (config-linux.md, "Cgroup ownership")."""
         owner: int = self.record["owner"]
         if owner < 0:
