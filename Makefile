@@ -40,7 +40,7 @@ bench: build ## measure against runc and crun
 	$(SUDO) $(PYTHON) tests/bench/bench.py $(ARGS) dist/anocir runc crun
 
 fuzz: prepare-check ## the property tests, with many more examples
-	HYPOTHESIS_PROFILE=fuzz $(VENV)/bin/python -m pytest tests/unit $(ARGS)
+	$(VENV)/bin/python -m pytest tests/unit --hypothesis-profile fuzz --timeout 0 $(ARGS)
 
 clean: ## remove what was built, the private virtual environment too
 	rm -rf build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis

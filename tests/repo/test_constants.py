@@ -69,7 +69,12 @@ def header_values(wanted: list[str]) -> dict[str, int]:
 
 def compiles(source: str) -> bool:
     command = ["gcc", "-fsyntax-only", "-w", "-x", "c", "-"]
-    return subprocess.run(command, input=source, capture_output=True, text=True, check=False).returncode == 0
+    return (
+        subprocess.run(
+            command, input=source, capture_output=True, text=True, check=False
+        ).returncode
+        == 0
+    )
 
 
 def run_c(source: str) -> dict[str, int]:
@@ -77,7 +82,9 @@ def run_c(source: str) -> dict[str, int]:
 
     with tempfile.TemporaryDirectory() as directory:
         program = f"{directory}/values"
-        subprocess.run(["gcc", "-w", "-x", "c", "-o", program, "-"], input=source, text=True, check=True)
+        subprocess.run(
+            ["gcc", "-w", "-x", "c", "-o", program, "-"], input=source, text=True, check=True
+        )
         output = subprocess.run([program], capture_output=True, text=True, check=True).stdout
     return {name: int(value) for name, value in (line.split() for line in output.splitlines())}
 
@@ -135,7 +142,10 @@ def compare(mine: dict[str, int], path: Path) -> None:
 
 
 def test_the_syscall_numbers_of_x86_64() -> None:
-    candidates = [Path("/usr/include/x86_64-linux-gnu/asm/unistd_64.h"), Path("/usr/include/asm/unistd_64.h")]
+    candidates = [
+        Path("/usr/include/x86_64-linux-gnu/asm/unistd_64.h"),
+        Path("/usr/include/asm/unistd_64.h"),
+    ]
     found = [path for path in candidates if path.exists()]
     if not found:
         pytest.skip("no kernel headers for x86_64")

@@ -25,7 +25,17 @@ FORBIDDEN_IMPORTS = {
     "dataclasses": "18 ms at each start",
 }
 # Cold commands may import these inside functions only.
-LATE_ONLY = {"json", "subprocess", "traceback", "importlib.util", "re", "os", "socket", "struct", "signal"}
+LATE_ONLY = {
+    "json",
+    "subprocess",
+    "traceback",
+    "importlib.util",
+    "re",
+    "os",
+    "socket",
+    "struct",
+    "signal",
+}
 FORBIDDEN_CALLS = {"eval", "exec", "compile", "input", "print", "breakpoint"}
 
 

@@ -64,6 +64,7 @@ def test_the_versions_agree() -> None:
     from anocir import __version__
 
     assert re.fullmatch(r"\d+\.\d+\.\d+", __version__)
-    assert "## Unreleased" in (TOP / "CHANGELOG.md").read_text() or __version__ in (
-        TOP / "CHANGELOG.md"
-    ).read_text()
+    assert (
+        "## Unreleased" in (TOP / "CHANGELOG.md").read_text()
+        or __version__ in (TOP / "CHANGELOG.md").read_text()
+    )

@@ -1,0 +1,123 @@
+"""What each command imports: start-up time is a feature, so a new import is a reviewed line.
+
+imports.txt holds, for each command, the modules beyond those of a bare interpreter. After a change
+that is meant, write it again with UPDATE_IMPORTS=1 and look at the difference.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.repo.test_layers import MODULES, imports
+
+pytestmark = pytest.mark.repo
+HERE = Path(__file__).resolve().parent
+TABLE = HERE / "imports.txt"
+PYTHON = "/usr/bin/python3"
+
+# C modules that cost next to nothing; everything else of the standard library is too slow for a
+# command that an engine waits for.
+CHEAP = {
+    "_ctypes", "_json", "_signal", "_socket", "_struct", "errno", "fcntl", "gc", "marshal",
+    "posix", "resource", "select", "sys", "termios", "time",
+}  # fmt: skip
+
+# A container that does not exist shows what is imported before the first look at the state.
+CALLS = {
+    "version": ["--version"],
+    "state": ["state", "missing"],
+    "start": ["start", "missing"],
+    "kill": ["kill", "missing", "9"],
+    "delete": ["delete", "missing"],
+    "delete --force": ["delete", "--force", "missing"],
+    "list": ["list"],
+    "list json": ["list", "--format", "json"],
+    "ps json": ["ps", "--format", "json", "missing"],
+    "pause": ["pause", "missing"],
+    "resume": ["resume", "missing"],
+}
+HOT_MODULES = ("lifecycle", "launch", "init")
+
+HOOK = """
+import posix as _p, sys as _s
+_before = set(_s.modules)
+_exit = _p._exit
+def _report(status):
+    fd = _p.open(_p.environ[b"IMPORTS_TO"], _p.O_WRONLY | _p.O_CREAT | _p.O_TRUNC)
+    _p.write(fd, " ".join(sorted(set(_s.modules) - _before)).encode())
+    _exit(status)
+_p._exit = _report
+"""
+
+
+def modules_of(archive: str, directory: Path, *words: str) -> list[str]:
+    with open(archive, "rb") as file:
+        code = file.readline().decode().partition(" -IBSc")[2]
+    target = directory / "imports"
+    environment = {"IMPORTS_TO": str(target), "PATH": os.environ.get("PATH", "")}
+    command = [PYTHON, "-IBSc", HOOK + code, archive, "--root", str(directory / "root"), *words]
+    subprocess.run(command, env=environment, capture_output=True, timeout=60, check=False)
+    return target.read_text().split()
+
+
+def recorded() -> dict[str, list[str]]:
+    rows = {}
+    for line in TABLE.read_text().splitlines() if TABLE.exists() else []:
+        name, _, modules = line.partition(": ")
+        rows[name] = modules.split()
+    return rows
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_command_imports_exactly_what_is_recorded(
+    archive: str, tmp_path: Path, name: str
+) -> None:
+    found = modules_of(archive, tmp_path, *CALLS[name])
+    if os.environ.get("UPDATE_IMPORTS"):
+        rows = {**recorded(), name: found}
+        text = "".join(f"{key}: {' '.join(rows[key])}\n" for key in CALLS if key in rows)
+        TABLE.write_text(text)
+    assert found == recorded().get(name)
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_no_command_imports_a_slow_module(archive: str, tmp_path: Path, name: str) -> None:
+    found = modules_of(archive, tmp_path, *CALLS[name])
+    slow = {module for module in found if module.partition(".")[0] != "anocir"} - CHEAP
+    assert not slow
+
+
+@pytest.mark.parametrize("name", ["state", "start", "kill", "delete", "delete --force", "list"])
+def test_a_command_that_needs_no_system_call_of_its_own_has_no_ctypes(
+    archive: str, tmp_path: Path, name: str
+) -> None:
+    found = modules_of(archive, tmp_path, *CALLS[name])
+    assert not {"_ctypes", "ctypes", "anocir.linux.ffi"} & set(found)
+
+
+def closure(start: str) -> set[str]:
+    """Return the modules of the package that are imported with one, directly or not."""
+    seen: set[str] = set()
+    todo = [start]
+    while todo:
+        name = todo.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        todo += sorted(imports(name, top_level_only=True)[0])
+    return seen
+
+
+@pytest.mark.parametrize("start", [name for name in HOT_MODULES if name in MODULES])
+def test_what_create_and_init_load_is_cheap(start: str) -> None:
+    slow = {
+        f"{name} imports {module}"
+        for name in closure(start)
+        for module in imports(name, top_level_only=True)[1]
+        if module not in CHEAP | {"__future__"}
+    }
+    assert not slow
