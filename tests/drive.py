@@ -225,12 +225,19 @@ class Container:
         """Run create or run with the container's own stdout and stderr files."""
         if write:
             self.bundle.write()
+        if verb == "run":
+            self._empty_streams()
         with open(self.stdout_path, "ab") as out, open(self.stderr_path, "ab") as err:
             streams.setdefault("stdout", out)
             streams.setdefault("stderr", err)
             return self.runtime(
                 verb, *options, "--bundle", self.bundle.path, self.id, ok=ok, **streams
             )
+
+    def _empty_streams(self) -> None:
+        for path in (self.stdout_path, self.stderr_path):
+            with open(path, "wb"):
+                pass
 
     def create(self, *options: str, ok: bool | None = True, **streams: Any) -> Result:
         """Create the container."""

@@ -326,6 +326,13 @@ def with_inner_mount(source: str) -> None:
         file.write("inner\n")
 
 
+def detach_below(directory: str) -> None:
+    """Unmount a directory and what is mounted below it."""
+    for row in reversed(machine.mountinfo()):
+        if row[0][4].startswith(directory):
+            machine.umount(row[0][4], machine.MNT_DETACH)
+
+
 @pytest.mark.parametrize(("option", "listing"), [("rbind", "file\n"), ("bind", "")])
 def test_rbind_takes_the_mounts_below_and_bind_does_not(
     container: Container, nested: str, option: str, listing: str
@@ -408,7 +415,8 @@ def test_the_propagation_of_a_mount_is_as_configured(
     container: Container, option: str, field: str | None
 ) -> None:
     bound(container, "rbind", option)
-    assert mount_on(container, "/m")["fields"] == ([field] if field else [])
+    fields = mount_on(container, "/m")["fields"]
+    assert (field in fields) if field else fields == []
 
 
 @pytest.mark.parametrize("option", ["slave", "rslave"])
@@ -418,14 +426,15 @@ def test_a_slave_mount_sees_what_is_mounted_on_the_host_later(
     machine.mount(nested, nested, "", 4096)
     machine.mount("none", nested, "", machine.MS_SHARED)
     try:
+        container.linux["rootfsPropagation"] = "rslave"
         container.bundle.add_mount("/m", "none", nested, "rbind", option)
-        container.launch("echo > /ready; while [ ! -e /m/inner/file ]; do usleep 5000; done; echo yes > /seen")
+        wait = "while [ ! -e /m/inner/file ]; do usleep 5000; done"
+        container.launch(f"echo > /ready; {wait}; echo yes > /seen")
         container.wait_file("/ready")
         with_inner_mount(nested)
         assert container.wait_file("/seen") == "yes\n"
     finally:
-        machine.umount(nested + "/inner", machine.MNT_DETACH)
-        machine.umount(nested, machine.MNT_DETACH)
+        detach_below(nested)
 
 
 def test_a_shared_mount_shows_the_containers_mounts_to_the_host(
@@ -436,14 +445,14 @@ def test_a_shared_mount_shows_the_containers_mounts_to_the_host(
     try:
         for name in ("bounding", "effective", "permitted"):
             container.process["capabilities"][name].append("CAP_SYS_ADMIN")
+        container.linux["rootfsPropagation"] = "rshared"
         container.bundle.add_mount("/m", "none", nested, "rbind", "rshared")
         container.launch("mount -t tmpfs inside /m/inner && echo > /ready; sleep 100")
         container.wait_file("/ready")
         points = [row[0][4] for row in machine.mountinfo()]
         assert nested + "/inner" in points
     finally:
-        machine.umount(nested + "/inner", machine.MNT_DETACH)
-        machine.umount(nested, machine.MNT_DETACH)
+        detach_below(nested)
 
 
 def test_several_propagation_words_are_applied_in_order(container: Container) -> None:
@@ -519,16 +528,14 @@ def test_a_mount_label_without_selinux_is_ignored(container: Container) -> None:
 
 def test_a_cgroup_mount_shows_the_containers_own_cgroup(container: Container) -> None:
     container.bundle.add_mount("/sys/fs/cgroup", "cgroup", "cgroup", "nosuid", "noexec", "nodev")
-    script = "cat /sys/fs/cgroup/cgroup.procs /sys/fs/cgroup/pids/cgroup.procs 2>/dev/null"
+    script = "cat /sys/fs/cgroup/cgroup.procs /sys/fs/cgroup/pids/cgroup.procs 2>/dev/null; true"
     assert "1" in container.run(script).split()
 
 
 def test_a_read_only_cgroup_mount_cannot_be_written(container: Container) -> None:
     container.bundle.add_mount("/sys/fs/cgroup", "cgroup", "cgroup", "ro")
-    script = "mkdir /sys/fs/cgroup/x /sys/fs/cgroup/pids/x 2>&1; true"
-    lines = container.run(script).splitlines()
-    assert len(lines) == 2
-    assert all("Read-only" in line or "No such" in line for line in lines), lines
+    where = "/sys/fs/cgroup/pids/x" if machine.v1_mountpoint("pids") else "/sys/fs/cgroup/x"
+    assert "Read-only" in container.run(f"mkdir {where} 2>&1; true")
 
 
 @pytest.mark.needs("cgroup1")
