@@ -33,10 +33,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Callable
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-sys.path.insert(0, os.path.dirname(HERE))
+sys.path.insert(0, os.path.dirname(os.path.dirname(HERE)))
 
-from bench.plot import bars  # noqa: E402
-from reliability.ground import (  # noqa: E402
+from tests.bench.plot import bars  # noqa: E402
+from tests.reliability.ground import (  # noqa: E402
     PYTHON,
     Config,
     Ground,
@@ -161,6 +161,7 @@ def one_life(bench: Bench, runtime: Runtime, bundle: str) -> dict[str, tuple[flo
     """Samples of one container's life; `lifecycle` is the sum and includes init's processor time."""
     container = bench.fresh_id()
     pid_file = os.path.join(bench.ground.dir, "pid")
+    bench.ground.reap()
     words = {
         "create": ("create", "--bundle", bundle, "--pid-file", pid_file, container),
         "start": ("start", container),
@@ -178,7 +179,7 @@ def one_life(bench: Bench, runtime: Runtime, bundle: str) -> dict[str, tuple[flo
         spent += result.cpu
         if row == "kill":
             with open(pid_file, encoding="utf-8") as stream:
-                spent += bench.ground.wait_gone(int(stream.read()))
+                bench.ground.wait_gone(int(stream.read()))
     samples["lifecycle"] = (total, spent + bench.ground.reap())
     return samples
 

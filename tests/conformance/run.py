@@ -36,9 +36,9 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-sys.path.insert(0, os.path.dirname(HERE))
+sys.path.insert(0, os.path.dirname(os.path.dirname(HERE)))
 
-from reliability.ground import Progress, Runtime, children_of, hierarchies, proc_state  # noqa: E402
+from tests.reliability.ground import Progress, Runtime, children_of, hierarchies, proc_state  # noqa: E402
 
 # cgroups that the suite names; runtimes and the suite itself leave them behind
 SUITE_CGROUPS = ("testdir", "cgrouptest")

@@ -14,9 +14,9 @@ import time
 from typing import Any
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-sys.path.insert(0, os.path.dirname(HERE))
+sys.path.insert(0, os.path.dirname(os.path.dirname(HERE)))
 
-from reliability.ground import Ground, Progress, Runtime  # noqa: E402
+from tests.reliability.ground import Ground, Progress, Runtime  # noqa: E402
 
 COMMANDS = ("create", "start", "exec", "delete", "run")
 SLEEP = ("/bin/sleep", "1000")

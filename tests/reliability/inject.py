@@ -15,10 +15,10 @@ import sys
 from typing import Any, NamedTuple
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-sys.path.insert(0, os.path.dirname(HERE))
+sys.path.insert(0, os.path.dirname(os.path.dirname(HERE)))
 
-from reliability.crash import SLEEP, clean_up, config_for, prepare, words_of  # noqa: E402
-from reliability.ground import PYTHON, Ground, Progress, Runtime  # noqa: E402
+from tests.reliability.crash import SLEEP, clean_up, config_for, prepare, words_of  # noqa: E402
+from tests.reliability.ground import PYTHON, Ground, Progress, Runtime  # noqa: E402
 
 # Which calls an errno is plausible for (their man pages); an errno that a call cannot give proves nothing.
 FAILURES = {
@@ -103,7 +103,7 @@ def end_tracer(ground: Ground) -> None:
     import signal
     import time
 
-    from reliability.ground import children_of, proc_name, proc_state
+    from tests.reliability.ground import children_of, proc_name, proc_state
 
     for _ in range(200):
         alive = [

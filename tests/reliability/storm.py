@@ -9,10 +9,10 @@ import time
 from typing import Any, Callable
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-sys.path.insert(0, os.path.dirname(HERE))
+sys.path.insert(0, os.path.dirname(os.path.dirname(HERE)))
 
-from reliability.crash import SLEEP, clean_up, config_for  # noqa: E402
-from reliability.ground import (  # noqa: E402
+from tests.reliability.crash import SLEEP, clean_up, config_for  # noqa: E402
+from tests.reliability.ground import (  # noqa: E402
     Ground,
     Progress,
     Runtime,

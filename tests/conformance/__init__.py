@@ -1,0 +1,1 @@
+"""The validation suite of runtime-tools, run and compared."""

@@ -1,0 +1,1 @@
+"""What a runtime leaves behind when it is killed, crowded out, or lied to."""
