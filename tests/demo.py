@@ -22,9 +22,9 @@ TOOLS = ("sh", "cat", "grep", "hostname", "id", "ps", "ls", "cut")
 
 SCRIPT = """
 echo "hello from $(hostname), process $$ of its own pid namespace, $(id)"
-echo; echo "processes:"; ps {ps}
+echo; echo "processes:"; ps $PS
 echo; echo "mounts:"; cut -d' ' -f2,3,4 /proc/mounts
-echo; echo "capabilities:"; grep -E '^(Cap|NoNewPrivs|Seccomp:)' /proc/self/status
+echo; echo "capabilities: $GRANTED"; grep -E '^(Cap|NoNewPrivs|Seccomp:)' /proc/self/status
 echo; echo "limits:"; grep -E 'open files|processes' /proc/self/limits
 for file in memory/memory.limit_in_bytes pids/pids.max memory.max pids.max; do
     [ -e /sys/fs/cgroup/$file ] && echo "cgroup $file: $(cat /sys/fs/cgroup/$file)"
@@ -73,6 +73,8 @@ def make_rootfs(rootfs: str, static: bool) -> None:
         os.makedirs(os.path.join(rootfs, name))
     with open(os.path.join(rootfs, "etc", "passwd"), "w", encoding="ascii") as file:
         file.write("root:x:0:0:root:/:/bin/sh\n")
+    with open(os.path.join(rootfs, "demo.sh"), "w", encoding="ascii") as file:
+        file.write(SCRIPT)
     if static:
         shutil.copy(BUSYBOX, os.path.join(rootfs, "bin", "busybox"))
         for name in TOOLS:
@@ -111,7 +113,9 @@ def adapt(path: str, static: bool, limits: bool) -> None:
         config = json.load(file)
     process = config["process"]
     process["terminal"] = False
-    process["args"] = ["sh", "-c", SCRIPT.format(ps="" if static else "-e")]
+    process["args"] = ["sh", "/demo.sh"]
+    process["env"].append("PS=" if static else "PS=-ef")
+    process["env"].append("GRANTED=" + " ".join(process["capabilities"]["effective"]))
     config["hostname"] = "demo"
     if limits:
         config["linux"]["resources"].update(memory={"limit": 64 << 20}, pids={"limit": 32})

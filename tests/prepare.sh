@@ -24,7 +24,7 @@ as_root() {
 demo_packages() {
     echo "python3 test -x $python"
     echo "python3-venv $python -c 'import ensurepip, venv'"
-    echo "ca-certificates test -d /etc/ssl/certs"
+    echo "ca-certificates test -s /etc/ssl/certs/ca-certificates.crt"
     echo "libseccomp2 dpkg -s libseccomp2"
     echo "busybox-static test -x /bin/busybox"
 }
