@@ -5,7 +5,7 @@ Side: host.
 
 from __future__ import annotations
 
-from .. import lifecycle
+from .. import cli, jsonio, lifecycle
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,5 +22,6 @@ ARGS = (1, 1)
 
 def run(settings: Settings, options: Options, args: list[str]) -> int:
     """Print one JSON object a line until the container stops."""
-    lifecycle.events(settings, args[0], options)
+    for event in lifecycle.events(settings, args[0], options):
+        cli.write_out(jsonio.dumps(event) + "\n")
     return 0
