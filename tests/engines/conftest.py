@@ -8,13 +8,16 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
-from typing import Iterator
+from typing import Callable, Iterator, Sequence
 
 import pytest
 
 from tests.engines.box import Box
-from tests.engines.docker import IMAGE, Dockerd, Sides, remove_all, settle
-from tests.engines.shim import write_shim
+from tests.engines.calls import forms, known, remember
+from tests.engines.docker import Dockerd, Sides, remove_all
+from tests.engines.image import IMAGE
+from tests.engines.sides import settle
+from tests.engines.shim import Call, write_shim
 
 PEER = "/usr/sbin/runc"
 ARCHIVE = Path(__file__).parents[2] / "dist" / "anocir"
@@ -70,3 +73,23 @@ def sides(dockerd: Dockerd) -> Iterator[Sides]:
     yield Sides(dockerd)
     remove_all(dockerd)
     settle(dockerd.traces, before)
+
+
+@pytest.fixture
+def beyond_runc(engine_runtime: str) -> None:
+    """Leave out what Debian's runc cannot do when it is the runtime under test."""
+    if Path(engine_runtime).name == "runc":
+        pytest.skip("runc 1.1 does not do this")
+
+
+@pytest.fixture
+def golden() -> Callable[[str, Sequence[Call]], None]:
+    """Compare an engine's recorded calls with the golden list; ENGINE_CALLS=write renews it."""
+
+    def compare(engine: str, recorded: Sequence[Call]) -> None:
+        seen = forms(recorded)
+        if os.environ.get("ENGINE_CALLS") == "write":
+            remember(engine, seen)
+        assert set(seen) <= set(known().get(engine, [])), "forms that the golden list has not"
+
+    return compare

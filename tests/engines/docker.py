@@ -3,127 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
-import io
 import json
-import pprint
-import re
 import subprocess
-import tarfile
 import time
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Callable, Dict, List, Optional, Sequence, Tuple, TypeVar
 
 from tests.engines.box import Box, Result, Terminal
-
-IMAGE = "anocir-busybox:1"
-SUBNET = "10.213.77"
-
-# What dockerd, the docker command and users look for in an error; compared in place of whole sentences.
-PHRASES = (
-    "executable file not found in $path",
-    "no such file or directory",
-    "permission denied",
-    "is a directory",
-    "not a directory",
-    "exec format error",
-    "operation not permitted",
-    "unable to set memory limit",
-    "not in a separate kernel namespace",
-    "are you trying to mount a directory onto a file",
-    "oci runtime create failed",
-    "oci runtime exec failed",
-    "unable to retrieve oci runtime error",
-    "cannot exec in a stopped container",
-    "cannot be mounted because it is inside /proc",
-)
+from tests.engines.image import IMAGE, busybox_tar
+from tests.engines.sides import SUBNET, gather, normal, phrases, same
 
 T = TypeVar("T")
-
-
-def phrases(text: str) -> List[str]:
-    """Give the phrases of an error text that other programs match."""
-    return [phrase for phrase in PHRASES if phrase in text.lower()]
-
-
-def normal(text: str) -> str:
-    """Replace what differs between any two runs: ids, addresses, times, namespaces, ends of line."""
-    for pattern, word in (
-        (r"\b[0-9a-f]{64}\b", "ID64"),
-        (r"\b[0-9a-f]{12}\b", "ID12"),
-        (r"\b(02:42|[0-9a-f]{2}:[0-9a-f]{2})(:[0-9a-f]{2}){4}\b", "MAC"),
-        (re.escape(SUBNET) + r"\.\d+", "ADDRESS"),
-        (r"@if\d+", "@ifN"),
-        (r"\b(eth\d+|veth\w+)@", r"\1@"),
-        (r"[a-z]+:\[\d+\]", "NS"),
-    ):
-        text = re.sub(pattern, word, text)
-    return text.replace("\r\n", "\n")
-
-
-def busybox_tar(user_files: Optional[Dict[str, Tuple[str, int]]] = None) -> bytes:
-    """Make the image: a static busybox with its applets and the few files that engines look at."""
-    busybox = Path("/bin/busybox")
-    applets = subprocess.run([str(busybox), "--list"], capture_output=True, check=True).stdout
-    files: Dict[str, Tuple[str, int]] = {
-        "etc/passwd": (
-            "root:x:0:0:root:/root:/bin/sh\ndaemon:x:1:1:daemon:/:/bin/false\n"
-            "anna:x:1000:1000:Anna:/home/anna:/bin/sh\n",
-            0o644,
-        ),
-        "etc/group": ("root:x:0:\ndaemon:x:1:\nanna:x:1000:\nvideo:x:44:anna\n", 0o644),
-        "etc/shadow": ("root:*:::::::\n", 0o600),
-        "etc/nsswitch.conf": ("passwd: files\ngroup: files\nhosts: files dns\n", 0o644),
-        "etc/not-a-program": ("text\n", 0o644),
-        "usr/bin/no-format": ("this is not a program\n", 0o755),
-        "usr/bin/bad-interpreter": ("#!/no/such/interpreter\n", 0o755),
-        "var/www/index.html": ("page from the container\n", 0o644),
-        **(user_files or {}),
-    }
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as tar:
-        for name in [
-            "bin",
-            "dev",
-            "etc",
-            "home",
-            "home/anna",
-            "mnt",
-            "proc",
-            "root",
-            "run",
-            "sys",
-        ] + [
-            "tmp",
-            "usr",
-            "usr/bin",
-            "var",
-            "var/www",
-        ]:
-            entry = tarfile.TarInfo(name)
-            entry.type = tarfile.DIRTYPE
-            entry.mode = 0o1777 if name == "tmp" else 0o755
-            if name == "home/anna":
-                entry.uid = entry.gid = 1000
-            tar.addfile(entry)
-        program = tarfile.TarInfo("bin/busybox")
-        program.mode = 0o755
-        program.size = busybox.stat().st_size
-        with busybox.open("rb") as file:
-            tar.addfile(program, file)
-        for applet in applets.decode().split():
-            if applet != "busybox":
-                entry = tarfile.TarInfo(f"bin/{applet}")
-                entry.type = tarfile.SYMTYPE
-                entry.linkname = "busybox"
-                tar.addfile(entry)
-        for name, (text, mode) in files.items():
-            entry = tarfile.TarInfo(name)
-            entry.mode = mode
-            entry.size = len(text)
-            tar.addfile(entry, io.BytesIO(text.encode()))
-    return buffer.getvalue()
 
 
 class Dockerd:
@@ -136,14 +25,14 @@ class Dockerd:
         box: Box,
         runtimes: Dict[str, str],
         options: Sequence[str] = (),
-        env: Optional[Dict[str, str]] = None,
+        config: Optional[Dict[str, object]] = None,
     ) -> None:
         """Start the daemon and import the image; the box ends it."""
         self.box = box
         self.home = "/run/docker-test"
         self.runtimes = runtimes
         box.run(["mkdir", "-p", self.home]).ok()
-        box.path(f"{self.home}/daemon.json").write_text("{}")
+        box.path(f"{self.home}/daemon.json").write_text(json.dumps(config or {}))
         for words in (
             ["add", "name", "test0", "type", "bridge"],
             ["addr", "add", f"{SUBNET}.1/24", "dev", "test0"],
@@ -160,13 +49,13 @@ class Dockerd:
         ]
         for name, path in runtimes.items():
             self.options += ["--add-runtime", f"{name}={path}"]
-        self.process = self.start(env)
+        self.process = self.start()
         box.run(self.argv("import", "-", IMAGE), stdin=busybox_tar()).ok()
 
-    def start(self, env: Optional[Dict[str, str]] = None) -> subprocess.Popen[bytes]:
+    def start(self) -> subprocess.Popen[bytes]:
         """Start the daemon (again) and wait until it answers."""
         log = f"{self.home}/log"
-        self.process = self.box.spawn(["dockerd", *self.options], env, log=log)
+        self.process = self.box.spawn(["dockerd", *self.options], log=log)
         deadline = time.monotonic() + 30
         while self.box.run(self.argv("version")).status != 0:
             if self.process.poll() is not None or time.monotonic() > deadline:
@@ -276,18 +165,11 @@ class Sides:
 
     def gather(self, scenario: Callable[[Side], T]) -> Tuple[T, T]:
         """Run a scenario under both runtimes at the same time: (ours, peer)."""
-        with ThreadPoolExecutor(2) as pool:
-            peer = pool.submit(scenario, self.peer)
-            ours = pool.submit(scenario, self.ours)
-            return ours.result(), peer.result()
+        return gather(scenario, self.ours, self.peer)
 
     def same(self, scenario: Callable[[Side], T]) -> T:
         """Demand that a scenario gives the same under both runtimes, and give that."""
-        ours, peer = self.gather(scenario)
-        if ours != peer:
-            sides = (pprint.pformat(one, width=100).splitlines() for one in (peer, ours))
-            raise AssertionError("\n".join(difflib.unified_diff(*sides, "runc", "anocir", n=1)))
-        return ours
+        return same(scenario, self.ours, self.peer)
 
     def compare(self, options: Sequence[str], command: Sequence[str]) -> Result:
         """Run one container under each; status, output and kind of error must agree."""
@@ -297,21 +179,6 @@ class Sides:
         assert normal(ours.out) == normal(peer.out), text
         assert phrases(ours.err) == phrases(peer.err), text
         return ours
-
-
-def settle(take: Callable[[], Dict[str, List[str]]], before: Dict[str, List[str]]) -> None:
-    """Wait until the traces are what they were; shims and veth pairs vanish a moment after docker's answer."""
-    deadline = time.monotonic() + 8
-    while True:
-        now = take()
-        more = {
-            kind: [item for item in found if found.count(item) > before[kind].count(item)]
-            for kind, found in now.items()
-        }
-        if not any(more.values()):
-            return
-        assert time.monotonic() < deadline, "left behind: " + json.dumps(more, indent=1)
-        time.sleep(0.1)
 
 
 def remove_all(docker: Dockerd) -> None:

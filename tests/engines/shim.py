@@ -17,6 +17,9 @@ SOURCE = """#!/usr/bin/python3 -IS
 import json, os, sys
 REAL, RECORD, FILTERED = {real!r}, {record!r}, {filtered!r}
 argv = sys.argv[1:]
+# As given: Python itself adds LC_CTYPE where no locale is set.
+given = open("/proc/self/environ", "rb").read().decode("utf-8", "surrogateescape").split("\\0")
+env = dict(item.partition("=")[::2] for item in given if item)
 if RECORD:
     fds = []
     for name in os.listdir("/proc/self/fd"):
@@ -25,7 +28,7 @@ if RECORD:
         except OSError:
             pass
     ignored = [x.split()[1] for x in open("/proc/self/status") if x.startswith("SigIgn")][0]
-    entry = dict(argv=argv, env=dict(os.environ), cwd=os.getcwd(), fds=sorted(fds), ignored=ignored)
+    entry = dict(argv=argv, env=env, cwd=os.getcwd(), fds=sorted(fds), ignored=ignored)
     fd = os.open(RECORD, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
     os.write(fd, json.dumps(entry).encode() + b"\\n")
     os.close(fd)
@@ -47,7 +50,7 @@ import signal
 if not RECORD or not int(ignored, 16) & 1 << 12:
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
 signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
-os.execve(REAL, [REAL] + argv, dict(os.environ))
+os.execve(REAL, [REAL] + argv, env)
 """
 
 

@@ -9,7 +9,9 @@ from typing import Any, List
 
 import pytest
 
-from tests.engines.docker import IMAGE, Side, Sides, normal, phrases
+from tests.engines.docker import Side, Sides
+from tests.engines.image import IMAGE
+from tests.engines.sides import normal, phrases
 
 LOOP = ["sh", "-c", "trap 'echo got term; exit 7' TERM; echo started; while :; do sleep 0.1; done"]
 

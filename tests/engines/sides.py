@@ -1,0 +1,89 @@
+"""What must be the same when two runtimes do the same thing, and how to compare it."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import pprint
+import re
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Callable, Dict, List, Tuple, TypeVar
+
+SUBNET = "10.213.77"
+
+# What dockerd, the docker command and users look for in an error; compared in place of whole sentences.
+PHRASES = (
+    "executable file not found in $path",
+    "no such file or directory",
+    "permission denied",
+    "is a directory",
+    "not a directory",
+    "exec format error",
+    "operation not permitted",
+    "unable to set memory limit",
+    "not in a separate kernel namespace",
+    "are you trying to mount a directory onto a file",
+    "oci runtime create failed",
+    "oci runtime exec failed",
+    "unable to retrieve oci runtime error",
+    "cannot exec in a stopped container",
+    "cannot be mounted because it is inside /proc",
+)
+
+S = TypeVar("S")
+T = TypeVar("T")
+
+
+def phrases(text: str) -> List[str]:
+    """Give the phrases of an error text that other programs match."""
+    return [phrase for phrase in PHRASES if phrase in text.lower()]
+
+
+def normal(text: str) -> str:
+    """Replace what differs between any two runs: ids, addresses, times, namespaces, ends of line."""
+    for pattern, word in (
+        (r"\b[0-9a-f]{64}\b", "ID64"),
+        (r"\b[0-9a-f]{12}\b", "ID12"),
+        (r"\b(02:42|[0-9a-f]{2}:[0-9a-f]{2})(:[0-9a-f]{2}){4}\b", "MAC"),
+        (re.escape(SUBNET) + r"\.\d+", "ADDRESS"),
+        (r"@if\d+", "@ifN"),
+        (r"\b(eth\d+|veth\w+)@", r"\1@"),
+        (r"[a-z]+:\[\d+\]", "NS"),
+    ):
+        text = re.sub(pattern, word, text)
+    return text.replace("\r\n", "\n")
+
+
+def gather(scenario: Callable[[S], T], ours: S, peer: S, *, together: bool = True) -> Tuple[T, T]:
+    """Run a scenario on both sides, at the same time if the engine stands that: (ours, peer)."""
+    if not together:
+        return scenario(ours), scenario(peer)
+    with ThreadPoolExecutor(2) as pool:
+        theirs = pool.submit(scenario, peer)
+        mine = pool.submit(scenario, ours)
+        return mine.result(), theirs.result()
+
+
+def same(scenario: Callable[[S], T], ours: S, peer: S, *, together: bool = True) -> T:
+    """Demand that a scenario gives the same on both sides, and give that."""
+    mine, theirs = gather(scenario, ours, peer, together=together)
+    if mine != theirs:
+        sides = (pprint.pformat(one, width=100).splitlines() for one in (theirs, mine))
+        raise AssertionError("\n".join(difflib.unified_diff(*sides, "runc", "anocir", n=1)))
+    return mine
+
+
+def settle(take: Callable[[], Dict[str, List[str]]], before: Dict[str, List[str]]) -> None:
+    """Wait until the traces are what they were; shims and veth pairs vanish a moment after docker's answer."""
+    deadline = time.monotonic() + 8
+    while True:
+        now = take()
+        more = {
+            kind: [item for item in found if found.count(item) > before[kind].count(item)]
+            for kind, found in now.items()
+        }
+        if not any(more.values()):
+            return
+        assert time.monotonic() < deadline, "left behind: " + json.dumps(more, indent=1)
+        time.sleep(0.1)

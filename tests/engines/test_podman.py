@@ -1,0 +1,686 @@
+"""Podman and conmon over anocir and over runc; as root, and rootless as a user of the box."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, Dict, Iterator, List, Sequence, Tuple
+
+import pytest
+
+from tests.engines.box import Box, Result, Terminal
+from tests.engines.conftest import PEER, need, new_box
+from tests.engines.image import IMAGE, busybox_tar
+from tests.engines.shim import calls, write_shim
+from tests.engines.sides import normal, phrases, same, settle
+
+HOME = "/run/podman-test"
+USER = 4321
+
+# Each of these is what anocir's README tells users to write.
+CONFIGURATION = """
+[engine]
+runtime_supports_json = ["anocir", "peer"]
+runtime_supports_nocgroup = ["anocir"]
+events_logger = "file"
+init_path = "/usr/bin/docker-init"
+infra_image = "localhost/{image}"
+[engine.runtimes]
+anocir = ["{ours}"]
+peer = ["{peer}"]
+"""
+
+
+class Podman:
+    """podman with one runtime on private directories."""
+
+    __slots__ = ("box", "name", "prefix")
+
+    def __init__(self, box: Box, name: str, prefix: Sequence[str]) -> None:
+        """Take the name that containers.conf has for the runtime."""
+        self.box = box
+        self.name = name
+        self.prefix = [*prefix, "--runtime", name]
+
+    def __call__(self, *words: str, stdin: str = "") -> Result:
+        """Run a podman command."""
+        return self.box.run([*self.prefix, *words], stdin=stdin)
+
+    def run(self, options: Sequence[str], command: Sequence[str]) -> Result:
+        """Run a container to its end."""
+        network = [] if "--network" in options else ["--network", "none"]
+        return self("run", "--rm", *network, *options, IMAGE, *command)
+
+    def background(self, stem: str, options: Sequence[str], command: Sequence[str]) -> str:
+        """Start a container and give its name."""
+        name = f"{stem}-{self.name}"
+        self("run", "-d", "--network", "none", "--name", name, *options, IMAGE, *command).ok()
+        return name
+
+    def terminal(self, *words: str) -> Terminal:
+        """Run a podman command on a pseudo terminal."""
+        return self.box.terminal([*self.prefix, *words])
+
+
+def directories(home: str) -> List[str]:
+    """Give the options that keep podman's traces in one directory."""
+    words = [*("--root", f"{home}/root"), *("--runroot", f"{home}/runroot")]
+    words += [*("--tmpdir", f"{home}/tmp"), *("--network-config-dir", f"{home}/networks")]
+    words += [*("--cgroup-manager", "cgroupfs"), *("--storage-driver", "overlay")]
+    return ["podman", *words, *("--events-backend", "file")]
+
+
+@pytest.fixture(scope="module")
+def podman_box(engine_runtime: str) -> Iterator[Box]:
+    """Give a box with the configuration, subordinate ids and a user of its own."""
+    need("podman", "conmon", "runc", "busybox", "newuidmap", "setpriv", "docker-init")
+    box = new_box("podman")
+    try:
+        box.run(["mkdir", "-p", f"{HOME}/user/home", f"{HOME}/etc"]).ok()
+        shim = write_shim(box, "anocir", engine_runtime, recorded=True)
+        text = CONFIGURATION.format(image=IMAGE, ours=shim, peer=PEER)
+        box.path(f"{HOME}/containers.conf").write_text(text)
+        box.environment["CONTAINERS_CONF"] = f"{HOME}/containers.conf"
+        ranges = f"containers:200000:655360\nroot:900000:65536\n{USER}:1000000:65536\n"
+        for name, text in (
+            ("subuid", ranges),
+            ("subgid", ranges),
+            ("passwd", f"boxuser:x:{USER}:{USER}::{HOME}/user/home:/bin/sh\n"),
+            ("group", f"boxuser:x:{USER}:\nshared:x:4322:boxuser\n"),
+        ):
+            old = "" if name.startswith("sub") else box.path(f"/etc/{name}").read_text()
+            box.path(f"{HOME}/etc/{name}").write_text(old + text)
+            box.run(["mount", "--bind", f"{HOME}/etc/{name}", f"/etc/{name}"]).ok()
+        box.run(["chown", "-R", f"{USER}:{USER}", f"{HOME}/user"]).ok()
+        # Shared by two users, whose records land in one file.
+        box.run(
+            ["sh", "-c", f"touch {shim}.calls; chmod 666 {shim}.calls; chmod 1777 /run/tmp"]
+        ).ok()
+        yield box
+    finally:
+        box.close()
+
+
+@pytest.fixture(scope="module")
+def root_podman(podman_box: Box) -> Tuple[Podman, Podman]:
+    """Give podman as root with the image imported, one for each side."""
+    sides = []
+    for name in ("anocir", "peer"):
+        # One storage for each: podman's lock on it would make the two sides wait for each other.
+        side = Podman(podman_box, name, directories(f"{HOME}/{name}"))
+        podman_box.run([*side.prefix, "import", "-", IMAGE], stdin=busybox_tar()).ok()
+        side.run([], ["true"])
+        sides.append(side)
+    return sides[0], sides[1]
+
+
+def traces(box: Box) -> Dict[str, List[str]]:
+    """List the box's traces but for mounts that podman makes once and keeps."""
+    found = box.traces()
+    found["mounts"] = [x for x in found["mounts"] if not x.endswith(("/overlay", "/run/netns"))]
+    return found
+
+
+@pytest.fixture
+def pair(root_podman: Tuple[Podman, Podman]) -> Iterator[Tuple[Podman, Podman]]:
+    """Give both sides as root; each test leaves nothing behind."""
+    box = root_podman[0].box
+    before = traces(box)
+    yield root_podman
+    for side in root_podman:
+        side("rm", "-f", "-a", "-t", "0")
+    settle(lambda: traces(box), before)
+
+
+MAPS = "cat /proc/self/uid_map /proc/self/gid_map; id; touch /x && stat -c '%u %g' /x"
+
+RUN_CASES: Tuple[Tuple[str, List[str], List[str], int, str], ...] = (
+    ("status", [], ["sh", "-c", "echo hi; echo err >&2; exit 3"], 3, "hi"),
+    (
+        "mounts",
+        [],
+        ["sh", "-c", "awk '{print $5, $6}' /proc/self/mountinfo | sort"],
+        0,
+        "/dev/mqueue",
+    ),
+    ("environment", ["-e", "A=b"], ["sh", "-c", "env | grep -v HOSTNAME | sort"], 0, "A=b"),
+    ("descriptors", [], ["ls", "/proc/self/fd"], 0, "0\n1\n2\n3\n"),
+    ("signals", [], ["grep", "Sig[BIC]", "/proc/self/status"], 0, "SigIgn:\t0000000000000000"),
+    ("capabilities", [], ["grep", "Cap", "/proc/self/status"], 0, "CapEff"),
+    (
+        "capabilities of a user",
+        ["--user", "1000"],
+        ["grep", "Cap", "/proc/self/status"],
+        0,
+        "CapEff",
+    ),
+    ("user and groups", ["--user", "anna", "--group-add", "44"], ["id"], 0, "uid=1000(anna)"),
+    ("keep groups", ["--group-add", "keep-groups"], ["id", "-G"], 0, "0"),
+    ("read-only", ["--read-only"], ["touch", "/x"], 1, "Read-only"),
+    ("read-only tmpfs", ["--read-only", "--read-only-tmpfs"], ["touch", "/tmp/x"], 0, ""),
+    ("tmpfs copies up", ["--tmpfs", "/var/www"], ["ls", "/var/www"], 0, "index.html"),
+    (
+        "tmpfs does not",
+        ["--mount", "type=tmpfs,dst=/var/www,notmpcopyup"],
+        ["ls", "/var/www"],
+        0,
+        "",
+    ),
+    ("volume", ["-v", "/run/shim:/v:ro"], ["touch", "/v/x"], 1, "Read-only"),
+    (
+        "volume shared",
+        ["-v", "/run/shim:/v:rslave,nosuid"],
+        ["grep", "-c", " /v ", "/proc/mounts"],
+        0,
+        "1",
+    ),
+    ("init", ["--init"], ["cat", "/proc/1/comm"], 0, "podman-init"),
+    (
+        "memory",
+        ["--memory", "64m"],
+        ["sh", "-c", "cat /sys/fs/cgroup/memory/memory.limit_in_bytes"],
+        0,
+        "",
+    ),
+    (
+        "pids limit",
+        ["--pids-limit", "20"],
+        ["sh", "-c", "cat /sys/fs/cgroup/pids/pids.max; :"],
+        0,
+        "20",
+    ),
+    (
+        "limits",
+        ["--ulimit", "nofile=100:200", "--ulimit", "nproc=100:200"],
+        ["sh", "-c", "ulimit -n; ulimit -Hn"],
+        0,
+        "100\n200",
+    ),
+    ("oom score", ["--oom-score-adj", "123"], ["cat", "/proc/self/oom_score_adj"], 0, "123"),
+    ("umask", ["--umask", "0077"], ["sh", "-c", "umask"], 0, "0077"),
+    (
+        "sysctl",
+        ["--sysctl", "net.ipv4.ip_forward=1"],
+        ["cat", "/proc/sys/net/ipv4/ip_forward"],
+        0,
+        "1",
+    ),
+    ("hostname", ["--hostname", "web"], ["hostname"], 0, "web"),
+    (
+        "host namespaces",
+        ["--pid", "host", "--uts", "host", "--ipc", "host"],
+        ["hostname"],
+        0,
+        "box",
+    ),
+    (
+        "private cgroup namespace",
+        ["--cgroupns", "private"],
+        ["cat", "/proc/self/cgroup"],
+        0,
+        ":/\n",
+    ),
+    ("automatic user namespace", ["--userns", "auto"], ["sh", "-c", MAPS], 0, "65534"),
+    (
+        "mapped ids",
+        ["--uidmap", "0:100000:1000", "--gidmap", "0:200000:1000"],
+        ["sh", "-c", MAPS],
+        0,
+        "100000",
+    ),
+    ("device", ["--device", "/dev/kmsg"], ["ls", "/dev/kmsg"], 0, "kmsg"),
+    (
+        "unmasked",
+        ["--security-opt", "unmask=ALL"],
+        ["sh", "-c", "grep -c /proc/ /proc/mounts"],
+        1,
+        "0",
+    ),
+    (
+        "seccomp off",
+        ["--security-opt", "seccomp=unconfined"],
+        ["grep", "Seccomp:", "/proc/self/status"],
+        0,
+        "0",
+    ),
+    ("missing executable", [], ["no-such-program"], 127, "executable file not found in $PATH"),
+    ("missing path", [], ["/no/such/program"], 127, "no such file or directory"),
+    ("directory", [], ["/etc"], 126, ""),
+    ("not executable", [], ["/etc/not-a-program"], 126, "permission denied"),
+    ("missing device", ["--device", "/dev/none"], ["true"], 125, "no such file"),
+    ("bad working directory", ["-w", "/no/such"], ["true"], 126, "does not exist"),
+)
+
+
+@pytest.mark.parametrize(
+    ("options", "command", "status", "text"),
+    [pytest.param(*case[1:], id=case[0]) for case in RUN_CASES],
+)
+def test_podman_run_is_the_same(
+    pair: Tuple[Podman, Podman], options: List[str], command: List[str], status: int, text: str
+) -> None:
+    """podman run gives the same status, output and kind of error."""
+
+    def scenario(side: Podman) -> List[Any]:
+        result = side.run(options, command)
+        assert text in result.out + result.err, result
+        out = re.sub(r"\b[0-9]{6}\b", "HOST_ID", result.out) if "auto" in options else result.out
+        return [result.status, normal(out), phrases(result.err), result.err.count("\n")]
+
+    assert same(scenario, *pair)[0] == status
+
+
+def told(side: Podman, *words: str) -> List[Any]:
+    """Give what of a podman command's result must be the same on both sides."""
+    result = side(*words)
+    return [
+        words[0],
+        result.status,
+        normal(result.out.replace(side.name, "NAME")),
+        phrases(result.err),
+    ]
+
+
+def test_life(pair: Tuple[Podman, Podman]) -> None:
+    """run -d, logs, exec, top, pause, stats, update, stop, start, restart, kill, rm -f."""
+
+    def scenario(side: Podman) -> List[Any]:
+        loop = "trap 'echo term; exit 7' TERM; echo started; while :; do sleep 0.1; done"
+        name = side.background("life", ["--memory", "64m"], ["sh", "-c", loop])
+        side.box.wait([*side.prefix, "logs", name], "started")
+        seen = [
+            told(side, "exec", name, "sh", "-c", "id; exit 4"),
+            told(
+                side,
+                "exec",
+                "-u",
+                "1000",
+                "-w",
+                "/tmp",
+                "-e",
+                "A=b",
+                name,
+                "sh",
+                "-c",
+                "id;pwd;echo $A",
+            ),
+            told(side, "exec", "--privileged", name, "true")[:1],
+            told(side, "exec", name, "no-such-program"),
+            told(side, "exec", name, "/etc"),
+            told(side, "exec", name, "/etc/not-a-program"),
+            told(side, "exec", "-w", "/no/such", name, "true"),
+            told(side, "exec", name, "sh", "-c", "kill -9 $$"),
+            told(side, "exec", "-d", name, "touch", "/made")[:2],
+            told(side, "top", name, "comm"),
+            told(side, "pause", name),
+            told(side, "exec", name, "true")[:2],
+            told(side, "unpause", name),
+            told(side, "update", "--memory", "96m", "--cpus", "0.5", name)[:2],
+            told(
+                side, "exec", name, "sh", "-c", "cat /sys/fs/cgroup/memory/memory.limit_in_bytes; :"
+            ),
+            told(side, "stats", "--no-stream", "--format", "{{.PIDs}}", name)[:2],
+            told(side, "stop", "-t", "5", name),
+            told(side, "inspect", "-f", "{{.State.Status}} {{.State.ExitCode}}", name),
+            told(side, "logs", name),
+            told(side, "start", name),
+            told(side, "exec", name, "ls", "/made"),
+            told(side, "restart", "-t", "0", name)[:2],
+            told(side, "kill", name)[:2],
+            told(side, "wait", name),
+            told(side, "kill", name)[:2],
+            told(side, "rm", "-f", name),
+        ]
+        return seen
+
+    steps = same(scenario, *pair)
+    assert [step[1] for step in steps[:2]] == [0, 0] or steps[0][1] == 4
+    assert steps[17][2] == "exited 7\n"
+    assert [step[1] for step in steps[3:6]] == [127, 126, 126]
+    assert steps[23][2] == "137\n"
+
+
+def test_terminal(pair: Tuple[Podman, Podman]) -> None:
+    """run -it and exec -it through conmon's terminals."""
+
+    def scenario(side: Podman) -> List[Any]:
+        name = f"tty-{side.name}"
+        seen: List[Any] = []
+        words = ["run", "-it", "--rm", "--network", "none", "--name", name, IMAGE, "sh"]
+        with side.terminal(*words) as terminal:
+            terminal.expect("# ")
+            terminal.type("tty; stty size; ls -l /dev/console | cut -c1\n")
+            terminal.expect("/dev/pts/0")
+            terminal.expect("24 80")
+            with side.terminal("exec", "-it", name, "sh") as second:
+                second.expect("# ")
+                second.type("tty; exit 5\n")
+                second.expect("/dev/pts/1")
+                seen.append(second.finish())
+            terminal.resize(40, 100)
+            terminal.type("sleep 0.3; stty size\n")
+            terminal.expect("40 100")
+            terminal.type("exit 9\n")
+            seen.append(terminal.finish())
+        return seen
+
+    assert same(scenario, *pair) == [5, 9]
+
+
+def test_standard_input(pair: Tuple[Podman, Podman]) -> None:
+    """run -i and exec -i pass input on to its end."""
+
+    def scenario(side: Podman) -> List[Any]:
+        run = side("run", "-i", "--rm", "--network", "none", IMAGE, "wc", "-c", stdin="x" * 300_000)
+        name = side.background("stdin", [], ["sleep", "1000"])
+        exec_ = side("exec", "-i", name, "wc", "-c", stdin="y" * 300_000)
+        return [run.out, exec_.out]
+
+    assert same(scenario, *pair) == ["300000\n", "300000\n"]
+
+
+def test_health_check(pair: Tuple[Podman, Podman]) -> None:
+    """podman healthcheck run tells a failing from a passing check."""
+
+    def scenario(side: Podman) -> List[Any]:
+        name = side.background("health", ["--health-cmd", "test -e /tmp/ok"], ["sleep", "1000"])
+        seen = [side("healthcheck", "run", name).status]
+        side("exec", name, "touch", "/tmp/ok").ok()
+        return [*seen, side("healthcheck", "run", name).status]
+
+    assert same(scenario, *pair) == [1, 0]
+
+
+def test_pod_shares_namespaces(pair: Tuple[Podman, Podman]) -> None:
+    """Containers of a pod share network, ipc and uts namespaces; --share pid, too."""
+
+    def scenario(side: Podman) -> List[Any]:
+        pod = f"pod-{side.name}"
+        words = ["--infra-command", "sleep 1000", "--share", "ipc,net,uts,pid", "--network", "none"]
+        side("pod", "create", "--name", pod, *words).ok()
+        links = "for n in ipc net uts pid; do readlink /proc/self/ns/$n; done; hostname; ps | wc -l"
+        one = side("run", "--rm", "--pod", pod, IMAGE, "sh", "-c", links).ok().out.split()
+        name = f"member-{side.name}"
+        side("run", "-d", "--pod", pod, "--name", name, IMAGE, "sleep", "1000").ok()
+        two = side("exec", name, "sh", "-c", links).ok().out.split()
+        same_ = [first == second for first, second in zip(one, two)][:4]
+        seen: List[Any] = [same_, one[4] == pod]
+        seen.append(side("pod", "pause", pod).status)
+        seen.append(side("pod", "unpause", pod).status)
+        seen.append(side("pod", "kill", pod).status)
+        seen.append(side("pod", "rm", "-f", "-t", "0", pod).status)
+        # Podman forgets its pod's cgroup in the hierarchy that has no controller.
+        side.box.run(["sh", "-c", "rmdir /sys/fs/cgroup/systemd/libpod_parent/*"])
+        return seen
+
+    assert same(scenario, *pair) == [[True] * 4, True, 0, 0, 0, 0]
+
+
+def test_bridge_network_with_a_published_port(pair: Tuple[Podman, Podman]) -> None:
+    """netavark's bridge gives the container an address; the published port answers."""
+
+    def scenario(side: Podman) -> List[Any]:
+        port = "8091" if side.name == "anocir" else "8092"
+        network = f"net{port}"
+        third = "1" if side.name == "anocir" else "2"
+        side("network", "create", "--subnet", f"10.215.{third}.0/24", network).ok()
+        name = f"www-{side.name}"
+        words = ["--network", network, "-p", f"{port}:80", "--name", name, IMAGE]
+        side("run", "-d", *words, "httpd", "-f", "-h", "/var/www").ok()
+        fetch = "import sys, urllib.request as r; print(r.urlopen(sys.argv[1], timeout=5).read())"
+        page = side.box.wait(["python3", "-c", fetch, f"http://127.0.0.1:{port}/"], "page").out
+        side("rm", "-f", "-t", "0", name).ok()
+        side("network", "rm", network).ok()
+        return ["page from the container" in page]
+
+    # netavark's two rule sets would come between each other.
+    assert same(scenario, *pair, together=False) == [True]
+
+
+def test_secret_and_named_volume(pair: Tuple[Podman, Podman]) -> None:
+    """A secret appears in /run/secrets; a named volume keeps its data and takes the image's."""
+
+    def scenario(side: Podman) -> List[Any]:
+        side("secret", "create", "word", "-", stdin="open sesame").ok()
+        seen = [side.run(["--secret", "word"], ["cat", "/run/secrets/word"]).out]
+        side("secret", "rm", "word").ok()
+        side.run(["-v", "data:/var/www"], ["touch", "/var/www/new"]).ok()
+        seen.append(side.run(["-v", "data:/d"], ["ls", "/d"]).out)
+        side("volume", "rm", "data").ok()
+        return seen
+
+    assert same(scenario, *pair) == ["open sesame", "index.html\nnew\n"]
+
+
+def test_build(pair: Tuple[Podman, Podman]) -> None:
+    """podman build runs its steps by the runtime and fails with the step's status."""
+
+    def scenario(side: Podman) -> List[Any]:
+        home = f"{HOME}/build-{side.name}"
+        side.box.run(["mkdir", "-p", home]).ok()
+        seen: List[Any] = []
+        for steps in (
+            ["RUN echo built > /built && id", "USER anna", "RUN id && cat /built"],
+            ["RUN exit 7"],
+            ["RUN no-such-program"],
+            ['RUN ["/no/such/program"]'],
+        ):
+            text = "\n".join([f"FROM {IMAGE}", *steps])
+            side.box.path(f"{home}/Containerfile").write_text(text)
+            words = ["build", "--no-cache", "--network", "none", "-t", "built", home]
+            result = side(*words)
+            seen.append([result.status, "uid=1000(anna)" in result.out])
+        seen.append(side("run", "--rm", "--network", "none", "built", "cat", "/built").out)
+        side("rmi", "-f", "built")
+        side("image", "prune", "-f")
+        return seen
+
+    steps = same(scenario, *pair)
+    assert steps[0] == [0, True]
+    assert steps[1] == [7, False]
+    assert steps[-1] == "built\n"
+
+
+def test_commit_copy_and_mount(pair: Tuple[Podman, Podman]) -> None:
+    """podman cp, diff and commit of a running container."""
+
+    def scenario(side: Podman) -> List[Any]:
+        name = side.background("commit", [], ["sleep", "1000"])
+        side("exec", name, "sh", "-c", "echo made > /made").ok()
+        source = f"{HOME}/in-{side.name}"
+        side.box.path(source).write_text("carried\n")
+        seen = [
+            told(side, "cp", source, f"{name}:/tmp/in"),
+            told(side, "exec", name, "cat", "/tmp/in"),
+            told(side, "commit", "-q", name, "committed")[:2],
+            told(side, "run", "--rm", "--network", "none", "committed", "cat", "/made"),
+            told(side, "rmi", "committed")[:2],
+        ]
+        return seen
+
+    steps = same(scenario, *pair)
+    assert steps[1][2] == "carried\n"
+    assert steps[3][2] == "made\n"
+
+
+@pytest.mark.parametrize("mode", ["conmon", "container", "ignore"])
+def test_notify_socket(pair: Tuple[Podman, Podman], mode: str) -> None:
+    """podman run --sdnotify: the socket's owner learns READY and the main pid."""
+    ours = pair[0]
+    listener = f"{HOME}/notify-{mode}"
+    script = (
+        "import socket,sys,time\n"
+        "s=socket.socket(socket.AF_UNIX,socket.SOCK_DGRAM); s.bind(sys.argv[1]); s.settimeout(6)\n"
+        "print('listening', flush=True)\n"
+        "try:\n"
+        "  while True: print(s.recv(4096), flush=True)\n"
+        "except OSError: print('quiet', flush=True)\n"
+    )
+    log = f"{HOME}/notify-{mode}.log"
+    ours.box.path(log).write_text("")
+    child = ours.box.spawn(["python3", "-c", script, listener], log=log)
+    ours.box.wait(["cat", log], "listening")
+    tell = (
+        "echo -n 'READY=1' | nc -u local:$NOTIFY_SOCKET 2>/dev/null; echo $NOTIFY_SOCKET; sleep 30"
+    )
+    words = [
+        "run",
+        "-d",
+        "--rm",
+        "--name",
+        f"notify-{mode}",
+        "--network",
+        "none",
+        f"--sdnotify={mode}",
+    ]
+    result = ours.box.run(
+        [*ours.prefix, *words, IMAGE, "sh", "-c", tell], env={"NOTIFY_SOCKET": listener}, timeout=20
+    )
+    try:
+        result.ok()
+        if mode == "conmon":
+            ours.box.wait(["cat", log], "READY=1")
+            assert "MAINPID=" in ours.box.path(log).read_text()
+        logs = ours("logs", f"notify-{mode}").out
+        assert ("notify" in logs) == (mode == "container"), logs
+    finally:
+        ours("rm", "-f", "-t", "0", f"notify-{mode}")
+        child.kill()
+        child.wait()
+        for path in (listener, log):
+            ours.box.run(["rm", "-f", path])
+
+
+def test_personality(pair: Tuple[Podman, Podman], beyond_runc: None) -> None:
+    """--personality, which runc 1.1 ignores."""
+    assert pair[0].run(["--personality", "LINUX32"], ["uname", "-m"]).ok().out == "i686\n"
+
+
+def test_container_without_cgroups(pair: Tuple[Podman, Podman], beyond_runc: None) -> None:
+    """--cgroups=disabled leaves the container in the caller's cgroup."""
+    ours = pair[0]
+    result = ours.run(["--cgroups=disabled"], ["cat", "/proc/self/cgroup"])
+    assert result.status == 0, result
+    assert "libpod" not in result.out
+
+
+def test_preserved_descriptors(pair: Tuple[Podman, Podman]) -> None:
+    """--preserve-fds hands descriptors 3 and up to the container."""
+
+    def scenario(side: Podman) -> List[Any]:
+        words = [*side.prefix, "run", "--rm", "--network", "none", "--preserve-fds", "2", IMAGE]
+        script = 'exec 3</etc/hostname 4</etc/passwd; exec "$@"'
+        shell = "read x <&3 && echo three; read y <&4 && echo $y; ls /proc/self/fd | wc -l"
+        result = side.box.run(["bash", "-c", script, "sh", *words, "sh", "-c", shell])
+        return [result.status, result.out]
+
+    status, out = same(scenario, *pair)
+    assert status == 0, out
+    assert "three" in out
+
+
+@pytest.fixture(scope="module")
+def rootless(podman_box: Box) -> Tuple[Podman, Podman]:
+    """Give podman as an ordinary user of the box."""
+    sides = []
+    home = f"{HOME}/user"
+    for name in ("anocir", "peer"):
+        environment = [f"HOME={home}/home", f"XDG_RUNTIME_DIR={home}", f"TMPDIR={home}"]
+        environment += ["PATH=/usr/bin:/bin:/usr/sbin", f"CONTAINERS_CONF={HOME}/containers.conf"]
+        user = ["setpriv", "--reuid", str(USER), "--regid", str(USER), "--groups", f"{USER},4322"]
+        prefix = [*user, "env", "-i", *environment, *directories(f"{home}/{name}")]
+        side = Podman(podman_box, name, prefix)
+        result = podman_box.run([*side.prefix, "import", "-", IMAGE], stdin=busybox_tar())
+        if result.status != 0:
+            pytest.skip(f"rootless podman does not work here: {result.err[-300:]}")
+        sides.append(side)
+    return sides[0], sides[1]
+
+
+ROOTLESS_CASES: Tuple[Tuple[str, List[str], List[str], int, str], ...] = (
+    ("status", [], ["sh", "-c", "id; exit 3"], 3, "uid=0(root)"),
+    ("maps", [], ["sh", "-c", MAPS], 0, "4321"),
+    ("keep-id", ["--userns", "keep-id"], ["sh", "-c", MAPS], 1, "uid=4321"),
+    ("nomap", ["--userns", "nomap"], ["sh", "-c", "cat /proc/self/uid_map; id"], 0, "uid=0"),
+    ("auto", ["--userns", "auto:size=4096"], ["sh", "-c", "cat /proc/self/uid_map"], 0, "4096"),
+    ("host network", ["--network", "host"], ["sh", "-c", "grep -c lo: /proc/net/dev"], 0, "1"),
+    ("read-only", ["--read-only"], ["touch", "/x"], 1, "Read-only"),
+    ("mounts", [], ["sh", "-c", "awk '{print $5}' /proc/self/mountinfo | sort"], 0, "/dev/mqueue"),
+    ("device nodes", [], ["sh", "-c", "ls /dev; echo x > /dev/null"], 0, "null"),
+    ("user", ["--user", "1000"], ["id"], 0, "uid=1000"),
+    ("init", ["--init"], ["cat", "/proc/1/comm"], 0, "podman-init"),
+    ("missing executable", [], ["no-such-program"], 127, "executable file not found"),
+)
+
+
+@pytest.mark.parametrize(
+    ("options", "command", "status", "text"),
+    [pytest.param(*case[1:], id=case[0]) for case in ROOTLESS_CASES],
+)
+def test_rootless_podman_run_is_the_same(
+    rootless: Tuple[Podman, Podman], options: List[str], command: List[str], status: int, text: str
+) -> None:
+    """An ordinary user's podman gives the same status, output and kind of error."""
+
+    def scenario(side: Podman) -> List[Any]:
+        result = side.run(options, command)
+        assert text in result.out + result.err, result
+        return [result.status, normal(result.out), phrases(result.err)]
+
+    assert same(scenario, *rootless)[0] == status
+
+
+def test_rootless_life(rootless: Tuple[Podman, Podman]) -> None:
+    """An ordinary user's run -d, exec, stop and rm -f."""
+
+    def scenario(side: Podman) -> List[Any]:
+        name = side.background(
+            "user", [], ["sh", "-c", "trap 'exit 7' TERM; while :; do sleep .1; done"]
+        )
+        seen = [
+            told(side, "exec", name, "sh", "-c", "id; exit 4"),
+            told(side, "exec", name, "no-such-program"),
+            told(side, "stop", "-t", "5", name),
+            told(side, "inspect", "-f", "{{.State.ExitCode}}", name),
+            told(side, "start", name),
+            told(side, "rm", "-f", "-t", "0", name),
+        ]
+        return seen
+
+    steps = same(scenario, *rootless)
+    assert [step[1] for step in steps[:2]] == [4, 127]
+
+
+def test_keep_groups_keeps_the_callers_groups(
+    rootless: Tuple[Podman, Podman], beyond_runc: None
+) -> None:
+    """--group-add keep-groups leaves the user's supplementary groups to the container.
+
+    runc refuses it; anocir follows crun, by the annotation run.oci.keep_original_groups.
+    """
+    result = rootless[0].run(
+        ["--group-add", "keep-groups"], ["grep", "Groups", "/proc/self/status"]
+    )
+    assert result.status == 0, result
+    assert "65534" in result.out, result
+
+
+def test_environment_of_podmans_calls_is_sparse(
+    podman_box: Box, pair: Tuple[Podman, Podman]
+) -> None:
+    """delete, kill and pause come without PATH, HOME and LANG, so the runtime must not need them."""
+    name = pair[0].background("sparse", [], ["sleep", "1000"])
+    for words in (["pause", name], ["unpause", name], ["kill", name], ["rm", "-f", name]):
+        pair[0](*words).ok()
+    seen: Dict[str, List[str]] = {}
+    for call in calls(podman_box, "/run/shim/anocir"):
+        verb = next(word for word in call.argv if not word.startswith("-") and "/" not in word)
+        seen[verb] = sorted(call.env)
+    assert seen["delete"] == ["XDG_RUNTIME_DIR"], json.dumps(seen)
+
+
+def test_calls_of_podman_are_the_known_ones(
+    podman_box: Box, pair: Tuple[Podman, Podman], golden: Any
+) -> None:
+    """The command lines that podman and conmon sent in this module are those of the golden list."""
+    golden("podman", calls(podman_box, "/run/shim/anocir"))
