@@ -270,7 +270,7 @@ def _size(where: str, name: str, value: str) -> int:
     digits = whole + part
     if not (known and digits.isascii() and digits.isdigit()) or len(digits) > 19:
         raise errors.Error(f'{where}--{name}: must be a size such as 64m or -1, got "{value}"')
-    size = (int(digits) << shift) // 10 ** len(part)
+    size = (int(digits) << shift) // int("1" + "0" * len(part))
     return -size if negative else size
 
 
