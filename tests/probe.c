@@ -12,6 +12,7 @@
  *   probe dumpable                       PR_GET_DUMPABLE
  *   probe read PATH                      open and read one byte; print "ok" or "ERRNO"
  *   probe write PATH                     open for writing and write one byte; print "ok" or "ERRNO"
+ *   probe open PATH r|w                  only open it; print "ok" or "ERRNO"
  *   probe environ                        the environment, one entry a line, in order
  *   probe clocks                         seconds of CLOCK_MONOTONIC and CLOCK_BOOTTIME
  */
@@ -221,6 +222,11 @@ int main(int argc, char **argv, char **environ)
 		return do_open(argv[2], O_RDONLY);
 	if (!strcmp(verb, "write") && argc > 2)
 		return do_open(argv[2], O_WRONLY);
+	if (!strcmp(verb, "open") && argc > 3) {
+		int fd = open(argv[2], (*argv[3] == 'w' ? O_WRONLY : O_RDONLY) | O_NONBLOCK);
+		puts(fd < 0 ? strerrorname_np(errno) : "ok");
+		return 0;
+	}
 	if (!strcmp(verb, "clocks"))
 		return do_clocks();
 	if (!strcmp(verb, "dumpable")) {
