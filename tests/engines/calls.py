@@ -65,6 +65,7 @@ def known() -> Dict[str, List[str]]:
 
 
 def remember(engine: str, seen: List[str]) -> None:
-    """Write what was seen into the golden list; asked for with ENGINE_CALLS=write."""
-    content = {**known(), engine: seen}
+    """Add what was seen to the golden list; asked for with ENGINE_CALLS=write."""
+    content = known()
+    content[engine] = sorted({*content.get(engine, []), *seen})
     LIST.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")

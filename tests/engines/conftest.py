@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
-from typing import Callable, Iterator, Sequence
+from typing import Callable, Iterator, List, Sequence
 
 import pytest
 
@@ -21,6 +21,13 @@ from tests.engines.shim import Call, write_shim
 
 PEER = "/usr/sbin/runc"
 ARCHIVE = Path(__file__).parents[2] / "dist" / "anocir"
+
+
+def pytest_collection_modifyitems(items: List[pytest.Item]) -> None:
+    """Mark the tests of this tier."""
+    for item in items:
+        if Path(item.fspath).parent == Path(__file__).parent:
+            item.add_marker("engines")
 
 
 def need(*programs: str) -> None:

@@ -69,8 +69,8 @@ def same(scenario: Callable[[S], T], ours: S, peer: S, *, together: bool = True)
     """Demand that a scenario gives the same on both sides, and give that."""
     mine, theirs = gather(scenario, ours, peer, together=together)
     if mine != theirs:
-        sides = (pprint.pformat(one, width=100).splitlines() for one in (theirs, mine))
-        raise AssertionError("\n".join(difflib.unified_diff(*sides, "runc", "anocir", n=1)))
+        before, after = (pprint.pformat(one, width=100).splitlines() for one in (theirs, mine))
+        raise AssertionError("\n".join(difflib.unified_diff(before, after, "runc", "anocir", n=1)))
     return mine
 
 

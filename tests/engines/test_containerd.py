@@ -41,7 +41,7 @@ def pair(daemon: Containerd) -> Iterator[Tuple[Ctr, Ctr]]:
     settle(daemon.box.traces, before)
 
 
-RUN_CASES = (
+RUN_CASES: Tuple[Tuple[str, List[str], List[str], int, str], ...] = (
     ("echo and status", [], ["sh", "-c", "echo hi; echo err >&2; exit 3"], 3, "hi"),
     ("environment", ["--env", "A=b", "--cwd", "/tmp"], ["sh", "-c", "pwd; echo $A"], 0, "/tmp\nb"),
     ("network host", ["--net-host"], ["ls", "/sys/class/net"], 0, "lo"),

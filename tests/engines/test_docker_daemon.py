@@ -125,6 +125,10 @@ def test_calls_of_docker_are_the_known_ones(default_docker: Dockerd, golden: Any
         terminal.expect("# ")
         terminal.type("exit\n")
         assert terminal.finish() == 0
+    docker("run", "-d", "--name", "all", IMAGE, "sleep", "1000").ok()
+    with docker.box.terminal(docker.argv("exec", "-it", "all", "true")) as terminal:
+        assert terminal.finish() == 0
+    docker("rm", "-f", "all").ok()
     golden("docker", calls(docker.box, "/run/shim/runc"))
 
 

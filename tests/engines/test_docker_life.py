@@ -353,7 +353,7 @@ def test_a_published_port_is_reached(sides: Sides) -> None:
         port = "8081" if side is sides.ours else "8082"
         name = side.background("www", ["-p", f"{port}:80"], ["httpd", "-f", "-h", "/var/www"])
         box = side.docker.box
-        seen = []
+        seen: List[Any] = []
         fetch = "import sys, urllib.request as r; print(r.urlopen(sys.argv[1], timeout=5).read())"
         for host in ("127.0.0.1", "10.213.77.1"):
             page = box.wait(["python3", "-c", fetch, f"http://{host}:{port}/"], "page")
