@@ -5,7 +5,7 @@ Side: host.
 
 from __future__ import annotations
 
-from .. import cli, jsonio, lifecycle
+from .. import lifecycle
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,6 +22,5 @@ ARGS = (1, 1)
 
 def run(settings: Settings, options: Options, args: list[str]) -> int:
     """Print one JSON object a line until the container stops."""
-    for event in lifecycle.events(settings, args[0], options):
-        cli.write_out(jsonio.dumps(event) + "\n")
+    lifecycle.events(settings, args[0], options)
     return 0

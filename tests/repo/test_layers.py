@@ -14,9 +14,12 @@ pytestmark = pytest.mark.repo
 # the longest name that fits counts.
 LAYERS = {
     "door": ("__main__", "cli", "commands", "build_id"),
-    "lifecycle": ("lifecycle", "launch", "init"),
+    "lifecycle": (
+        "lifecycle", "create", "execute", "foreground", "resources", "launch", "init",
+    ),
     "mechanism": (
-        "rootfs", "namespaces", "process", "terminal", "hooks", "cgroup", "context", "check",
+        "rootfs", "namespaces", "process", "terminal", "hooks", "cgroup", "resctrl", "context",
+        "check",
     ),
     "support": ("inroot", "store", "channel", "copyup"),
     "model": (

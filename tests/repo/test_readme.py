@@ -61,7 +61,9 @@ def test_every_target_of_make_explains_itself() -> None:
 
 
 def test_the_versions_agree() -> None:
-    from anocir import __version__
+    from anocir import __version__, lifecycle
+
+    assert lifecycle.SPEC_VERSION == cli.SPEC_VERSION
 
     assert re.fullmatch(r"\d+\.\d+\.\d+", __version__)
     assert (
