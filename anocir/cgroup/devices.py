@@ -78,6 +78,12 @@ def _number(value: object, source: str) -> int | None:
     return value
 
 
+def changed(resources: dict[str, Any], old: dict[str, Any]) -> bool:
+    """Tell whether an update names devices, and others than before."""
+    rules = resources.get("devices")
+    return rules is not None and parse(rules) != parse(old.get("devices"))
+
+
 def effective(rules: list[Rule]) -> list[Rule]:
     """Return the rules that decide: from the last one that covers everything, with the defaults."""
     result: list[Rule] = [_DENY_ALL]

@@ -419,7 +419,7 @@ class Manager:
     def _set(
         self, bus: _Bus, properties: list[unit.Property], resources: Resources, old: Resources
     ) -> None:
-        if resources.get("devices") != old.get("devices"):
+        if devices.changed(resources, old):
             properties = properties + self._device_properties(resources)
         if not properties:
             return

@@ -244,7 +244,7 @@ class Manager:
     # Living
 
     def update(self, resources: Resources, old: Resources) -> None:
-        """Write new limits; when one is refused, write back what was there.
+        """Write new limits, the whole of them; when one is refused, write back what was there.
 
         Devices are written only where they differ: an update must not undo what a GPU agent
         allowed meanwhile (runc issue 2994).
@@ -262,7 +262,7 @@ class Manager:
         try:
             self._write(writes, undo)
             self._write_unified(unified, undo)
-            if rules != devices.parse(old.get("devices")) and "devices" in self.directories:
+            if devices.changed(resources, old) and "devices" in self.directories:
                 self._write_devices(rules)
         except (Error, OSError):
             knobs.restore(undo)

@@ -243,7 +243,7 @@ class Manager:
         undo: list[tuple[str, str]] = []
         try:
             self._write(writes, undo)
-            if rules != devices.parse(old.get("devices")):
+            if devices.changed(resources, old):
                 self._write_devices(rules, fresh=False)
         except (Error, OSError):
             knobs.restore(undo)
