@@ -36,6 +36,7 @@ import _socket
 from _struct import iter_unpack, pack, unpack
 
 from .errors import Error
+from .linux import files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ PLAN: Final = 1
 MAP: Final = 2
 MAPPED: Final = 3
 PID: Final = 4
+CGROUP: Final = 16
 GO: Final = 5
 HOOKS: Final = 6
 DONE: Final = 7
@@ -81,10 +83,11 @@ class Channel:
     def send(self, kind: int, payload: bytes = b"", fds: Sequence[int] = ()) -> None:
         """Send one frame, with descriptors.  Raises OSError (EPIPE) when the peer is gone."""
         data = pack("=IB", len(payload), kind) + payload
-        rights = [(_SOL_SOCKET, _SCM_RIGHTS, pack(f"={len(fds)}i", *fds))] if fds else []
-        sent = self.sock.sendmsg([data], rights, _MSG_NOSIGNAL)
-        while sent < len(data):
-            sent += self.sock.send(data[sent:], _MSG_NOSIGNAL)
+        if fds:
+            rights = [(_SOL_SOCKET, _SCM_RIGHTS, pack(f"={len(fds)}i", *fds))]
+            data = data[self.sock.sendmsg([data], rights, _MSG_NOSIGNAL) :]
+        # write(2): the one way out that a container's seccomp profile surely allows.
+        files.write_all(self.sock.fileno(), data)
 
     def receive(self) -> tuple[int, bytes]:
         """Return the next frame as (kind, payload); (0, b"") at the end of the stream.

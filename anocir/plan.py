@@ -30,6 +30,7 @@ from .linux.const import (
     MS_REC,
     MS_SLAVE,
 )
+from .spec.linux import sysctl_path
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -406,7 +407,10 @@ def _mount_steps(config: Config, facts: Mapping[str, Any]) -> list[Step]:
         elif kind in ("cgroup", "cgroup2"):
             if facts["cgroup"] is None:
                 raise at(where, "the container has no cgroup to mount")
-            steps.append(("cgroup_mount", where, destination, facts["cgroup"], options))
+            own = "cgroup" in namespaces(config)
+            steps.append(
+                ("cgroup_mount", where, destination, facts["cgroup"], own, options)
+            )
         else:
             if not kind:
                 raise at(f"{where}.type", "a mount needs a type, or the option bind")
@@ -452,7 +456,8 @@ def _device_steps(config: Config, facts: Mapping[str, Any]) -> list[Step]:
         mode = device.get("fileMode")
         devices[path] = (
             "device", f"linux.devices[{index}]", path, kind, major, minor,
-            0o666 if mode is None else mode, device.get("uid", 0), device.get("gid", 0),
+            # Podman sends the bits of the file type along.
+            0o666 if mode is None else mode & 0o7777, device.get("uid", 0), device.get("gid", 0),
         )  # fmt: skip
     # In a user namespace mknod(2) of a device is not permitted: the host's node is bound.
     bind = in_user_namespace(config) or facts["user_namespace"]
@@ -473,6 +478,21 @@ def _finish_steps(config: Config, facts: Mapping[str, Any]) -> list[Step]:
     process = config.get("process") or {}
     if _labels(process, facts):
         steps.append(("open_attributes", "process"))
+    if config.get("hostname"):
+        steps.append(("hostname", "hostname", config["hostname"]))
+    if config.get("domainname"):
+        steps.append(("domainname", "domainname", config["domainname"]))
+    for name, value in (linux.get("sysctl") or {}).items():
+        steps.append(("sysctl", f'linux.sysctl["{name}"]', sysctl_path(name), value))
+    for index, path in enumerate(linux.get("readonlyPaths") or []):
+        steps.append(("readonly_path", f"linux.readonlyPaths[{index}]", normal(path)))
+    label = linux.get("mountLabel", "") if facts["selinux"] else ""
+    for index, path in enumerate(linux.get("maskedPaths") or []):
+        steps.append(("masked_path", f"linux.maskedPaths[{index}]", normal(path), label))
+    if (config.get("root") or {}).get("readonly"):
+        steps.append(("root_readonly", "root.readonly"))
+    steps.append(("late_readonly", ""))
+    # Everything above works on descriptors from the outside, with the host's null device at hand.
     if "mount" not in spaces:
         steps.append(("chroot", "root.path"))
     elif facts["no_pivot"]:
@@ -484,19 +504,6 @@ def _finish_steps(config: Config, facts: Mapping[str, Any]) -> list[Step]:
         steps.append(
             ("final_propagation", "linux.rootfsPropagation", mountoptions.PROPAGATION[propagation])
         )
-    if config.get("hostname"):
-        steps.append(("hostname", "hostname", config["hostname"]))
-    if config.get("domainname"):
-        steps.append(("domainname", "domainname", config["domainname"]))
-    for name, value in (linux.get("sysctl") or {}).items():
-        steps.append(("sysctl", f'linux.sysctl["{name}"]', name.replace(".", "/"), value))
-    for index, path in enumerate(linux.get("readonlyPaths") or []):
-        steps.append(("readonly_path", f"linux.readonlyPaths[{index}]", normal(path)))
-    label = linux.get("mountLabel", "") if facts["selinux"] else ""
-    for index, path in enumerate(linux.get("maskedPaths") or []):
-        steps.append(("masked_path", f"linux.maskedPaths[{index}]", normal(path), label))
-    if (config.get("root") or {}).get("readonly"):
-        steps.append(("root_readonly", "root.readonly"))
     if linux.get("personality"):
         domain = PERSONALITIES[linux["personality"]["domain"]]
         steps.append(("personality", "linux.personality", domain))

@@ -147,6 +147,11 @@ def flock(fd: int, wait: bool = True) -> bool:
     return True
 
 
+def funlock(fd: int) -> None:
+    """flock(2) LOCK_UN."""
+    _fcntl.flock(fd, _fcntl.LOCK_UN)
+
+
 def ioctl(fd: int, request: int, argument: int | bytes = 0) -> int | bytes:
     """ioctl(2): the result, or the changed bytes when `argument` is bytes."""
     return _fcntl.ioctl(fd, request, argument)

@@ -1,0 +1,76 @@
+"""tmpcopyup: what a directory of the image holds is copied into the tmpfs that will cover it.
+
+Side: init.  Works on descriptors only and follows no link.  Source: Podman's and crun's mount
+option of that name.
+"""
+
+from __future__ import annotations
+
+import posix
+
+from .linux import files
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
+
+_CHUNK: Final = 1 << 20
+_NOFOLLOW: Final = files.O_PATH | files.O_NOFOLLOW
+
+
+def copy(source_fd: int, target_fd: int) -> None:
+    """Copy the contents of a directory: modes, owners, times, extended attributes, links."""
+    found = files.fstat(source_fd)
+    readable = files.open(".", files.O_RDONLY | files.O_DIRECTORY, dir_fd=source_fd)
+    try:
+        for name in posix.listdir(readable):
+            _entry(source_fd, target_fd, name)
+    finally:
+        files.close(readable)
+    writable = files.open(".", files.O_RDONLY | files.O_DIRECTORY, dir_fd=target_fd)
+    try:
+        files.fchown(writable, found.st_uid, found.st_gid)
+        files.fchmod(writable, found.st_mode & 0o7777)
+    finally:
+        files.close(writable)
+
+
+def _entry(source_fd: int, target_fd: int, name: str) -> None:
+    found = files.lstat(name, dir_fd=source_fd)
+    kind = found.st_mode & files.S_IFMT
+    if kind == files.S_IFLNK:
+        files.symlink(files.readlink(name, dir_fd=source_fd), name, dir_fd=target_fd)
+        files.chown(name, found.st_uid, found.st_gid, dir_fd=target_fd, follow=False)
+        return
+    if kind == files.S_IFDIR:
+        files.mkdir(name, 0o700, dir_fd=target_fd)
+        inner = files.open(name, _NOFOLLOW | files.O_DIRECTORY, dir_fd=source_fd)
+        outer = files.open(name, _NOFOLLOW | files.O_DIRECTORY, dir_fd=target_fd)
+        try:
+            copy(inner, outer)
+        finally:
+            files.close(inner)
+            files.close(outer)
+        return
+    if kind != files.S_IFREG:
+        files.mknod(name, found.st_mode, found.st_rdev, dir_fd=target_fd)
+        files.chown(name, found.st_uid, found.st_gid, dir_fd=target_fd, follow=False)
+        return
+    flags = files.O_RDONLY | files.O_NOFOLLOW | files.O_NONBLOCK
+    inner = files.open(name, flags, dir_fd=source_fd)
+    flags = files.O_WRONLY | files.O_CREAT | files.O_EXCL | files.O_NOFOLLOW
+    outer = files.open(name, flags, 0o600, dir_fd=target_fd)
+    try:
+        while True:
+            data = files.read(inner, _CHUNK)
+            if not data:
+                break
+            files.write_all(outer, data)
+        files.fchown(outer, found.st_uid, found.st_gid)
+        files.fchmod(outer, found.st_mode & 0o7777)
+        for attribute in posix.listxattr(inner):
+            posix.setxattr(outer, attribute, posix.getxattr(inner, attribute))
+        posix.utime(outer, ns=(found.st_atime_ns, found.st_mtime_ns))
+    finally:
+        files.close(inner)
+        files.close(outer)

@@ -1,0 +1,319 @@
+"""The container side: execute a plan, wait for start, become the container's process.
+
+Side: init.  This module runs in a second interpreter that the host side has started from a
+sealed copy (launch.py), before it entered any namespace.  It never reads config.json.
+
+Before the first step all that it needs is imported, and then importing is switched off: once the
+root is entered an import would execute a file of the image with our privileges.
+"""
+
+from __future__ import annotations
+
+import gc
+import marshal
+import sys
+
+import posix
+
+from . import channel, hooks, jsonio, namespaces, process, rootfs, terminal
+from .channel import Channel
+from .context import Context
+from .errors import CONTRACT, Error, reason, strerror
+from .linux import files, tasks
+from .linux.const import (
+    CLONE_PARENT,
+    EACCES,
+    EBUSY,
+    EINVAL,
+    ENODEV,
+    ENOSYS,
+    ENOTSUP,
+    EPERM,
+    PR_SET_DUMPABLE,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, Final, NoReturn
+
+# The name of init until execve: the host side knows by it that the program does not run yet.
+NAME: Final = "anocir:init"
+
+
+def _host_hooks(context: Context) -> None:
+    """Let the host side run the prestart and createRuntime hooks now."""
+    context.channel.send(channel.HOOKS)
+    _await(context.channel, channel.DONE)
+
+
+def _hooks(context: Context, entries: list[dict[str, Any]], status: str) -> None:
+    """Run hooks in the container's namespaces."""
+    name = "createContainer" if status == "creating" else "startContainer"
+    state = {**context.plan["state"], "status": status, "pid": posix.getpid()}
+    data = jsonio.dumps(state).encode()
+    watch = context.channel.sock.fileno()
+    for index, hook in enumerate(entries):
+        hooks.run(hook, data, f"{name} hook #{index}", watch)
+
+
+STEPS: Final[dict[str, Callable[..., None]]] = {
+    "affinity": process.affinity,
+    "become_root": namespaces.become_root,
+    "bind": rootfs.bind,
+    "capabilities": process.capabilities,
+    "cgroup_mount": rootfs.cgroup_mount,
+    "chdir": process.chdir,
+    "chroot": rootfs.chroot,
+    "close_descriptors": process.close_descriptors,
+    "console": terminal.console,
+    "device": rootfs.device,
+    "device_links": rootfs.device_links,
+    "domainname": namespaces.domainname,
+    "drop_bounding": process.drop_bounding,
+    "filesystem": rootfs.filesystem,
+    "final_propagation": rootfs.final_propagation,
+    "home": process.home,
+    "hooks": _hooks,
+    "host_hooks": _host_hooks,
+    "hostname": namespaces.hostname,
+    "io_priority": process.io_priority,
+    "join_all": namespaces.join_all,
+    "keyring": process.keyring,
+    "label": process.label,
+    "late_readonly": rootfs.late_readonly,
+    "loopback": namespaces.loopback,
+    "make_cwd": rootfs.make_cwd,
+    "masked_path": rootfs.masked_path,
+    "memory_policy": process.memory_policy,
+    "move_root": rootfs.move_root,
+    "new_user_namespace": namespaces.new_user_namespace,
+    "no_new_privs": process.no_new_privs,
+    "no_process": process.no_process,
+    "open_attributes": rootfs.open_attributes,
+    "own_proc": rootfs.own_proc,
+    "own_stdio": process.own_stdio,
+    "personality": process.personality,
+    "pivot_root": rootfs.pivot_root,
+    "propagation": rootfs.propagation,
+    "readonly_path": rootfs.readonly_path,
+    "remount": rootfs.remount,
+    "rlimits": process.rlimits,
+    "root": rootfs.root,
+    "root_here": rootfs.root_here,
+    "root_readonly": rootfs.root_readonly,
+    "scheduler": process.scheduler,
+    "seccomp": process.seccomp,
+    "session": process.session,
+    "source": rootfs.source,
+    "sysctl": rootfs.sysctl,
+    "time_offsets": namespaces.time_offsets,
+    "umask": process.umask,
+    "unshare": namespaces.unshare,
+    "user": process.user,
+}
+
+
+class _Refuse:
+    """The finder that is left once imports are sealed."""
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+        """Refuse to import anything."""
+        raise ImportError(f"import of {name} after the root was entered")
+
+
+def seal() -> None:
+    """Switch importing off for good (THREATS: code of the image, run as root)."""
+    sys.path[:] = []
+    sys.meta_path[:] = [_Refuse()]  # type: ignore[list-item]
+    sys.path_hooks[:] = []
+    sys.path_importer_cache.clear()
+
+
+def main() -> NoReturn:
+    """Take the plan from the channel and never return."""
+    fd, preserved = int(sys.argv[1]), int(sys.argv[2])
+    gc.disable()
+    if posix.geteuid() == 0:
+        # Nobody who shares a namespace with us may look into this process (CVE-2016-9962).
+        tasks.prctl(PR_SET_DUMPABLE, 0)
+    line = channel.of(fd)
+    _close_foreign(fd, 3 + preserved)
+    tasks.set_name(NAME)
+    kind, payload = line.receive()
+    if kind != channel.PLAN:
+        posix._exit(1)
+    context = Context(line, marshal.loads(payload))
+    context.host_fds, line.fds = line.fds, []
+    try:
+        if context.plan["trace"]:
+            from .linux import trace
+
+            trace.attach(context.host_fds.pop(), "init")
+        seal()
+        _run(context)
+    except BaseException as error:
+        _fail(context, error)
+    posix._exit(1)
+
+
+def _close_foreign(fd: int, first: int) -> None:
+    """Close what the caller leaked to us: everything but 0 to 2, its own and the channel."""
+    if fd > first:
+        tasks.close_range(first, fd - 1)
+    tasks.close_range(max(fd + 1, first), 0xFFFFFFFF)
+
+
+def _run(context: Context) -> None:
+    """Prepare in this process, the middle one; then clone init, which does the rest."""
+    line, plan = context.channel, context.plan
+    # A mode is given as it is meant, not as the caller's mask leaves it.
+    files.umask(0)
+    process.reset_affinity()
+    _execute(context, "prepare")
+    into, now = marshal.loads(_await(line, channel.CGROUP))
+    cgroup_fds, line.fds = line.fds, []
+    pid, born_there = _clone(cgroup_fds.pop(0) if into else -1)
+    if pid:
+        line.send(channel.PID, marshal.dumps((pid, born_there)))
+        posix._exit(0)
+    indices = marshal.loads(_await(line, channel.GO))
+    context.spare_fds = dict(zip(indices, line.fds))
+    line.fds = []
+    process.join_cgroups(cgroup_fds[:now])
+    context.late_join = cgroup_fds[now:]
+    _execute(context, "setup")
+    wanted = plan["process"]
+    if wanted is not None:
+        context.command = process.Command(wanted["args"], wanted["env"] + context.env)
+        if not wanted["terminal"]:
+            process.reopen_null(context)
+    process.join_cgroups(context.late_join)
+    listener = _listener(context)
+    line.send(channel.READY)
+    _await(line, channel.COMMIT)
+    mode = _wait_for_start(context, listener)
+    _launch(context, mode)
+
+
+def _clone(cgroup_fd: int) -> tuple[int, bool]:
+    """Clone init: (0 in init, else its pid; whether it was born in the cgroup).
+
+    CLONE_PARENT makes init a child of the runtime and not of this process, which ends here.
+    """
+    if cgroup_fd >= 0:
+        try:
+            pid = tasks.clone_into(cgroup_fd)
+        except OSError as error:
+            if error.errno not in (EACCES, EBUSY, EINVAL, ENODEV, ENOSYS, ENOTSUP, EPERM):
+                raise
+        else:
+            files.close(cgroup_fd)
+            return pid, True
+        files.close(cgroup_fd)
+    return tasks.clone(CLONE_PARENT), False
+
+
+def _listener(context: Context) -> Any:
+    """Return the start socket among the host's descriptors, or None for exec."""
+    index = context.plan["start_socket"]
+    return None if index is None else channel.of(context.host_fds[index]).sock
+
+
+def _await(line: Channel, wanted: int) -> bytes:
+    """Return the payload of the frame that must come next; without a host side, exit."""
+    kind, payload = line.receive()
+    if kind != wanted:
+        posix._exit(1)
+    return payload
+
+
+def _wait_for_start(context: Context, listener: Any) -> bytes:
+    """Wait for start on the socket in the state directory, or for exec on the channel."""
+    if listener is None:
+        return _await(context.channel, channel.START)
+    context.channel.close()
+    while True:
+        connection, _ = listener._accept()
+        line = channel.of(connection)
+        kind, payload = line.receive()
+        if kind == channel.START:
+            listener.close()
+            context.channel = line
+            return payload
+        line.close()  # a start that was killed before it could say so
+
+
+def _launch(context: Context, mode: bytes) -> NoReturn:
+    """Run the last steps and become the program.
+
+    With mode "container" start is told of success at once and a failure goes to the container's
+    own stderr and exit status, as crun does it.
+    """
+    try:
+        _execute(context, "launch")
+        context.channel.send(channel.EXEC)
+        if mode == b"container":
+            context.channel.close()
+        process.execute(context.command)
+    except BaseException as error:
+        if mode != b"container":
+            raise
+        files.write_all(2, f"anocir: {_text(error)}\n".encode("utf-8", "backslashreplace"))
+        if context.channel.sock.fileno() >= 0:
+            context.channel.send(channel.EXEC)
+        posix._exit(127)
+    posix._exit(1)
+
+
+_phase = ["", "", ""]
+
+
+def _execute(context: Context, phase: str) -> None:
+    for name, path, *values in context.plan[phase]:
+        _phase[:] = [phase, name, path]
+        STEPS[name](context, *values)
+    _phase[:] = [phase, "", ""]
+
+
+def _text(error: BaseException) -> str:
+    """Say which step failed, on what, and why, with the JSON path that asked for it."""
+    _, step, path = _phase
+    if isinstance(error, OSError) and step in ("bind", "filesystem", "cgroup_mount", "remount"):
+        return _mount_text(error, path)
+    text = reason(error)
+    if isinstance(error, OSError):
+        text = f"{step}: {text}"
+    elif not isinstance(error, Error):
+        text = f"bug in anocir: {step}: {text}"
+    return f"{path}: {text}" if path and not text.startswith("exec: ") else text
+
+
+def _mount_text(error: OSError, path: str) -> str:
+    for name, where, *values in _plan_steps:
+        if where == path and name in ("bind", "filesystem"):
+            source, destination = values[1], values[2]
+            break
+        if where == path:
+            source, destination = name, values[0]
+            break
+    else:
+        source, destination = "", ""
+    detail = strerror(error.errno or 0)
+    text = CONTRACT["mount"].format(source=source, destination=destination, reason=detail)
+    return f"{path}: {text}"
+
+
+_plan_steps: list[Any] = []
+
+
+def _fail(context: Context, error: BaseException) -> None:
+    """Tell whoever listens what went wrong."""
+    _plan_steps[:] = context.plan.get("setup", [])
+    text = _text(error)
+    hint = error.hint if isinstance(error, Error) else ""
+    try:
+        payload = f"{text}\0{hint}".encode("utf-8", "backslashreplace")
+        context.channel.send(channel.ERROR, payload)
+    except OSError:
+        posix._exit(1)

@@ -1,0 +1,307 @@
+"""The host side of create, run and exec: start init, hand it the plan, answer it.
+
+Side: host.
+
+The interpreter is the target: a process of the container that reaches /proc/PID/exe of init could
+overwrite the host's python3 (CVE-2019-5736).  So init runs from a sealed copy, and it is started
+first of all: it boots on one core while this side reads, checks and plans on the other.
+"""
+
+from __future__ import annotations
+
+import marshal
+
+import posix
+
+from . import channel, log
+from .channel import Channel
+from .errors import Error, reason, strerror
+from .linux import files, mounts, processes, tasks
+from .linux.const import (
+    AT_EMPTY_PATH,
+    EACCES,
+    EPERM,
+    MOUNT_ATTR_RDONLY,
+    OPEN_TREE_CLONE,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any, Final
+
+    from .cli import Settings
+
+_BOOT: Final = (
+    "import sys;sys.path[:0]=[sys.argv.pop(1)];"
+    "from anocir.init import main;main()"
+)  # fmt: skip
+
+
+class Init:
+    """The process being made: first the middle process, then the container's init."""
+
+    __slots__ = ("born_there", "channel", "console", "middle", "pid", "pidfd",
+                 "start_time", "waiting")  # fmt: skip
+
+    def __init__(self, middle: int, line: Channel) -> None:
+        """Take the pid of the sealed interpreter and our end of its channel."""
+        self.middle = middle
+        self.channel = line
+        self.pid = 0
+        self.pidfd = -1
+        self.start_time = 0
+        self.born_there = False
+        # The master of the terminal and its name, once init has sent it.
+        self.console: tuple[int, str] | None = None
+        self.waiting = "booting"
+
+    def expect(self, wanted: int, waiting: str) -> bytes:
+        """Return the payload of the frame that must come next, after warnings and the console.
+
+        Raises Error with init's own words, or with how it died and what it was doing.
+        """
+        self.waiting = waiting
+        while True:
+            kind, payload = self.channel.receive()
+            if kind == wanted:
+                return payload
+            if kind == channel.LOG:
+                log.warn(payload.partition(b" ")[2].decode("utf-8", "replace"))
+            elif kind == channel.CONSOLE:
+                self.console = self.channel.fds.pop(), payload.decode()
+            elif kind == channel.ERROR:
+                raise error_of(payload)
+            elif kind == 0:
+                raise Error(f"init died while {waiting} ({self._end()})")
+            else:
+                raise Error(f"unexpected frame {kind} while {waiting}")
+
+    def _end(self) -> str:
+        """Say how the process ended."""
+        pid = self.pid or self.middle
+        try:
+            status = processes.wait(pid)
+        except ChildProcessError:
+            return "its parent has reaped it"
+        return f"signal {status - 128}" if status > 128 else f"exit status {status}"
+
+    def adopt(self, payload: bytes) -> None:
+        """Take the pid of init from the middle process, which has ended now."""
+        self.pid, self.born_there = marshal.loads(payload)
+        self.pidfd = processes.pidfd_open(self.pid)
+        self.start_time = processes.stat(self.pid)[3]
+        middle, self.middle = self.middle, 0
+        processes.wait(middle)
+
+    def kill(self) -> None:
+        """End it whatever it does, and reap it."""
+        self.channel.close()
+        for pid in (self.middle, self.pid):
+            if pid:
+                try:
+                    processes.kill(pid, processes.SIGKILL)
+                    processes.wait(pid)
+                except (ProcessLookupError, ChildProcessError):
+                    continue
+        self.middle = self.pid = 0
+
+
+def error_of(payload: bytes) -> Error:
+    """Return the error that init has sent: text, NUL, hint."""
+    text, _, hint = payload.decode("utf-8", "surrogateescape").partition("\0")
+    return Error(text, hint)
+
+
+def boot(settings: Settings, preserved: int) -> Init:
+    """Start the sealed interpreter; it imports what init needs and waits for its plan.
+
+    `preserved` descriptors from 3 on are the container's; all others of the caller's it closes.
+    """
+    interpreter = files.readlink("/proc/self/exe")
+    sealed = seal(interpreter)
+    mine, theirs = channel.pair()
+    theirs_high = files.dup_above(theirs, 3 + preserved)
+    files.close(theirs)
+    files.set_inheritable(theirs_high, True)
+    argv = [
+        files.encode(interpreter), b"-IBS", b"-X", b"utf8", b"-c", _BOOT.encode(),
+        files.encode(settings.import_path), str(theirs_high).encode(), str(preserved).encode(),
+    ]  # fmt: skip
+    try:
+        pid = processes.spawn(f"/proc/self/fd/{sealed}".encode(), argv, {}, [], session=False)
+    finally:
+        files.close(theirs_high)
+        files.close(sealed)
+    return Init(pid, mine)
+
+
+def seal(path: str) -> int:
+    """Return a descriptor of the interpreter through which nobody can write to the file.
+
+    Three ways, the first that works: a read-only overlay (its mount can only be unwrapped by
+    who could write anyway), a detached read-only copy of the mount (safe because its mount
+    descriptor is closed), a sealed memory file.  None is left out: without a seal it fails.
+    """
+    failures = []
+    for way in (seal_overlay, seal_mount, seal_memory):
+        try:
+            return way(path)
+        except OSError as error:
+            failures.append(f"{way.__name__}: {reason(error)}")
+    raise Error("cannot seal the interpreter: " + "; ".join(failures))
+
+
+def seal_overlay(path: str) -> int:
+    """Open the file through an overlay of two lower directories and no upper one."""
+    directory, _, name = path.rpartition("/")
+    if any(char in directory for char in ":,\\"):
+        raise OSError(EPERM, "fsconfig", directory)
+    other = "/etc" if directory != "/etc" else "/usr"
+    fs_fd = mounts.fsopen("overlay")
+    try:
+        mounts.fsconfig_string(fs_fd, "lowerdir", f"{directory}:{other}")
+        mounts.fsconfig_create(fs_fd)
+        mount_fd = mounts.fsmount(fs_fd, MOUNT_ATTR_RDONLY)
+    finally:
+        files.close(fs_fd)
+    try:
+        return files.open(name, files.O_PATH, dir_fd=mount_fd)
+    finally:
+        files.close(mount_fd)
+
+
+def seal_mount(path: str) -> int:
+    """Open the file through a detached read-only copy of its mount."""
+    directory, _, name = path.rpartition("/")
+    fd = files.open(directory or "/", files.O_PATH | files.O_DIRECTORY)
+    try:
+        mount_fd = mounts.open_tree(fd, "", OPEN_TREE_CLONE | AT_EMPTY_PATH)
+    finally:
+        files.close(fd)
+    try:
+        mounts.mount_setattr(mount_fd, AT_EMPTY_PATH, MOUNT_ATTR_RDONLY)
+        return files.open(name, files.O_PATH, dir_fd=mount_fd)
+    finally:
+        files.close(mount_fd)
+
+
+def seal_memory(path: str) -> int:
+    """Copy the file into memory and seal it: F_SEAL_SEAL, SHRINK, GROW, WRITE (fcntl(2))."""
+    import fcntl
+
+    source = files.open(path, files.O_RDONLY)
+    try:
+        # MFD_EXEC is asked for since Linux 6.3 and unknown before.
+        try:
+            fd = posix.memfd_create("anocir", 0x0001 | 0x0002 | 0x0010)
+        except OSError:
+            fd = posix.memfd_create("anocir", 0x0001 | 0x0002)
+        while posix.sendfile(fd, source, None, 1 << 30):
+            continue
+        fcntl.fcntl(fd, 1033, 0x0001 | 0x0002 | 0x0004 | 0x0008)  # F_ADD_SEALS
+    finally:
+        files.close(source)
+    # An executable must not be open for writing: take a read-only descriptor of the same file.
+    sealed = files.open(f"/proc/self/fd/{fd}", files.O_PATH)
+    files.close(fd)
+    return sealed
+
+
+def hand_over(
+    init: Init, plan: dict[str, Any], fds: Sequence[int], settings: Settings
+) -> None:
+    """Send the plan with the descriptors that it counts on."""
+    extra = []
+    plan["trace"] = bool(settings.trace)
+    if settings.trace:
+        from .linux import trace
+
+        extra.append(trace.fd())
+    try:
+        init.channel.send(channel.PLAN, marshal.dumps(plan), [*fds, *extra])
+    except BrokenPipeError:
+        init.expect(channel.PID, "booting")
+
+
+def adjust(init: Init, config: dict[str, Any], rootless: bool) -> None:
+    """Do for init what only the host side may: the OOM score, hard limits above ours."""
+    process = config.get("process") or {}
+    score = process.get("oomScoreAdj")
+    if score is not None:
+        try:
+            files.write_file(f"/proc/{init.pid}/oom_score_adj", str(score))
+        except OSError as error:
+            if not rootless or error.errno not in (EACCES, EPERM):
+                raise Error(
+                    f"process.oomScoreAdj: write {score}: {strerror(error.errno or 0)}"
+                ) from None
+            log.warn(f"process.oomScoreAdj: {reason(error)}")
+    raise_limits(init.pid, process)
+
+
+def raise_limits(pid: int, process: dict[str, Any]) -> None:
+    """Raise hard resource limits that init, in a user namespace, could not raise itself."""
+    limits = process.get("rlimits")
+    if not limits:
+        return
+    import resource
+
+    from .plan import RLIMITS
+
+    for index, limit in enumerate(limits):
+        kind = RLIMITS[limit["type"]]
+        hard = limit["hard"] - (1 << 64) if limit["hard"] >= 1 << 63 else limit["hard"]
+        soft_now, hard_now = resource.prlimit(pid, kind)
+        if hard_now != -1 and (hard == -1 or hard > hard_now):
+            try:
+                resource.prlimit(pid, kind, (soft_now, hard))
+            except (OSError, ValueError) as error:
+                text = strerror(EPERM) if isinstance(error, ValueError) else reason(error)
+                raise Error(
+                    f"process.rlimits[{index}]: error setting rlimit type {kind}: {text}",
+                    "a hard limit above the caller's needs CAP_SYS_RESOURCE",
+                ) from None
+
+
+def write_pid_file(path: str, pid: int) -> None:
+    """Write the pid without a newline; the file appears whole (written aside, renamed)."""
+    directory, slash, name = path.rpartition("/")
+    temporary = f"{directory}{slash}.{name}"
+    flags = files.O_WRONLY | files.O_CREAT | files.O_TRUNC
+    fd = files.open(temporary, flags, 0o666)
+    try:
+        files.write_all(fd, str(pid).encode())
+    finally:
+        files.close(fd)
+    files.rename(temporary, path)
+
+
+def serve_start(init_pidfd: int, line: Channel, listener: Callable[[int], None] | None) -> None:
+    """Answer init from START until execve has succeeded.
+
+    `listener` gets the descriptor of a seccomp listener, fetched out of the process.  Raises
+    Error when a step or execve failed, or when init died before it.
+    """
+    executing = False
+    while True:
+        kind, payload = line.receive()
+        if kind == channel.EXEC:
+            executing = True
+        elif kind == channel.LOG:
+            log.warn(payload.partition(b" ")[2].decode("utf-8", "replace"))
+        elif kind == channel.LISTENER and listener is not None:
+            fd = tasks.pidfd_getfd(init_pidfd, int(payload))
+            try:
+                listener(fd)
+            finally:
+                files.close(fd)
+            line.send(channel.DONE)
+        elif kind == channel.ERROR:
+            raise error_of(payload)
+        elif kind == 0 and executing:
+            return
+        elif kind == 0:
+            raise Error("init died before the program was executed")
+
+

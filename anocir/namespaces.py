@@ -1,0 +1,227 @@
+"""Join and make namespaces.
+
+Side: init (the middle process), but for the id maps and the opening of namespace files, which
+are the host side's.  Sources: namespaces(7), user_namespaces(7), time_namespaces(7), setns(2).
+"""
+
+from __future__ import annotations
+
+import posix
+
+from . import channel
+from .errors import Error, at, strerror
+from .linux import files, netlink, processes, tasks
+from .linux.const import (
+    CLONE_NEWUSER,
+    EINVAL,
+    ENOSYS,
+    EPERM,
+    NS_GET_NSTYPE,
+    PR_SET_DUMPABLE,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from .context import Context
+
+
+def open_namespace(path: str, kind: int, where: str) -> int:
+    """Open a namespace's file and check that it is one of this kind (a CLONE_NEW* flag).
+
+    Side: host.  A FIFO or a device under the path must not block, hence O_NONBLOCK.
+    """
+    try:
+        fd = files.open(path, files.O_RDONLY | files.O_NONBLOCK)
+    except OSError as error:
+        raise at(where, f"{path}: {strerror(error.errno or 0)}") from None
+    try:
+        found = files.ioctl(fd, NS_GET_NSTYPE)
+    except OSError:
+        files.close(fd)
+        raise at(where, f"{path} is not a namespace") from None
+    if found != kind:
+        files.close(fd)
+        raise at(where, f"{path} is a namespace of another type")
+    return fd
+
+
+def join_all(context: Context, entries: Sequence[tuple[int, int, str]]) -> None:
+    """Join namespaces: (CLONE_NEW* flag, index of the descriptor, path for errors).
+
+    What the caller may join is joined before the user namespace, since a process in there has
+    no rights over the others of its old one; what only the user namespace owns, after it.
+    """
+    later = []
+    user = None
+    for entry in entries:
+        kind, index, path = entry
+        if kind == CLONE_NEWUSER:
+            user = entry
+            continue
+        try:
+            tasks.setns(context.host_fds[index], kind)
+        except OSError as error:
+            if error.errno != EPERM:
+                raise OSError(error.errno, "setns", path) from None
+            later.append(entry)
+    if user is None and later:
+        raise OSError(EPERM, "setns", later[0][2])
+    for kind, index, path in [user, *later] if user else later:
+        try:
+            tasks.setns(context.host_fds[index], kind)
+        except OSError as error:
+            raise OSError(error.errno, "setns", path) from None
+
+
+def new_user_namespace(context: Context) -> None:
+    """Make a user namespace and wait until the host side has written its maps."""
+    try:
+        tasks.unshare(CLONE_NEWUSER)
+    except OSError as error:
+        raise Error(f"unshare user namespace: {strerror(error.errno or 0)}",
+                    "see user.max_user_namespaces and kernel.unprivileged_userns_clone"
+                    ) from None  # fmt: skip
+    context.channel.send(channel.MAP)
+    kind, _ = context.channel.receive()
+    if kind != channel.MAPPED:
+        posix._exit(1)
+
+
+def unshare(context: Context, flags: int) -> None:
+    """Make namespaces."""
+    try:
+        tasks.unshare(flags)
+    except OSError as error:
+        hint = "the kernel lacks one of these namespaces" if error.errno == EINVAL else ""
+        raise Error(f"unshare namespaces: {strerror(error.errno or 0)}", hint) from None
+
+
+def time_offsets(context: Context, lines: str) -> None:
+    """Set the clocks of the new time namespace, before a process is in it."""
+    mapped = posix.geteuid() != 0
+    if mapped:
+        # The files of a process that is not dumpable belong to the real root.
+        tasks.prctl(PR_SET_DUMPABLE, 1)
+    files.write_file("/proc/self/timens_offsets", lines)
+    if mapped:
+        tasks.prctl(PR_SET_DUMPABLE, 0)
+
+
+def become_root(context: Context) -> None:
+    """Become root of the user namespace: the files that are made from here on are its."""
+    if posix.geteuid() == 0 and posix.getegid() == 0 and not posix.getgroups():
+        return
+    try:
+        posix.setgroups([])
+    except OSError as error:
+        if error.errno != EPERM:  # setgroups is denied: user_namespaces(7)
+            raise
+    try:
+        posix.setresgid(0, 0, 0)
+        posix.setresuid(0, 0, 0)
+    except OSError as error:
+        if error.errno != EINVAL:  # root is not mapped: the files are made by whoever we are
+            raise
+    tasks.prctl(PR_SET_DUMPABLE, 0)
+
+
+def loopback(context: Context) -> None:
+    """Bring up the loopback interface of the new network namespace."""
+    netlink.set_link_up(1)
+
+
+def hostname(context: Context, name: str) -> None:
+    """Set the host name of the UTS namespace."""
+    tasks.sethostname(name)
+
+
+def domainname(context: Context, name: str) -> None:
+    """Set the NIS domain name of the UTS namespace."""
+    tasks.setdomainname(name)
+
+
+def write_maps(pid: int, linux: dict[str, Any]) -> None:
+    """Write the id maps of the new user namespace of process `pid`.
+
+    Side: host.  Written directly where that is permitted (root, or a single own id), else by
+    newuidmap(1) and newgidmap(1).
+    """
+    uids = linux.get("uidMappings") or []
+    gids = linux.get("gidMappings") or []
+    if posix.geteuid() != 0:
+        _map_unprivileged(pid, uids, gids)
+        return
+    for name, entries in (("uid_map", uids), ("gid_map", gids)):
+        where = f"linux.{name[:3]}Mappings"
+        text = "".join(
+            f"{entry['containerID']} {entry['hostID']} {entry['size']}\n" for entry in entries
+        )
+        if not text:
+            continue
+        try:
+            files.write_file(f"/proc/{pid}/{name}", text)
+        except OSError as error:
+            raise at(where, f"write {name}: {strerror(error.errno or 0)}") from None
+
+
+def _map_unprivileged(pid: int, uids: Sequence[Any], gids: Sequence[Any]) -> None:
+    own = [("uid_map", uids, posix.geteuid(), b"newuidmap"),
+           ("gid_map", gids, posix.getegid(), b"newgidmap")]  # fmt: skip
+    for name, entries, identity, helper in own:
+        single = (
+            len(entries) == 1 and entries[0]["size"] == 1 and entries[0]["hostID"] == identity
+        )
+        if single:
+            if name == "gid_map":
+                files.write_file(f"/proc/{pid}/setgroups", "deny")
+            files.write_file(f"/proc/{pid}/{name}", f"{entries[0]['containerID']} {identity} 1\n")
+            continue
+        argv = [helper, str(pid).encode()]
+        for entry in entries:
+            argv += [str(entry[key]).encode() for key in ("containerID", "hostID", "size")]
+        _run_helper(argv)
+
+
+def _run_helper(argv: list[bytes]) -> None:
+    searched = (posix.environ.get(b"PATH") or b"/usr/local/bin:/usr/bin:/bin").split(b":")
+    for directory in searched:
+        try:
+            pid = processes.spawn(directory + b"/" + argv[0], argv, posix.environ, [])
+        except OSError:
+            continue
+        status = processes.wait(pid)
+        if status:
+            raise Error(
+                f"{argv[0].decode()}: exit status {status}",
+                "are the ids listed in /etc/subuid and /etc/subgid?",
+            )
+        return
+    raise Error(f"{argv[0].decode()}: not found in PATH", "install the package uidmap")
+
+
+def make_user_namespace(uids: Sequence[tuple[int, int, int]],
+                        gids: Sequence[tuple[int, int, int]]) -> int:  # fmt: skip
+    """Return a descriptor of a new user namespace with these maps, in which nobody is.
+
+    Side: host.  For id-mapped mounts: mount_setattr(2), MOUNT_ATTR_IDMAP.
+    """
+    read_end, write_end = files.pipe()
+    pid = tasks.clone(CLONE_NEWUSER)
+    if pid == 0:
+        files.close(write_end)
+        files.read(read_end, 1)
+        posix._exit(0)
+    try:
+        for name, entries in (("uid_map", uids), ("gid_map", gids)):
+            text = "".join(f"{inside} {outside} {size}\n" for inside, outside, size in entries)
+            files.write_file(f"/proc/{pid}/{name}", text)
+        return files.open(f"/proc/{pid}/ns/user", files.O_RDONLY)
+    finally:
+        files.close(write_end)
+        files.close(read_end)
+        processes.wait(pid)
+
+
