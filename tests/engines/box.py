@@ -35,7 +35,7 @@ ENVIRONMENT = {
 PID_1 = Path(__file__).with_name("pid1.py")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Result:
     """What a finished command gave."""
 
@@ -49,7 +49,7 @@ class Result:
         assert self.status == 0, self
         return self
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         words = " ".join(self.argv)
         return f"{words}\n-> {self.status}\nstdout: {self.out[-3000:]}\nstderr: {self.err[-3000:]}"
 

@@ -216,3 +216,66 @@ def check(
     log = box.path(values["LOG"])
     if code == 0 and log.exists():
         assert "error" not in log.read_text(), log.read_text()
+
+
+@pytest.mark.parametrize("question", ["features", "--version"])
+def test_questions_need_no_environment(calls_box: Box, engine_runtime: str, question: str) -> None:
+    """dockerd and the CRI plugin ask before anything is set up; nothing may be made for it."""
+    result = calls_box.run(["env", "-i", engine_runtime, question]).ok()
+    assert result.err == ""
+    if question == "features":
+        features = json.loads(result.out)
+        assert features["ociVersionMin"].startswith("1.")
+        assert {"cgroup", "seccomp", "namespaces"} <= set(features["linux"])
+    else:
+        assert "version" in result.out.splitlines()[0]
+    assert not calls_box.path("/run/anocir").exists()
+
+
+def test_version_lines_that_engines_parse(
+    calls_box: Box, engine_runtime: str, beyond_runc: None
+) -> None:
+    """dockerd shows the words after "version" and "commit:" in docker info."""
+    lines = calls_box.run([engine_runtime, "--version"]).ok().out.splitlines()
+    assert lines[0].startswith("anocir version ")
+    assert lines[1].startswith("commit: ")
+
+
+def test_life_in_podmans_environment(calls_box: Box, engine_runtime: str) -> None:
+    """Only an empty XDG_RUNTIME_DIR, closed descriptors 0 to 2, SIGPIPE ignored: all commands work.
+
+    And nothing of that reaches the container.
+    """
+    box = calls_box
+    container = box.fresh("sparse")
+    config = default_config("1.0.2")
+    look = "env > /env; cat /proc/self/status > /status; ls /proc/$$/fd > /fds; exec sleep 1000"
+    config["process"]["args"] = ["/bin/sh", "-c", look]
+    config.setdefault("linux", {})["cgroupsPath"] = f"/calls/{container}"
+    box.path(f"{BUNDLE}/config.json").write_text(json.dumps(config))
+    script = 'trap "" PIPE; umask 077; exec 0<&- 1>&- 2>&-; exec "$@"'
+    sparse = ["env", "-i", "XDG_RUNTIME_DIR=", "/bin/sh", "-c", script, "sh"]
+    sparse += [engine_runtime, "--root", f"{HOME}/sparse"]
+    try:
+        for words in (
+            ["create", "--bundle", BUNDLE, "--pid-file", f"{HOME}/{container}.pid", container],
+            ["start", container],
+            ["pause", container],
+            ["resume", container],
+        ):
+            box.run([*sparse, *words]).ok()
+        box.wait(["cat", f"{BUNDLE}/rootfs/fds"], "2")
+        assert "XDG" not in box.path(f"{BUNDLE}/rootfs/env").read_text()
+        assert "LC_CTYPE" not in box.path(f"{BUNDLE}/rootfs/env").read_text()
+        status = box.path(f"{BUNDLE}/rootfs/status").read_text()
+        ignored = next(line for line in status.splitlines() if line.startswith("SigIgn"))
+        assert int(ignored.split()[1], 16) == 0
+        assert "Umask:\t0022" in status
+        # 10 is where the shell keeps its own output while it is redirected.
+        assert set(box.path(f"{BUNDLE}/rootfs/fds").read_text().split()) == {"0", "1", "2", "10"}
+        box.run([*sparse, "kill", container, "9"]).ok()
+        box.wait([engine_runtime, "--root", f"{HOME}/sparse", "state", container], "stopped")
+        box.run([*sparse, "delete", "--force", container]).ok()
+        box.run([*sparse, "delete", "--force", container]).ok()
+    finally:
+        box.run([engine_runtime, "--root", f"{HOME}/sparse", "delete", "--force", container])

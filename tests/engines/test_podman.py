@@ -340,6 +340,20 @@ def test_life(pair: Tuple[Podman, Podman]) -> None:
     assert steps[23][2] == "137\n"
 
 
+def test_host_pid_container_is_removed_with_its_children(pair: Tuple[Podman, Podman]) -> None:
+    """Without a pid namespace of its own a container's children end with it."""
+
+    def scenario(side: Podman) -> List[Any]:
+        mark = "7101" if side.name == "anocir" else "7102"
+        tree = f"sleep {mark} & setsid sleep {mark} & sleep {mark}"
+        name = side.background("tree", ["--pid", "host"], ["sh", "-c", tree])
+        side.box.wait(["pgrep", "-cfx", f"sleep {mark}"], "3")
+        side("rm", "-f", "-t", "0", name).ok()
+        return [side.box.run(["pgrep", "-fx", f"sleep {mark}"]).out]
+
+    assert same(scenario, *pair) == [""]
+
+
 def test_terminal(pair: Tuple[Podman, Podman]) -> None:
     """run -it and exec -it through conmon's terminals."""
 
