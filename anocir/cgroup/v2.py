@@ -285,6 +285,8 @@ class Manager:
             tree.signal_all(self.directory, signal)
             return
         if tree.kill_all(self.directory):
+            if self.frozen():
+                self.thaw()
             return
         frozen = False
         if tree.processes(self.directory):
