@@ -275,7 +275,7 @@ def _make(
     init.expect(channel.READY, "setting up the container")
     if not (joining and joining["late"]):
         manager.finish(init.pid)
-    _hand_console(init, options, foreground)
+    hand_console(init, options, foreground)
     if options["pid_file"]:
         launch.write_pid_file(options["pid_file"], init.pid)
     if options["pidfd_socket"]:
@@ -324,7 +324,7 @@ def _host_hooks(init: Init, container: Container, config: dict[str, Any]) -> Non
     init.channel.send(channel.DONE)
 
 
-def _hand_console(init: Init, options: Options, foreground: bool) -> None:
+def hand_console(init: Init, options: Options, foreground: bool) -> None:
     """Send the master of the terminal to who asked for it, or keep it for the relay."""
     if init.console is None:
         return

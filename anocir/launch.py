@@ -16,7 +16,7 @@ import posix
 from . import channel, log
 from .channel import Channel
 from .errors import Error, reason, strerror
-from .linux import files, mounts, processes, tasks
+from .linux import files, mounts, processes
 from .linux.const import (
     AT_EMPTY_PATH,
     EACCES,
@@ -27,7 +27,7 @@ from .linux.const import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from typing import Any, Final
 
     from .cli import Settings
@@ -275,33 +275,3 @@ def write_pid_file(path: str, pid: int) -> None:
     finally:
         files.close(fd)
     files.rename(temporary, path)
-
-
-def serve_start(init_pidfd: int, line: Channel, listener: Callable[[int], None] | None) -> None:
-    """Answer init from START until execve has succeeded.
-
-    `listener` gets the descriptor of a seccomp listener, fetched out of the process.  Raises
-    Error when a step or execve failed, or when init died before it.
-    """
-    executing = False
-    while True:
-        kind, payload = line.receive()
-        if kind == channel.EXEC:
-            executing = True
-        elif kind == channel.LOG:
-            log.warn(payload.partition(b" ")[2].decode("utf-8", "replace"))
-        elif kind == channel.LISTENER and listener is not None:
-            fd = tasks.pidfd_getfd(init_pidfd, int(payload))
-            try:
-                listener(fd)
-            finally:
-                files.close(fd)
-            line.send(channel.DONE)
-        elif kind == channel.ERROR:
-            raise error_of(payload)
-        elif kind == 0 and executing:
-            return
-        elif kind == 0:
-            raise Error("init died before the program was executed")
-
-

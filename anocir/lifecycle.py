@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any, Final
 
+    from .channel import Channel
     from .cli import Options, Settings
     from .launch import Init
 
@@ -128,7 +129,7 @@ def _manager(container: Container) -> Any:
     return cgroup.load(container.intent.get("cgroup") or {})
 
 
-def _open(settings: Settings, container_id: str) -> tuple[Container, str]:
+def open_(settings: Settings, container_id: str) -> tuple[Container, str]:
     container = store.open_container(settings.root, container_id)
     container.load()
     return container, status_of(container)
@@ -156,7 +157,7 @@ def oci_state(container: Container, status: str, pid: int | None = None) -> dict
 
 def state(settings: Settings, container_id: str) -> dict[str, Any]:
     """Return the state of one container."""
-    container, status = _open(settings, container_id)
+    container, status = open_(settings, container_id)
     return oci_state(container, status)
 
 
@@ -165,7 +166,7 @@ def list_(settings: Settings) -> list[dict[str, Any]]:
     states = []
     for container_id in store.ids(settings.root):
         try:
-            container, status = _open(settings, container_id)
+            container, status = open_(settings, container_id)
         except (Error, OSError) as error:
             log.warn(f"list: {container_id}: {reason(error)}")
             continue
@@ -191,9 +192,9 @@ def _create(
 
 def start(settings: Settings, container_id: str) -> None:
     """Let init execute the program; return once it runs, or raise what kept it from running."""
-    from . import channel, launch
+    from . import channel
 
-    container, status = _open(settings, container_id)
+    container, status = open_(settings, container_id)
     container.lock()
     status = status_of(container)
     check("start", container, status)
@@ -209,16 +210,45 @@ def start(settings: Settings, container_id: str) -> None:
     files.unlink(store.SOCKET, container.dir_fd)
     container.unlock()
     config = container.config()
-    listener = None
-    if (config.get("linux") or {}).get("seccomp", {}).get("listenerPath"):
-        listener = _listener_sender(container, config, pid)
     try:
-        pidfd = processes.pidfd_open(pid) if listener else -1
-        launch.serve_start(pidfd, line, listener)
+        serve_start(container, config, pid, -1, line)
     except Error as error:
         _after_failed_start(settings, container, config, error)
         raise
     _poststart(settings, container, config)
+
+
+def serve_start(
+    container: Container, config: dict[str, Any], pid: int, pidfd: int, line: Channel
+) -> None:
+    """Answer init until execve has succeeded; raises Error when something failed before it.
+
+    A seccomp listener is fetched out of the process, since its profile may trap sendmsg.
+    """
+    from . import channel
+
+    executing = False
+    while True:
+        kind, payload = line.receive()
+        if kind == channel.EXEC:
+            executing = True
+        elif kind == channel.LOG:
+            log.warn(payload.partition(b" ")[2].decode("utf-8", "replace"))
+        elif kind == channel.LISTENER:
+            from .linux import tasks
+
+            own = processes.pidfd_open(pid) if pidfd < 0 else pidfd
+            fd = tasks.pidfd_getfd(own, int(payload))
+            _listener_sender(container, config, pid)(fd)
+            files.close(fd)
+            line.send(channel.DONE)
+        elif kind == channel.ERROR:
+            text, _, hint = payload.decode("utf-8", "surrogateescape").partition("\0")
+            raise Error(text, hint)
+        elif kind == 0 and executing:
+            return
+        elif kind == 0:
+            raise Error("init died before the program was executed")
 
 
 def _listener_sender(container: Container, config: dict[str, Any], pid: int) -> Any:
@@ -293,7 +323,7 @@ def signal_number(text: str) -> int:
 def kill(settings: Settings, container_id: str, signal_text: str, options: Options) -> None:
     """Send a signal to init, or to every process."""
     number = signal_number(signal_text)
-    container, status = _open(settings, container_id)
+    container, status = open_(settings, container_id)
     everyone = bool(options["all"])
     if status == STOPPED and everyone:
         # Without a pid namespace of its own the container's other processes may outlive init.
@@ -447,21 +477,21 @@ def mount_count(path: str) -> int:
 
 def pause(settings: Settings, container_id: str) -> None:
     """Freeze every process of the container."""
-    container, status = _open(settings, container_id)
+    container, status = open_(settings, container_id)
     check("pause", container, status)
     _manager(container).freeze()
 
 
 def resume(settings: Settings, container_id: str) -> None:
     """Thaw the processes of the container."""
-    container, status = _open(settings, container_id)
+    container, status = open_(settings, container_id)
     check("resume", container, status)
     _manager(container).thaw()
 
 
 def ps(settings: Settings, container_id: str) -> list[int]:
     """Return the host's pids of the container's processes, empty when it has stopped."""
-    container, status = _open(settings, container_id)
+    container, status = open_(settings, container_id)
     if status == STOPPED:
         return []
     return sorted(_manager(container).pids())
@@ -487,7 +517,7 @@ def update(settings: Settings, container_id: str, options: Options) -> None:
     """Change the limits of a container."""
     from . import resources
 
-    container, status = _open(settings, container_id)
+    container, status = open_(settings, container_id)
     container.lock()
     check("update", container, status_of(container))
     resources.update(container, _manager(container), options)
@@ -497,6 +527,6 @@ def events(settings: Settings, container_id: str, options: Options) -> None:
     """Print statistics and out-of-memory events as JSON lines."""
     from . import resources
 
-    container, status = _open(settings, container_id)
+    container, status = open_(settings, container_id)
     check("events", container, status)
     resources.events(container, _manager(container), options, lambda: status_of(container))

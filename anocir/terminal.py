@@ -5,7 +5,6 @@ Side: init (`console`) and host (the rest).  Sources: pty(7), ioctl_tty(2), CVE-
 
 from __future__ import annotations
 
-import select
 from _struct import pack
 
 import posix
@@ -116,12 +115,14 @@ def set_size(fd: int, rows_columns: tuple[int, int]) -> None:
 class Relay:
     """Between the caller's terminal and the master of the container's, until it closes."""
 
-    __slots__ = ("master", "saved")
+    __slots__ = ("master", "pending", "saved")
 
     def __init__(self, master: int) -> None:
         """Take the master; the caller's terminal becomes raw, if descriptor 0 is one."""
         self.master = master
+        self.pending = b""
         self.saved: list[Any] | None = None
+        posix.set_blocking(master, False)
         if files.isatty(0):
             set_size(master, size(0))
             self.saved = termios.tcgetattr(0)
@@ -138,14 +139,6 @@ class Relay:
         if files.isatty(0):
             set_size(self.master, size(0))
 
-    def drain(self) -> None:
-        """Write out what the container has left in its terminal; EIO is its end."""
-        poll = select.poll()
-        poll.register(self.master, select.POLLIN)
-        while poll.poll(0):
-            if not self.output():
-                return
-
     def output(self) -> bool:
         """Copy from the container to descriptor 1; False at the end."""
         try:
@@ -159,16 +152,25 @@ class Relay:
         return bool(data)
 
     def input(self) -> bool:
-        """Copy from descriptor 0 to the container; False at the end of the input."""
+        """Take from descriptor 0 what `flush` then writes; False at the end of the input."""
         try:
-            data = files.read(0, 4096)
+            self.pending = files.read(0, 4096)
         except OSError as error:
             if error.errno != EIO:
                 raise
-            return False
-        if data:
-            files.write_all(self.master, data)
-        return bool(data)
+            self.pending = b""
+        return bool(self.pending)
+
+    def flush(self) -> None:
+        """Write pending input to the container, as much as its terminal takes now."""
+        try:
+            self.pending = self.pending[files.write(self.master, self.pending) :]
+        except BlockingIOError:
+            return
+        except OSError as error:
+            if error.errno != EIO:
+                raise
+            self.pending = b""
 
 
 def _raw(attributes: list[Any]) -> list[Any]:

@@ -50,6 +50,7 @@ _personality = ffi.syscall("personality", _INT)
 _ioprio_set = ffi.syscall("ioprio_set", _INT, _INT, _INT)
 _sched_setattr = ffi.syscall("sched_setattr", _INT, _BUF, _INT)
 _set_mempolicy = ffi.syscall("set_mempolicy", _INT, _BUF, _INT)
+_signalfd4 = ffi.syscall("signalfd4", _INT, _BUF, _INT, _INT)
 _seccomp = ffi.syscall("seccomp", _INT, _INT, _BUF)
 
 
@@ -222,3 +223,11 @@ def seccomp_filter(program: bytes, flags: int) -> int:
     code = bytearray(program)
     fprog = pack("=HxxxxxxQ", len(program) // 8, ffi.address(code))
     return _seccomp(SECCOMP_SET_MODE_FILTER, flags, fprog)
+
+
+def signalfd(mask: int) -> int:
+    """signalfd4(2): a descriptor that reads the blocked signals in `mask` (bit N-1 for N).
+
+    Each read gives 128 bytes, the first four of which are the signal's number.
+    """
+    return _signalfd4(-1, pack("=Q", mask), 8, 0o2000000 | 0o4000)
