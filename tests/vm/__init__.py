@@ -1,0 +1,1 @@
+"""A throw-away machine for what a cgroup v1 host cannot test."""

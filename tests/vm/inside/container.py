@@ -1,0 +1,107 @@
+"""A container for the tests of this directory: few calls, since each costs a second here."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from typing import Any
+
+from tests.reliability.ground import base_config, make_rootfs
+
+REPOSITORY = os.path.dirname(
+    os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+)
+RUNTIME = os.environ.get("RUNTIME", os.path.join(REPOSITORY, "dist/anocir"))
+# the machine is slow, and slower still beside others
+PATIENCE = 60
+
+
+class Box:
+    """A bundle, and the runtime's commands on it."""
+
+    def __init__(self, name: str, *options: str) -> None:
+        self.id = name
+        self.dir = tempfile.mkdtemp(prefix=f"anocir-{name}-")
+        os.chmod(self.dir, 0o755)
+        self.options = options
+        rootfs = os.path.join(self.dir, "rootfs")
+        make_rootfs(rootfs)
+        self.config: dict[str, Any] = base_config(rootfs, ("/bin/sleep", "1000"))
+
+    def call(
+        self, *words: str, check: bool = True, root: tuple[str, ...] = ()
+    ) -> subprocess.CompletedProcess[str]:
+        """Run the runtime; its output goes to files, as a container may keep it open."""
+        with (
+            open(os.path.join(self.dir, "out"), "w+") as out,
+            open(os.path.join(self.dir, "err"), "w+") as err,
+        ):
+            done = subprocess.run(
+                [RUNTIME, *root, *words],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                timeout=PATIENCE,
+                check=False,
+            )
+            out.seek(0)
+            err.seek(0)
+            result = subprocess.CompletedProcess(words, done.returncode, out.read(), err.read())
+        assert not check or result.returncode == 0, (
+            f"{words}: {result.returncode}: {result.stdout}{result.stderr}"
+        )
+        return result
+
+    def write(self) -> None:
+        """Write config.json."""
+        with open(os.path.join(self.dir, "config.json"), "w") as stream:
+            json.dump(self.config, stream)
+
+    def create(self, start: bool = True) -> int:
+        """Create (with this box's options) and start; the pid of init."""
+        self.write()
+        self.call("create", "--bundle", self.dir, self.id, root=self.options)
+        if start:
+            self.call("start", self.id)
+        return int(self.state()["pid"])
+
+    def run(self) -> str:
+        """`run` in the foreground; what the process printed."""
+        self.write()
+        return self.call("run", "--bundle", self.dir, self.id, root=self.options).stdout
+
+    def state(self) -> dict[str, Any]:
+        """The parsed state."""
+        found: dict[str, Any] = json.loads(self.call("state", self.id).stdout)
+        return found
+
+    def remove(self) -> None:
+        """Delete the container by force, and the bundle."""
+        self.call("delete", "--force", self.id, check=False)
+        shutil.rmtree(self.dir, ignore_errors=True)
+
+
+def cgroup_of(pid: int) -> str:
+    """The directory of a process in cgroup v2."""
+    with open(f"/proc/{pid}/cgroup") as stream:
+        line = next(line for line in stream if line.startswith("0::"))
+    return "/sys/fs/cgroup" + line.rstrip("\n")[3:]
+
+
+def value(directory: str, name: str) -> str:
+    """One file of a cgroup."""
+    with open(os.path.join(directory, name)) as stream:
+        return stream.read().strip()
+
+
+def gone(path: str) -> bool:
+    """True once a path has disappeared, within a moment."""
+    for _ in range(50):
+        if not os.path.exists(path):
+            return True
+        time.sleep(0.1)
+    return False
