@@ -115,6 +115,15 @@ def _place(words: list[str], container_id: str, tolerant: bool, own: str) -> str
     return f"{own}/{container_id}" if tolerant else f"/anocir/{container_id}"
 
 
+def _missing(mountpoint: str, path: str) -> int:
+    """Return how many directories are to be made; refuse a cgroup that is in use."""
+    count = tree.missing(mountpoint, path)
+    error = None if count else tree.in_use(mountpoint + path)
+    if error:
+        raise error
+    return count
+
+
 def v1_record(
     hierarchies: list[tuple[str, str, str]], words: list[str], container_id: str, tolerant: bool
 ) -> Record:
@@ -122,7 +131,7 @@ def v1_record(
     rows = []
     for mountpoint, controllers, own in hierarchies:
         path = _place(words, container_id, tolerant, own)
-        rows.append([mountpoint, controllers, path, tree.missing(mountpoint, path)])
+        rows.append([mountpoint, controllers, path, _missing(mountpoint, path)])
     return {"manager": "v1", "tolerant": tolerant, "hierarchies": rows}
 
 
@@ -133,7 +142,7 @@ def v2_record(mountpoint: str, path: str, config: Config, tolerant: bool) -> Rec
         "tolerant": tolerant,
         "mountpoint": mountpoint,
         "path": path,
-        "made": tree.missing(mountpoint, path),
+        "made": _missing(mountpoint, path),
         "owner": _owner(config),
     }
 
@@ -187,12 +196,13 @@ class Disabled:
 
     def prepare(self, resources: Resources) -> None:
         """Limits are left out, as the caller asked; rootless callers did not ask."""
-        if not self.record["reason"].startswith("--") and any(
+        reason = self.record.get("reason") or ""
+        if not reason.startswith("--") and any(
             resources.get(key) for key in ("memory", "cpu", "pids", "blockIO", "hugepageLimits")
         ):
             raise Error(
                 "linux.resources: cannot set limits: container could not join or create cgroup",
-                self.record["reason"],
+                reason,
             )
 
     def self_join(self, _subs: list[str] | None = None) -> dict[str, Any]:

@@ -34,17 +34,17 @@ def missing(mountpoint: str, path: str) -> int:
     return count
 
 
-def make(directory: str, mountpoint: str) -> None:
-    """Make a directory and the parents it lacks.
+def make(directory: str, mountpoint: str) -> bool:
+    """Make a directory and the parents it lacks; False when it was there.
 
     A parent can vanish between the two calls, when the last other container in it is deleted.
     """
     for _ in range(100):
         try:
             files.mkdir(directory)
-            return
+            return True
         except FileExistsError:
-            return
+            return False
         except FileNotFoundError:
             parent = directory[: directory.rindex("/")]
             if len(parent) <= len(mountpoint):
@@ -72,6 +72,29 @@ def is_directory(path: str) -> bool:
     except FileNotFoundError:
         return False
     return mode & files.S_IFMT == files.S_IFDIR
+
+
+def in_use(directory: str) -> Error | None:
+    """Return the error for a cgroup that was there before and whose processes are not ours."""
+    pids = processes(directory)
+    if pids:
+        return Error(
+            f"container's cgroup is not empty: {len(pids)} process(es) found in {directory}"
+        )
+    for file, value in (("freezer.state", b"THAWED"), ("cgroup.freeze", b"0")):
+        try:
+            if files.read_file(f"{directory}/{file}").strip() != value:
+                return Error(f"container's cgroup is frozen: {directory}")
+        except OSError:
+            continue
+    return None
+
+
+def taken(directory: str, made: int) -> Error | None:
+    """Return why a cgroup that is there cannot be used; `made` says what was missing before."""
+    if made:
+        return Error(f"make cgroup {directory}: someone else made it at the same time")
+    return in_use(directory)
 
 
 def processes(directory: str, file: str = "cgroup.procs") -> list[int]:

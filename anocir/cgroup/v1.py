@@ -64,10 +64,25 @@ class Manager:
             raise knobs.unavailable(unified[0][0], unified[0][3])
         for path in convert.ignored(resources, 1):
             log.warn(f"{path} is ignored: the kernel has no such limit any more")
-        for mountpoint, _, path, made in self.hierarchies:
-            if made == 0:
-                self._check_unused(mountpoint + path)
+        self._claim()
         self.fill(resources)
+
+    def _claim(self) -> None:
+        """Make sure of the first cgroup: whose it is, the others are.
+
+        Where somebody else came first, nothing there may be killed or removed.
+        """
+        mountpoint, _, path, made = self.hierarchies[0]
+        error = None
+        try:
+            if not tree.make(mountpoint + path, mountpoint):
+                error = tree.taken(mountpoint + path, made)
+        except OSError as refusal:
+            if not self.tolerant or refusal.errno not in knobs.DENIED:
+                raise
+        if error:
+            self.record["foreign"] = True
+            raise error
 
     def fill(self, resources: Resources) -> None:
         """Make what is not there and write the limits, without a look at who is there."""
@@ -81,16 +96,6 @@ class Manager:
         self._write_unified(convert.unified(resources))
         if "devices" in self.directories:
             self._write_devices(devices.parse(resources.get("devices")))
-
-    def _check_unused(self, directory: str) -> None:
-        """Refuse a cgroup that was there before and is in use: its limits are not ours."""
-        pids = tree.processes(directory)
-        if pids:
-            raise Error(
-                f"container's cgroup is not empty: {len(pids)} process(es) found in {directory}"
-            )
-        if knobs.read_text(f"{directory}/freezer.state") not in ("", "THAWED"):
-            raise Error(f"container's cgroup is frozen: {directory}")
 
     def _make(
         self, mountpoint: str, controllers: str, path: str, writes: list[convert.Write]
@@ -328,7 +333,7 @@ class Manager:
 
     def kill(self, signal: int) -> None:
         """Send a signal to all processes; SIGKILL leaves none behind, however fast they fork."""
-        if not self.directories:
+        if not self.directories or "foreign" in self.record:
             return
         directory = self._main()
         if signal != tree.SIGKILL:
@@ -356,6 +361,8 @@ class Manager:
 
     def destroy(self, patience: float = tree.PATIENCE) -> None:
         """Remove what was made, and nothing else; what is gone already is fine."""
+        if "foreign" in self.record:
+            return
         tree.remove([(m + path, made) for m, _, path, made in self.hierarchies], patience)
 
     # Looking
@@ -382,13 +389,13 @@ class Manager:
     def mount_view(self) -> dict[str, Any]:
         """Return what a mount of type cgroup shows: a directory for each hierarchy, and links.
 
-        A hierarchy without options is cgroup2.
+        The option of the one that is cgroup v2 is "cgroup2".
         """
         hierarchies = []
         links = []
         for mountpoint, controllers, path, _ in self.hierarchies:
             name = mountpoint[mountpoint.rindex("/") + 1 :]
-            hierarchies.append([name, controllers, path, mountpoint])
+            hierarchies.append([name, controllers or "cgroup2", path, mountpoint])
             links += [
                 [controller, name]
                 for controller in controllers.split(",")

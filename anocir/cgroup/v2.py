@@ -46,16 +46,19 @@ class Manager:
         for path in convert.ignored(resources, 2):
             log.warn(f"{path} is ignored: cgroup v2 has no such limit")
         made: int = self.record["made"]
-        if made == 0:
-            self._check_unused()
+        error = None
         try:
-            tree.make(self.directory, self.record["mountpoint"])
-        except OSError as error:
-            if not self.tolerant or error.errno not in knobs.DENIED:
+            if not tree.make(self.directory, self.record["mountpoint"]):
+                error = tree.taken(self.directory, made)
+        except OSError as refusal:
+            if not self.tolerant or refusal.errno not in knobs.DENIED:
                 raise
             if writes:
                 raise knobs.not_delegated(writes[0][3]) from None
             return
+        if error:
+            self.record["foreign"] = True  # nothing there may be killed or removed
+            raise error
         self.limit(writes, rules, made > 0)
         self.delegate()
 
@@ -66,17 +69,6 @@ class Manager:
         self._write([write for write in writes if write[0] != "memory"])
         if not (fresh and devices.allows_all(rules)):
             self._write_devices(rules, fresh)
-
-    def _check_unused(self) -> None:
-        """Refuse a cgroup that was there before and is in use: its limits are not ours."""
-        pids = tree.processes(self.directory)
-        if pids:
-            raise Error(
-                f"container's cgroup is not empty: {len(pids)} process(es) found in "
-                f"{self.directory}"
-            )
-        if self.frozen():
-            raise Error(f"container's cgroup is frozen: {self.directory}")
 
     def _enable(self, writes: list[convert.Write]) -> None:
         """Have all controllers passed on from the top; those that limits need must be there."""
@@ -281,6 +273,8 @@ class Manager:
 
     def kill(self, signal: int) -> None:
         """Send a signal to all processes; SIGKILL leaves none behind, however fast they fork."""
+        if "foreign" in self.record:
+            return
         if signal != tree.SIGKILL:
             tree.signal_all(self.directory, signal)
             return
@@ -305,6 +299,8 @@ class Manager:
 
     def destroy(self, patience: float = tree.PATIENCE) -> None:
         """Remove what was made, and nothing else; what is gone already is fine."""
+        if "foreign" in self.record:
+            return
         tree.remove([(self.directory, self.record["made"])], patience)
 
     # Looking

@@ -451,14 +451,39 @@ def test_a_parent_that_another_container_uses_stays(make):
                 os.rmdir(path)
 
 
-def test_a_cgroup_in_use_is_refused(make):
+def test_a_cgroup_in_use_is_refused_and_its_processes_live_on(make):
+    early = choose("x")
     manager = make({})
-    spawn(manager)
-    other = cgroup.load(choose("x"))
+    pid = spawn(manager)
     with pytest.raises(Error, match="container's cgroup is not empty: 1 process"):
-        other.prepare({})
-    other.destroy()
-    assert len(manager.pids()) == 1
+        choose("x")
+    # One that was chosen before the other was made finds out when it makes its own.
+    late = cgroup.load(early)
+    with pytest.raises(Error, match="someone else made it"):
+        late.prepare({})
+    cgroup.load(late.record).kill(signal.SIGKILL)
+    cgroup.load(late.record).destroy()
+    assert manager.pids() == [pid]
+
+
+def test_an_empty_cgroup_that_was_there_is_used_and_stays():
+    mountpoints = directories()
+    for mountpoint in mountpoints:
+        os.mkdir(mountpoint + TOP)
+        os.mkdir(f"{mountpoint}{TOP}/old")
+    try:
+        manager = cgroup.load(choose("old"))
+        manager.prepare({"pids": {"limit": 5}})
+        assert pids_max(manager) == "5"
+        pid = spawn(manager)
+        manager.kill(signal.SIGKILL)
+        status_of(pid)
+        manager.destroy()
+        assert all(os.path.isdir(f"{mountpoint}{TOP}/old") for mountpoint in mountpoints)
+    finally:
+        for mountpoint in mountpoints:
+            os.rmdir(f"{mountpoint}{TOP}/old")
+            os.rmdir(mountpoint + TOP)
 
 
 def test_nothing_is_made_for_a_bad_value():
@@ -622,7 +647,7 @@ def test_the_view_for_a_mount_shows_the_container_s_own_part(make):
         for name, options, own, mountpoint in view["hierarchies"]:
             assert os.path.isdir(mountpoint + own)
             assert "/" not in name
-            assert options or os.path.exists(f"{mountpoint}/cgroup.controllers")
+            assert (options == "cgroup2") == os.path.exists(f"{mountpoint}/cgroup.controllers")
 
 
 def test_the_cgroup_is_given_to_the_container_s_user_on_v2(make):
