@@ -6,8 +6,9 @@ loads the bytes with the flags: seccomp(SECCOMP_SET_MODE_FILTER, flags, program)
     __init__   compile, the check against the runtime's own calls, the listener's message
     cache      programs kept by content under the state root
     generate   profile -> program, through libseccomp; imported when the cache has no answer
+    rules      the profile's rules, in portions that libseccomp compiles right
     library    libseccomp itself
-    program    classic BPF: the ENOSYS prologue, an evaluator
+    program    classic BPF: the ENOSYS prologue, chaining, an evaluator
     support    what the library and the kernel at hand can do
 
 Sources: config-linux.md "Seccomp", seccomp(2), seccomp_rule_add(3).

@@ -1,14 +1,13 @@
 """A seccomp profile turned into a program by libseccomp.
 
 Side: host; imported only when the cache has no program.  `generate` is the list of steps; what
-libseccomp leaves to its callers is done here: conditions on one argument, errno values, and
-ENOSYS for calls that are newer than the profile.
+libseccomp leaves to its callers is done here and in rules.py: conditions on one argument, errno
+values, and ENOSYS for calls that are newer than the profile.
 """
 
 from __future__ import annotations
 
 import posix
-from _struct import Struct
 
 from ..errors import Error, at, strerror
 from ..linux import files
@@ -22,8 +21,10 @@ from . import (
     cache,
     library,
     program,
+    rules,
     support,
 )
+from .rules import ROOT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,14 +38,10 @@ _MAX_DATA: Final = 0xFFFF
 _EDOM: Final = 33
 _EEXIST: Final = 17
 _EINVAL: Final = 22
-# struct scmp_arg_cmp {unsigned arg; enum scmp_compare op; uint64_t datum_a, datum_b}
-_CONDITION: Final = Struct("@IiQQ")
 # Default actions under which a call the profile does not know goes on: the prologue would take
 # something away.  A tracer is expected to know its calls itself.
 _PERMISSIVE: Final = ("SCMP_ACT_ALLOW", "SCMP_ACT_LOG", "SCMP_ACT_TRACE")
 _MEMFD_CLOEXEC: Final = 1
-
-_ROOT: Final = "linux.seccomp"
 
 
 def generate(profile: dict[str, Any]) -> dict[str, Any]:
@@ -60,7 +57,7 @@ def generate(profile: dict[str, Any]) -> dict[str, Any]:
     bpf = _prologue(profile, archs) + filtered
     if len(bpf) > program.MAX_INSTRUCTIONS * program.INSTRUCTION.size:
         raise Error(
-            f"{_ROOT}: the program has {len(bpf) // program.INSTRUCTION.size} instructions,"
+            f"{ROOT}: the program has {len(bpf) // program.INSTRUCTION.size} instructions,"
             f" the kernel takes {program.MAX_INSTRUCTIONS}"
         )
     code = program.decode(bpf)
@@ -106,18 +103,18 @@ def _action(word: str, value: int | None, where: str) -> int:
 def _default_action(profile: dict[str, Any]) -> int:
     word = profile.get("defaultAction")
     if not word:
-        raise at(f"{_ROOT}.defaultAction", "must be set")
+        raise at(f"{ROOT}.defaultAction", "must be set")
     if word == "SCMP_ACT_NOTIFY":
         # Init's own calls would wait for an agent that only gets the descriptor afterwards.
-        raise at(f"{_ROOT}.defaultAction", "must not be SCMP_ACT_NOTIFY")
-    return _action(word, profile.get("defaultErrnoRet"), f"{_ROOT}.defaultErrnoRet")
+        raise at(f"{ROOT}.defaultAction", "must not be SCMP_ACT_NOTIFY")
+    return _action(word, profile.get("defaultErrnoRet"), f"{ROOT}.defaultErrnoRet")
 
 
 def _rule_actions(profile: dict[str, Any]) -> list[int]:
     """Return the action of each entry of "syscalls"."""
     actions = []
     for index, rule in enumerate(profile.get("syscalls") or ()):
-        where = f"{_ROOT}.syscalls[{index}]"
+        where = f"{ROOT}.syscalls[{index}]"
         actions.append(_action(rule["action"], rule.get("errnoRet"), f"{where}.errnoRet"))
         if rule["action"] == "SCMP_ACT_NOTIFY" and "write" in rule["names"]:
             # Init reports with write(2) before the agent has the descriptor.
@@ -137,7 +134,7 @@ def _flags(profile: dict[str, Any], notify: bool, warnings: list[str]) -> int:
         return flags | (FLAG_NEW_LISTENER if notify else 0)
     flags = 0
     for index, word in enumerate(words):
-        where = f"{_ROOT}.flags[{index}]"
+        where = f"{ROOT}.flags[{index}]"
         if word not in support.FLAGS:
             raise at(where, f"unknown flag {word}")
         value, needs = support.FLAGS[word]
@@ -157,7 +154,7 @@ def _architectures(profile: dict[str, Any]) -> list[tuple[str, int]]:
     """Return path and number of each architecture, this machine's own first."""
     archs = [("", library.native_arch())]
     for index, word in enumerate(profile.get("architectures") or ()):
-        where = f"{_ROOT}.architectures[{index}]"
+        where = f"{ROOT}.architectures[{index}]"
         arch = library.architecture(word) if word in library.ARCHITECTURES else 0
         if not arch:
             raise at(where, f"{word} is not known to libseccomp {library.version()}")
@@ -173,10 +170,24 @@ def _filter(
     archs: list[tuple[str, int]],
     ignored: list[str],
 ) -> bytes:
-    """Let libseccomp make the program of all rules."""
+    """Let libseccomp make a program of each layer of rules, and chain them."""
+    layers = rules.layers(rules.collect(profile, actions, default, ignored))
+    onward = _unused_action({default, *actions})
+    programs = [_layer(profile["defaultAction"], onward, archs, layer) for layer in layers[:-1]]
+    programs.append(_layer(profile["defaultAction"], default, archs, layers[-1]))
+    return program.chain(programs, onward)
+
+
+def _unused_action(used: set[int]) -> int:
+    """Return an action that stands for "on to the next layer"."""
+    errno = library.ACTIONS["SCMP_ACT_ERRNO"]
+    return next(errno | data for data in range(_MAX_ERRNO, 0, -1) if errno | data not in used)
+
+
+def _layer(word: str, default: int, archs: list[tuple[str, int]], layer: list[rules.Rule]) -> bytes:
     context = library.init(default)
     if not context:
-        raise at(f"{_ROOT}.defaultAction", support.action_refused(profile["defaultAction"]))
+        raise at(f"{ROOT}.defaultAction", support.action_refused(word))
     try:
         # A search tree instead of a chain of comparisons; libseccomp before 2.5 has none.
         library.attr_set(context, library.CTL_OPTIMIZE, 2)
@@ -186,59 +197,24 @@ def _filter(
                 raise at(where, "has another byte order than this machine")
             if result not in (0, -_EEXIST):
                 raise at(where, strerror(-result))
-        for index, rule in enumerate(profile.get("syscalls") or ()):
-            if actions[index] == default:
-                ignored.append(f"syscalls[{index}] does what defaultAction does")
-                continue
-            _add_rule(context, rule, actions[index], f"{_ROOT}.syscalls[{index}]", ignored)
+        for rule in layer:
+            _add(context, rule)
         return _export(context)
     finally:
         library.release(context)
 
 
-def _add_rule(
-    context: int, rule: dict[str, Any], action: int, where: str, ignored: list[str]
-) -> None:
-    alternatives = _conditions(rule.get("args") or [], where)
-    unknown = []
-    for name in rule["names"]:
-        number = library.syscall_number(name)
-        if number is None:
-            unknown.append(name)
-            continue
-        for count, conditions in alternatives:
-            result = library.rule_add_array(context, action, number, count, conditions)
-            if result == -_EINVAL:
-                raise at(f"{where}.action", support.action_refused(rule["action"]))
-            if result == -_EEXIST:
-                raise at(where, f"contradicts an earlier rule for {name}")
-            if result:
-                raise at(where, f"rule for {name}: {strerror(-result)}")
-    if unknown:
-        ignored.append(f"{where[len(_ROOT) + 1 :]}: unknown system calls {', '.join(unknown)}")
-
-
-def _conditions(args: list[dict[str, Any]], where: str) -> list[tuple[int, bytes | None]]:
-    """Return the rules that one entry stands for, each as a number of packed conditions.
-
-    Conditions of a rule all have to hold, but libseccomp refuses two on one argument.  Then each
-    condition becomes a rule of its own, one of which has to hold: what runc has always done.
-    """
-    if not args:
-        return [(0, None)]
-    packed = []
-    for place, arg in enumerate(args):
-        if not 0 <= arg["index"] <= 5:
-            raise at(f"{where}.args[{place}].index", f"must be from 0 to 5, got {arg['index']}")
-        if arg["op"] not in library.OPERATORS:
-            raise at(f"{where}.args[{place}].op", f"unknown operator {arg['op']}")
-        operator = library.OPERATORS[arg["op"]]
-        packed.append(
-            _CONDITION.pack(arg["index"], operator, arg["value"], arg.get("valueTwo") or 0)
-        )
-    if len({arg["index"] for arg in args}) < len(args):
-        return [(1, condition) for condition in packed]
-    return [(len(packed), b"".join(packed))]
+def _add(context: int, rule: rules.Rule) -> None:
+    where, word, action, name, number, conditions = rule
+    result = library.rule_add_array(
+        context, action, number, len(conditions), b"".join(conditions) or None
+    )
+    if result == -_EINVAL:
+        raise at(f"{where}.action", support.action_refused(word))
+    if result == -_EEXIST:
+        raise rules.contradiction(where, name)
+    if result:
+        raise at(where, f"rule for {name}: {strerror(-result)}")
 
 
 def _export(context: int) -> bytes:
@@ -247,7 +223,7 @@ def _export(context: int) -> bytes:
     try:
         result = library.export_bpf(context, fd)
         if result:
-            raise Error(f"{_ROOT}: libseccomp cannot make a program: {strerror(-result)}")
+            raise Error(f"{ROOT}: libseccomp cannot make a program: {strerror(-result)}")
         posix.lseek(fd, 0, 0)
         return files.read_fd(fd)
     finally:

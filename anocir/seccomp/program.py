@@ -99,6 +99,18 @@ def _section(arch: int, number: int, x32: int) -> list[tuple[int, int, int, int]
     return [(JMP_JEQ, 0, len(body), arch), *body]
 
 
+def chain(programs: list[bytes], onward: int) -> bytes:
+    """Return one program of several: where one returns `onward`, the next one starts."""
+    result = []
+    for bpf in programs[:-1]:
+        code = decode(bpf)
+        for at, (op, _, _, k) in enumerate(code):
+            if op == RET_K and k == onward:
+                code[at] = (JMP_JA, 0, 0, len(code) - at - 1)
+        result.append(b"".join(INSTRUCTION.pack(*instruction) for instruction in code))
+    return b"".join(result) + programs[-1]
+
+
 def decode(bpf: bytes) -> list[tuple[int, int, int, int]]:
     """Return the instructions of a program as tuples of code, jt, jf, k."""
     if not bpf or len(bpf) % INSTRUCTION.size:
