@@ -223,7 +223,7 @@ def compile_tree(directory: Path) -> None:
         else:
             code = compile(tree, name, "exec", dont_inherit=True, optimize=0)
         # Once through marshal: its back references depend on reference counts of the compiler.
-        data = marshal.dumps(marshal.loads(marshal.dumps(code)))  # noqa: S302 - our own bytes
+        data = marshal.dumps(marshal.loads(marshal.dumps(code)))
         hashed = importlib.util.source_hash(source)
         path.with_suffix(".pyc").write_bytes(header + hashed + data)
 

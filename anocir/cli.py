@@ -18,6 +18,8 @@ import posix
 
 from . import __version__, errors, log
 
+write_out = log.result  # for the modules that do not call `log` yet
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -332,7 +334,9 @@ def check_preserved(command: str, options: Options) -> None:
         return
     if count < 0:
         raise errors.Error(f"{command}: --preserve-fds: must not be negative, got {count}")
-    first = 3 + listen_fds()
+    from . import activation
+
+    first = 3 + activation.listen_fds()
     for fd in range(first, first + count):
         try:
             posix.fstat(fd)
@@ -343,12 +347,10 @@ def check_preserved(command: str, options: Options) -> None:
 
 
 def listen_fds() -> int:
-    """Return how many descriptors from 3 on systemd passed (LISTEN_FDS, sd_listen_fds(3))."""
-    value = posix.environ.get(b"LISTEN_FDS", b"")
-    pid = posix.environ.get(b"LISTEN_PID", b"")
-    if not value.isdigit() or len(value) > 6 or (pid and pid != b"%d" % posix.getpid()):
-        return 0
-    return int(value)
+    """For the modules that do not ask `activation` yet."""
+    from . import activation
+
+    return activation.listen_fds()
 
 
 def settle(settings: Settings) -> None:
@@ -389,16 +391,6 @@ def _is_mapped_root() -> bool:
         posix.close(fd)
 
 
-def write_out(text: str) -> None:
-    """Write the command's result to stdout, whole or with an error."""
-    data = text.encode("utf-8", "surrogateescape")
-    while data:
-        try:
-            data = data[posix.write(1, data) :]
-        except OSError as error:
-            raise errors.Error(f"writing to stdout: {errors.reason(error)}") from None
-
-
 def _print_version(_settings: Settings, _options: Options, _args: list[str]) -> int:
     # dockerd takes the first line with "version" and the line "commit: ", and shows them.
     try:
@@ -406,7 +398,7 @@ def _print_version(_settings: Settings, _options: Options, _args: list[str]) -> 
     except ImportError:
         COMMIT = "unknown"  # noqa: N806 - not built, run from the source tree
     python = ".".join(str(number) for number in sys.version_info[:3])
-    write_out(
+    log.result(
         f"anocir version {__version__}\ncommit: {COMMIT}\nspec: {SPEC_VERSION}\npython: {python}\n"
     )
     return 0
@@ -417,7 +409,7 @@ def _print_help(_settings: Settings, _options: Options, args: list[str]) -> int:
         raise errors.Error(REFUSED[args[0]])
     if args and args[0] not in COMMANDS:
         raise errors.Error(f'unknown command "{args[0]}"', "anocir --help lists the commands", 3)
-    write_out(_command_help(args[0]) if args else _help())
+    log.result(_command_help(args[0]) if args else _help())
     return 0
 
 

@@ -1,5 +1,7 @@
 """Errors, warnings and debug lines: on stderr for people, in --log FILE for engines.
 
+And the results of commands, on stdout.
+
 Side: host.  Init has no log: its warnings and errors go up the channel.
 
 The containerd shim reads the file as a stream of JSON objects with level, msg and an RFC 3339
@@ -13,6 +15,8 @@ from __future__ import annotations
 import time
 
 import posix
+
+from . import errors
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,6 +41,16 @@ def open(path: str, log_format: str, level: int) -> None:  # noqa: A001
     if path and _fd < 0:
         flags = posix.O_WRONLY | posix.O_APPEND | posix.O_CREAT | posix.O_CLOEXEC
         _fd = posix.open(path.encode("utf-8", "surrogateescape"), flags, 0o644)
+
+
+def result(text: str) -> None:
+    """Write the command's result to stdout, whole or with an error."""
+    data = text.encode("utf-8", "surrogateescape")
+    while data:
+        try:
+            data = data[posix.write(1, data) :]
+        except OSError as failure:
+            raise errors.Error(f"writing to stdout: {errors.reason(failure)}") from None
 
 
 def error(text: str, hint: str = "") -> None:

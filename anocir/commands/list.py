@@ -5,7 +5,7 @@ Side: host.
 
 from __future__ import annotations
 
-from .. import cli, jsonio, lifecycle
+from .. import jsonio, lifecycle, log
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,11 +27,11 @@ def run(settings: Settings, options: Options, args: list[str]) -> int:
     del args
     states = lifecycle.list_(settings)
     if options["quiet"]:
-        cli.write_out("".join(f"{state['id']}\n" for state in states))
+        log.result("".join(f"{state['id']}\n" for state in states))
     elif options["format"] == "json":
-        cli.write_out(jsonio.dumps(states) + "\n")
+        log.result(jsonio.dumps(states) + "\n")
     else:
-        cli.write_out(_table(states))
+        log.result(_table(states))
     return 0
 
 

@@ -5,7 +5,7 @@ Side: host.
 
 from __future__ import annotations
 
-from .. import cli, errors, jsonio, lifecycle
+from .. import cli, errors, jsonio, lifecycle, log
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,9 +23,9 @@ def run(settings: Settings, options: Options, args: list[str]) -> int:
     pids = lifecycle.ps(settings, args[0])
     if options["format"] == "json":
         # The form that the containerd shim reads; a stopped container has none.
-        cli.write_out((jsonio.dumps(pids) if pids else "null") + "\n")
+        log.result((jsonio.dumps(pids) if pids else "null") + "\n")
     else:
-        cli.write_out(_table({str(pid) for pid in pids}, args[1:] or ["-ef"]))
+        log.result(_table({str(pid) for pid in pids}, args[1:] or ["-ef"]))
     return 0
 
 

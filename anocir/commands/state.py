@@ -5,7 +5,7 @@ Side: host.
 
 from __future__ import annotations
 
-from .. import cli, jsonio, lifecycle
+from .. import jsonio, lifecycle, log
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,5 +21,5 @@ def run(settings: Settings, options: Options, args: list[str]) -> int:
     """Print runtime.md's state object, indented as runc does."""
     del options
     state = lifecycle.state(settings, args[0])
-    cli.write_out(jsonio.dumps(state, indent=2) + "\n")
+    log.result(jsonio.dumps(state, indent=2) + "\n")
     return 0

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.repo
 LAYERS = {
     "door": ("__main__", "cli", "commands", "build_id"),
     "lifecycle": (
-        "lifecycle", "create", "execute", "foreground", "resources", "launch", "init",
+        "lifecycle", "create", "execute", "foreground", "resources", "launch", "idmap", "init",
     ),
     "mechanism": (
         "rootfs", "namespaces", "process", "terminal", "hooks", "cgroup", "resctrl", "context",
@@ -26,7 +26,7 @@ LAYERS = {
         "spec", "plan", "mountoptions", "capabilities", "seccomp", "schema", "explain",
         "cgroup.convert", "cgroup.devices",
     ),
-    "basics": ("log", "jsonio"),
+    "basics": ("log", "jsonio", "activation"),
     "kernel": ("linux",),
     "errors": ("errors", ""),
 }  # fmt: skip
