@@ -13,7 +13,7 @@ import marshal
 import posix
 
 from . import cgroup, channel, hooks, jsonio, launch, lifecycle, log, namespaces, plan, spec, store
-from .errors import Error, at, reason
+from .errors import Error, at, reason, scope
 from .linux import files, processes
 
 TYPE_CHECKING = False
@@ -254,12 +254,14 @@ def _make(
     listener.close()
     close_all(fds)
     resources = (config.get("linux") or {}).get("resources") or {}
+    scope[:] = ["create", "cgroup", "linux.resources"]
     manager.prepare(resources)
-    joining = send_cgroups(init, manager.self_join())
+    scope[:] = ["create", "", ""]
     if plan.namespaces(config).get("user") == "":
         init.expect(channel.MAP, "making the user namespace")
         namespaces.write_maps(init.middle, config["linux"])
         init.channel.send(channel.MAPPED)
+    joining = send_cgroups(init, manager.self_join())
     init.adopt(init.expect(channel.PID, "joining and making namespaces"))
     container.save_state(pid=init.pid, start_time=init.start_time)
     if not joining or (joining["into"] and not init.born_there):

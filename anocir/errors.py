@@ -47,6 +47,10 @@ CONTRACT: Final = {
 }
 
 
+# What is being done now, for errors and the trace: phase, step, JSON path.
+scope = ["", "", ""]
+
+
 class Error(Exception):
     """An expected failure: `text` in one line, an optional `hint`, the exit status to use."""
 

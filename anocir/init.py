@@ -18,7 +18,7 @@ import posix
 from . import channel, hooks, jsonio, namespaces, process, rootfs, terminal
 from .channel import Channel
 from .context import Context
-from .errors import CONTRACT, Error, reason, strerror
+from .errors import CONTRACT, Error, reason, scope, strerror
 from .linux import files, tasks
 from .linux.const import (
     CLONE_PARENT,
@@ -149,7 +149,7 @@ def main() -> NoReturn:
         if context.plan["trace"]:
             from .linux import trace
 
-            trace.attach(context.host_fds.pop(), "init")
+            trace.attach(context.host_fds.pop())
         seal()
         _run(context)
     except BaseException as error:
@@ -266,19 +266,16 @@ def _launch(context: Context, mode: bytes) -> NoReturn:
     posix._exit(1)
 
 
-_phase = ["", "", ""]
-
-
 def _execute(context: Context, phase: str) -> None:
     for name, path, *values in context.plan[phase]:
-        _phase[:] = [phase, name, path]
+        scope[:] = [phase, name, path]
         STEPS[name](context, *values)
-    _phase[:] = [phase, "", ""]
+    scope[:] = [phase, "", ""]
 
 
 def _text(error: BaseException) -> str:
     """Say which step failed, on what, and why, with the JSON path that asked for it."""
-    _, step, path = _phase
+    _, step, path = scope
     if isinstance(error, OSError) and step in ("bind", "filesystem", "cgroup_mount", "remount"):
         return _mount_text(error, path)
     text = reason(error)

@@ -115,13 +115,13 @@ def become_root(context: Context) -> None:
     if posix.geteuid() == 0 and posix.getegid() == 0 and not posix.getgroups():
         return
     try:
-        posix.setgroups([])
+        tasks.setgroups([])
     except OSError as error:
         if error.errno != EPERM:  # setgroups is denied: user_namespaces(7)
             raise
     try:
-        posix.setresgid(0, 0, 0)
-        posix.setresuid(0, 0, 0)
+        tasks.setresgid(0)
+        tasks.setresuid(0)
     except OSError as error:
         if error.errno != EINVAL:  # root is not mapped: the files are made by whoever we are
             raise

@@ -196,7 +196,8 @@ def compile_create(config: Config, facts: Mapping[str, Any]) -> Plan:
     if not facts["no_new_keyring"]:
         label = (process or {}).get("selinuxLabel", "") if facts["selinux"] else ""
         setup.append(("keyring", "", "_ses." + facts["id"], label))
-    setup += _root_steps(config, facts)
+    if "user" not in spaces:
+        setup += _root_steps(config, facts)
     setup += _mount_steps(config, facts)
     setup += _device_steps(config, facts)
     if process and process.get("terminal"):
@@ -226,7 +227,7 @@ def compile_create(config: Config, facts: Mapping[str, Any]) -> Plan:
             setup.append(("home", "process.env", _uid(process)))
         launch += process_steps(process, facts, config.get("annotations") or {})
     return {
-        "prepare": _namespace_steps(config),
+        "prepare": _namespace_steps(config, facts),
         "setup": setup,
         "launch": launch,
         "process": _process(process, facts) if process else None,
@@ -303,10 +304,12 @@ def _process(process: Config, facts: Mapping[str, Any]) -> Plan:
     }
 
 
-def _namespace_steps(config: Config) -> list[Step]:
+def _namespace_steps(config: Config, facts: Mapping[str, Any]) -> list[Step]:
     """Join the namespaces given by path, then make the others.
 
-    The user namespace comes before what is made, so that it owns the new ones.
+    The user namespace comes before what is made, so that it owns the new ones.  With one, the
+    rootfs and the sources are opened as the caller, who may pass directories that the container's
+    root may not; what belongs to whoever made it (message queues, tmpfs) is made by that root.
     """
     steps: list[Step] = []
     linux = config.get("linux") or {}
@@ -324,11 +327,12 @@ def _namespace_steps(config: Config) -> list[Step]:
     flags = 0
     for kind, path in spaces.items():
         # The cgroup namespace's root is the cgroup of the process at that moment: init makes it
-        # after the host side has put it into the container's cgroup.
+        # after it has come into the container's cgroup.
         if not path and kind not in ("user", "cgroup"):
             flags |= NAMESPACES[kind]
-    if flags:
-        steps.append(("unshare", "linux.namespaces", flags))
+    first = flags & (CLONE_NEWNS | CLONE_NEWTIME) if "user" in spaces else flags
+    if first:
+        steps.append(("unshare", "linux.namespaces", first))
     offsets = linux.get("timeOffsets") or {}
     if offsets:
         # Must be written before the first process is in the new time namespace: the middle
@@ -338,6 +342,11 @@ def _namespace_steps(config: Config) -> list[Step]:
             for clock, value in offsets.items()
         )
         steps.append(("time_offsets", "linux.timeOffsets", lines))
+    if "user" in spaces:
+        steps += _root_steps(config, facts)
+        steps.append(("become_root", "linux.uidMappings"))
+        if flags & ~first:
+            steps.append(("unshare", "linux.namespaces", flags & ~first))
     return steps
 
 
@@ -374,10 +383,6 @@ def _root_steps(config: Config, facts: Mapping[str, Any]) -> list[Step]:
                 ("source", where, index, source, "copy-symlink" in options, mount["destination"])
             )
     steps.append(("root", "root.path", facts["rootfs"], "mount" in spaces))
-    if "user" in spaces:
-        # Until here the files were opened as the caller, who may pass directories that the
-        # container's root may not.
-        steps.append(("become_root", "linux.uidMappings"))
     return steps
 
 

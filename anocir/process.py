@@ -7,7 +7,6 @@ Sources: credentials(7), capabilities(7), prctl(2), sched_setattr(2), execve(2),
 from __future__ import annotations
 
 import _signal
-import resource
 
 import posix
 
@@ -45,7 +44,7 @@ _MAX_CAPABILITY: Final = 63
 
 def session(context: Context) -> None:
     """Lead a session without a terminal, so that nothing can type into the caller's."""
-    posix.setsid()
+    tasks.setsid()
 
 
 def keyring(context: Context, name: str, label: str) -> None:
@@ -216,7 +215,7 @@ def rlimits(context: Context, limits: Sequence[tuple[int, int, int]]) -> None:
     """Set the resource limits; the host side has raised the hard ones that need it."""
     for kind, soft, hard in limits:
         try:
-            resource.setrlimit(kind, (_limit(soft), _limit(hard)))
+            tasks.setrlimit(kind, _limit(soft), _limit(hard))
         except (OSError, ValueError) as error:
             reason = strerror(error.errno or 0) if isinstance(error, OSError) else str(error)
             raise Error(f"error setting rlimit type {kind}: {reason}") from None
@@ -237,7 +236,14 @@ def close_descriptors(context: Context) -> None:
     if fd != keep:
         files.dup2(fd, keep, inheritable=False)
         context.channel = channel.of(keep)
-    tasks.close_range(keep + 1, 0xFFFFFFFF)
+    first = keep + 1
+    if context.plan["trace"]:
+        # Imported when the plan came; only looked up here.
+        from .linux import trace
+
+        trace.move(first)
+        first += 1
+    tasks.close_range(first, 0xFFFFFFFF)
     context.root_fd = -1
     # The last chance for calls that a filter may forbid.
     _, context.capabilities, _ = tasks.capget()
@@ -290,14 +296,14 @@ def user(
     tasks.prctl(PR_SET_KEEPCAPS, 1)
     if additional_gids is not None:
         try:
-            posix.setgroups(list(additional_gids))
+            tasks.setgroups(additional_gids)
         except OSError as error:
             # An unprivileged user namespace denies it (user_namespaces(7)).
             if error.errno != EPERM or additional_gids:
                 raise Error(f"setgroups: {strerror(error.errno or 0)}") from None
     try:
-        posix.setresgid(gid, gid, gid)
-        posix.setresuid(uid, uid, uid)
+        tasks.setresgid(gid)
+        tasks.setresuid(uid)
     except OSError as error:
         hint = "the id is not mapped in the user namespace" if error.errno == EINVAL else ""
         raise Error(f"set user {uid}:{gid}: {strerror(error.errno or 0)}", hint) from None

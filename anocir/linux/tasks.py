@@ -5,7 +5,10 @@ Side: host and init.
 
 from __future__ import annotations
 
+import resource as _resource
 from _struct import pack, unpack
+
+import posix
 
 from . import ffi
 from .const import (
@@ -231,3 +234,28 @@ def signalfd(mask: int) -> int:
     Each read gives 128 bytes, the first four of which are the signal's number.
     """
     return _signalfd4(-1, pack("=Q", mask), 8, 0o2000000 | 0o4000)
+
+
+def setsid() -> None:
+    """setsid(2)."""
+    posix.setsid()
+
+
+def setgroups(gids: Sequence[int]) -> None:
+    """setgroups(2)."""
+    posix.setgroups(list(gids))
+
+
+def setresgid(gid: int) -> None:
+    """setresgid(2): real, effective and saved id."""
+    posix.setresgid(gid, gid, gid)
+
+
+def setresuid(uid: int) -> None:
+    """setresuid(2): real, effective and saved id."""
+    posix.setresuid(uid, uid, uid)
+
+
+def setrlimit(kind: int, soft: int, hard: int) -> None:
+    """setrlimit(2); -1 is RLIM_INFINITY.  Raises OSError or ValueError."""
+    _resource.setrlimit(kind, (soft, hard))

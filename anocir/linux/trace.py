@@ -1,0 +1,256 @@
+"""--trace FILE: the runtime's own system calls, decoded, with what they were made for.
+
+Side: host and init.  Imported only with the option.  Every call goes through the modules of this
+package by attribute (`mounts.move_mount(...)`), so tracing replaces these attributes; without it
+nothing is there that could cost.  A line:
+
+    18101 setup/filesystem mounts[0] fsopen("proc", FSOPEN_CLOEXEC) = 5 <0.000021>
+
+is the pid in our own pid namespace, phase and step, the JSON path, the call, its result or errno,
+and the seconds that it took.
+"""
+
+from __future__ import annotations
+
+import time
+from errno import errorcode
+
+import posix
+
+from .. import errors
+from . import const, files, mounts, processes, tasks
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any, Final
+
+_fd = -1
+
+
+def _bits(prefix: str, only: Mapping[str, int] | None = None) -> list[tuple[str, int]]:
+    source: Mapping[str, Any] = only if only is not None else vars(const)
+    pairs = [(n, v) for n, v in source.items() if n.startswith(prefix) and isinstance(v, int)]
+    return sorted(pairs, key=lambda pair: -pair[1])
+
+
+def _flags(*tables: list[tuple[str, int]]) -> Callable[[Any], str]:
+    """Return a function that writes a number as names of bits."""
+
+    def decode(value: Any) -> str:
+        if not isinstance(value, int):
+            return repr(value)
+        words = []
+        left = value
+        for table in tables:
+            for name, bit in table:
+                if bit and left & bit == bit:
+                    words.append(name)
+                    left &= ~bit
+        if left or not words:
+            words.append(f"{left:#x}" if left else "0")
+        return "|".join(words)
+
+    return decode
+
+
+def _one(prefix: str) -> Callable[[Any], str]:
+    """Return a function that writes a number by its one name."""
+    names = {value: name for name, value in vars(const).items() if name.startswith(prefix)}
+    return lambda value: names.get(value, repr(value))
+
+
+def _octal(value: Any) -> str:
+    return f"{value:#o}" if isinstance(value, int) else repr(value)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "backslashreplace")
+    if isinstance(value, str):
+        shown = value if len(value) <= 200 else value[:200] + "..."
+        return '"' + shown.translate(_ESCAPES) + '"'
+    if isinstance(value, bytearray):
+        return f"<{len(value)} bytes>"
+    if value is None:
+        return "NULL"
+    return repr(value)
+
+
+_ESCAPES: Final = {number: f"\\x{number:02x}" for number in range(32)}
+_ESCAPES.update({10: "\\n", 34: '\\"', 92: "\\\\"})
+_OPEN: Final = _flags(_bits("O_", vars(files)))
+_AT: Final = _flags(_bits("AT_RECURSIVE"), _bits("AT_EMPTY"), _bits("AT_SYMLINK"),
+                    _bits("OPEN_TREE_CLOEXEC"), _bits("OPEN_TREE_CLONE"))  # fmt: skip
+_MS: Final = _flags(_bits("MS_"))
+_ATTR: Final = _flags([p for p in _bits("MOUNT_ATTR_") if p[0] != "MOUNT_ATTR__ATIME"])
+_CLONE: Final = _flags(_bits("CLONE_"))
+_RESOLVE: Final = _flags(_bits("RESOLVE_"))
+
+# Function -> the kernel's name, and how its arguments after the first ones are written.
+_DECODE: Final[dict[Any, dict[str, tuple[str, tuple[Any, ...]]]]] = {
+    files: {
+        "open": ("openat", (_text, _OPEN, _octal)),
+        "close": ("close", ()),
+        "read": ("read", ()),
+        "write": ("write", (None, _text)),
+        "dup2": ("dup3", ()),
+        "stat": ("stat", (_text,)),
+        "lstat": ("lstat", (_text,)),
+        "fstat": ("fstat", ()),
+        "mkdir": ("mkdirat", (_text, _octal)),
+        "rmdir": ("rmdir", (_text,)),
+        "unlink": ("unlinkat", (_text,)),
+        "rename": ("renameat", (_text, _text)),
+        "symlink": ("symlinkat", (_text, _text)),
+        "readlink": ("readlinkat", (_text,)),
+        "mknod": ("mknodat", (_text, _octal)),
+        "chmod": ("chmod", (_text, _octal)),
+        "fchmod": ("fchmod", (None, _octal)),
+        "chown": ("fchownat", (_text,)),
+        "fchown": ("fchown", ()),
+        "fsync": ("fsync", ()),
+        "flock": ("flock", ()),
+        "ioctl": ("ioctl", (None, hex)),
+        "chdir": ("chdir", (_text,)),
+        "fchdir": ("fchdir", ()),
+        "chroot": ("chroot", (_text,)),
+        "umask": ("umask", (_octal,)),
+    },
+    mounts: {
+        "mount": ("mount", (_text, _text, _text, _MS, _text)),
+        "umount2": ("umount2", (_text,)),
+        "pivot_root": ("pivot_root", (_text, _text)),
+        "openat2": ("openat2", (None, _text, _OPEN, _RESOLVE)),
+        "fsopen": ("fsopen", (_text,)),
+        "fsconfig_string": ("fsconfig", (None, _text, _text)),
+        "fsconfig_flag": ("fsconfig", (None, _text)),
+        "fsconfig_create": ("fsconfig_create", ()),
+        "fsmount": ("fsmount", (None, _ATTR)),
+        "open_tree": ("open_tree", (None, _text, _AT)),
+        "move_mount": ("move_mount", ()),
+        "mount_setattr": ("mount_setattr", (None, _AT, _ATTR, _ATTR, _MS)),
+        "fstatfs_type": ("fstatfs", ()),
+    },
+    tasks: {
+        "unshare": ("unshare", (_CLONE,)),
+        "setns": ("setns", (None, _CLONE)),
+        "clone": ("clone", (_CLONE,)),
+        "clone_into": ("clone3", ()),
+        "prctl": ("prctl", (_one("PR_"),)),
+        "set_name": ("prctl(PR_SET_NAME)", (_text,)),
+        "capget": ("capget", ()),
+        "capset": ("capset", (hex, hex, hex)),
+        "close_range": ("close_range", ()),
+        "close_range_cloexec": ("close_range", ()),
+        "execve": ("execve", (_text, lambda _: "argv", lambda _: "envp")),
+        "join_session_keyring": ("keyctl(JOIN_SESSION_KEYRING)", (_text,)),
+        "keyring_permissions": ("keyctl(DESCRIBE)", ()),
+        "set_keyring_permissions": ("keyctl(SETPERM)", (None, hex)),
+        "pidfd_getfd": ("pidfd_getfd", ()),
+        "sethostname": ("sethostname", (_text,)),
+        "setdomainname": ("setdomainname", (_text,)),
+        "personality": ("personality", (hex,)),
+        "ioprio_set": ("ioprio_set", (hex,)),
+        "sched_setattr": ("sched_setattr", ()),
+        "set_mempolicy": ("set_mempolicy", (hex, hex)),
+        "seccomp_filter": ("seccomp", (lambda p: f"<{len(p) // 8} instructions>", hex)),
+        "signalfd": ("signalfd4", (hex,)),
+        "setgroups": ("setgroups", ()),
+        "setresgid": ("setresgid", ()),
+        "setresuid": ("setresuid", ()),
+        "setsid": ("setsid", ()),
+        "setrlimit": ("setrlimit", ()),
+    },
+    processes: {
+        "spawn": ("vfork+execve", (_text, lambda argv: f"[{b' '.join(argv).decode()!r}]",
+                                   lambda _: "envp", lambda _: "actions")),
+        "wait": ("waitpid", ()),
+        "pidfd_open": ("pidfd_open", ()),
+        "pidfd_send_signal": ("pidfd_send_signal", ()),
+        "kill": ("kill", ()),
+    },
+}  # fmt: skip
+
+
+def open(path: str) -> None:  # noqa: A001
+    """Open FILE, append to it, and trace this process.  Side: host."""
+    flags = files.O_WRONLY | files.O_CREAT | files.O_APPEND
+    attach(files.dup_above(files.open(path, flags, 0o600), 100))
+
+
+def fd() -> int:
+    """Return the descriptor of the trace, to be handed to init."""
+    return _fd
+
+
+def attach(trace_fd: int) -> None:
+    """Trace this process into an open file."""
+    global _fd
+    _fd = trace_fd
+    for module, table in _DECODE.items():
+        for name, (shown, formats) in table.items():
+            function = getattr(module, name, None)
+            if function is not None:
+                setattr(module, name, _traced(function, shown, formats))
+
+
+def move(target: int) -> None:
+    """Move the trace to the descriptor `target`, before all others are closed."""
+    global _fd
+    if _fd not in (-1, target):
+        posix.dup2(_fd, target, inheritable=False)
+        _fd = target
+
+
+def _traced(function: Any, shown: str, formats: tuple[Any, ...]) -> Any:
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if shown in ("execve", "clone", "clone3"):
+            # What does not come back, or comes back twice, is written before.
+            _line(shown, formats, args, kwargs, "...", 0.0)
+        before = time.perf_counter()
+        try:
+            result = function(*args, **kwargs)
+        except OSError as error:
+            took = time.perf_counter() - before
+            number = error.errno or 0
+            end = f"-1 {errorcode.get(number, number)} ({errors.strerror(number)})"
+            _line(shown, formats, args, kwargs, end, took)
+            raise
+        took = time.perf_counter() - before
+        _line(shown, formats, args, kwargs, _result(result), took)
+        return result
+
+    return call
+
+
+def _result(value: Any) -> str:
+    if value is None:
+        return "0"
+    if isinstance(value, bytes):
+        return str(len(value))
+    if isinstance(value, posix.stat_result):
+        return f"0 {{st_mode={value.st_mode:#o}, st_rdev={value.st_rdev:#x}}}"
+    return _text(value)
+
+
+def _line(
+    shown: str,
+    formats: tuple[Any, ...],
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    end: str,
+    took: float,
+) -> None:
+    words = []
+    for index, value in enumerate(args):
+        decode = formats[index] if index < len(formats) else None
+        words.append(decode(value) if decode is not None else _text(value))
+    words += [f"{key}={value!r}" for key, value in kwargs.items() if value is not None]
+    phase = "/".join(word for word in errors.scope[:2] if word)
+    where = f"{posix.getpid()} {phase or 'host'} {errors.scope[2] or '-'}"
+    text = f"{where} {shown}({', '.join(words)}) = {end} <{took:.6f}>\n"
+    try:
+        posix.write(_fd, text.encode("utf-8", "backslashreplace"))
+    except OSError as error:
+        raise errors.Error(f"--trace: write: {errors.strerror(error.errno or 0)}") from None
