@@ -6,12 +6,15 @@ that is meant, write it again with UPDATE_IMPORTS=1 and look at the difference.
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from tests import machine
 from tests.repo.test_layers import MODULES, imports
 
 pytestmark = pytest.mark.repo
@@ -40,6 +43,17 @@ CALLS = {
     "pause": ["pause", "missing"],
     "resume": ["resume", "missing"],
 }
+# The same for a container that lives; in this order.
+LIFE = {
+    "create a container": ["create", "--bundle", "{bundle}", "{id}"],
+    "state of a container": ["state", "{id}"],
+    "start a container": ["start", "{id}"],
+    "exec in a container": ["exec", "{id}", "/bin/true"],
+    "list of a container": ["list"],
+    "kill a container": ["kill", "{id}", "KILL"],
+    "delete a container": ["delete", "--force", "{id}"],
+    "run a container": ["run", "--bundle", "{bundle}", "{id}"],
+}
 HOT_MODULES = ("lifecycle", "launch", "init")
 
 HOOK = """
@@ -60,7 +74,13 @@ def modules_of(archive: str, directory: Path, *words: str) -> list[str]:
     target = directory / "imports"
     environment = {"IMPORTS_TO": str(target), "PATH": os.environ.get("PATH", "")}
     command = [PYTHON, "-IBSc", HOOK + code, archive, "--root", str(directory / "root"), *words]
-    subprocess.run(command, env=environment, capture_output=True, timeout=60, check=False)
+    # To a file: a container keeps what it is given.
+    with open(directory / "output", "wb") as output:
+        subprocess.run(
+            command,
+            env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+            timeout=60, check=False,
+        )  # fmt: skip
     return target.read_text().split()
 
 
@@ -72,16 +92,51 @@ def recorded() -> dict[str, list[str]]:
     return rows
 
 
+def record(name: str, found: list[str]) -> None:
+    if os.environ.get("UPDATE_IMPORTS"):
+        rows = {**recorded(), name: found}
+        names = [*CALLS, *LIFE, *(f"{key}, cgroup v2" for key in LIFE)]
+        TABLE.write_text("".join(f"{key}: {' '.join(rows[key])}\n" for key in names if key in rows))
+
+
 @pytest.mark.parametrize("name", CALLS)
 def test_a_command_imports_exactly_what_is_recorded(
     archive: str, tmp_path: Path, name: str
 ) -> None:
     found = modules_of(archive, tmp_path, *CALLS[name])
-    if os.environ.get("UPDATE_IMPORTS"):
-        rows = {**recorded(), name: found}
-        text = "".join(f"{key}: {' '.join(rows[key])}\n" for key in CALLS if key in rows)
-        TABLE.write_text(text)
+    record(name, found)
     assert found == recorded().get(name)
+
+
+@pytest.mark.needs("root")
+def test_the_commands_on_a_container_import_exactly_what_is_recorded(
+    archive: str, tmp_path: Path
+) -> None:
+    if not os.access("/bin/busybox", os.X_OK):
+        pytest.skip("no /bin/busybox")
+    bundle = tmp_path / "bundle"
+    (bundle / "rootfs" / "bin").mkdir(parents=True)
+    for name in ("sleep", "true"):
+        shutil.copy("/bin/busybox", bundle / "rootfs" / "bin" / name)
+    subprocess.run([archive, "spec", "--bundle", str(bundle)], check=True)
+    config = json.loads((bundle / "config.json").read_text())
+    config["process"].update(terminal=False, args=["/bin/sleep", "600"])
+    names = {"bundle": str(bundle), "id": f"imports-{os.getpid()}"}
+    differences = {}
+    for name, words in LIFE.items():
+        if words[0] == "run":
+            config["process"]["args"] = ["/bin/true"]
+        (bundle / "config.json").write_text(json.dumps(config))
+        found = modules_of(archive, tmp_path, *(word.format(**names) for word in words))
+        if machine.v2_mountpoint("memory"):
+            name += ", cgroup v2"
+        record(name, found)
+        if found != recorded().get(name):
+            differences[name] = set(found) ^ set(recorded().get(name, []))
+        slow = {module for module in found if module.partition(".")[0] != "anocir"} - CHEAP
+        assert not slow, name
+    assert not differences
+    assert not any((tmp_path / "root").iterdir())
 
 
 @pytest.mark.parametrize("name", CALLS)
