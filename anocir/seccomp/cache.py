@@ -70,11 +70,14 @@ def load(directory: str, name: bytes) -> dict[str, Any] | None:
         if data is None:
             return None
         entry = _unpack(name, data)
-    except (OSError, Error, ValueError, TypeError, KeyError) as error:
-        if not isinstance(error, FileNotFoundError):
-            log.debug(f"seccomp cache: {reason(error)}")
-        return None
-    return entry if identity(entry["library"][0]) == entry["library"] else None
+        if identity(entry["library"][0]) == entry["library"]:
+            return entry
+        log.debug("seccomp cache: the entry is of another libseccomp")
+    except FileNotFoundError:
+        pass
+    except (OSError, Error, ValueError, TypeError, LookupError) as error:
+        log.debug(f"seccomp cache: {reason(error)}")
+    return None
 
 
 def _read(directory: str, name: bytes) -> bytes | None:

@@ -218,16 +218,28 @@ def _add(context: int, rule: rules.Rule) -> None:
 
 
 def _export(context: int) -> bytes:
-    """Return the program; libseccomp only writes it to a descriptor (before 2.6)."""
-    fd = posix.memfd_create("seccomp", _MEMFD_CLOEXEC)
+    """Return the program; libseccomp before 2.6 only writes it to a descriptor."""
+    if hasattr(posix, "memfd_create"):
+        reader = writer = posix.memfd_create("seccomp", _MEMFD_CLOEXEC)
+    else:
+        # An interpreter built against an old C library.  A pipe holds 8192 instructions, twice
+        # what the kernel takes; without O_NONBLOCK a longer program would wait for ever.
+        reader, writer = files.pipe()
+        posix.set_blocking(writer, False)
     try:
-        result = library.export_bpf(context, fd)
+        result = library.export_bpf(context, writer)
         if result:
             raise Error(f"{ROOT}: libseccomp cannot make a program: {strerror(-result)}")
-        posix.lseek(fd, 0, 0)
-        return files.read_fd(fd)
+        if reader == writer:
+            posix.lseek(reader, 0, 0)
+            return files.read_fd(reader)
+        files.close(writer)
+        writer = reader
+        return files.read_fd(reader)
     finally:
-        files.close(fd)
+        files.close(reader)
+        if writer != reader:
+            files.close(writer)
 
 
 def _prologue(profile: dict[str, Any], archs: list[tuple[str, int]]) -> bytes:

@@ -13,7 +13,7 @@ import posix
 import sys
 from _struct import Struct
 
-from ..errors import Error
+from ..errors import Error, strerror
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -97,6 +97,21 @@ def _section(arch: int, number: int, x32: int) -> list[tuple[int, int, int, int]
         body = [(LD_ABS, 0, 0, _NR), (JMP_JGT, 0, 1, number)]
     body += [(RET_K, 0, 0, _RET_ENOSYS), (JMP_JA, 0, 0, 0)]
     return [(JMP_JEQ, 0, len(body), arch), *body]
+
+
+def describe(value: int) -> str:
+    """Return what a program's answer means, in words for people."""
+    data = value & 0xFFFF
+    return {
+        0x80000000: "kill the process",
+        0x00000000: "kill the thread",
+        0x00030000: "raise SIGSYS",
+        0x00050000: f"fail with errno {data} ({strerror(data)})",
+        0x7FC00000: "ask the agent",
+        0x7FF00000: f"tell the tracer {data}",
+        0x7FFC0000: "allow and log",
+        0x7FFF0000: "allow",
+    }.get(value & 0xFFFF0000, f"kill the process (unknown action {value:#x})")
 
 
 def chain(programs: list[bytes], onward: int) -> bytes:

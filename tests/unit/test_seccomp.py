@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import posix
 import subprocess
 import sys
 from typing import Any
@@ -10,9 +12,11 @@ import pytest
 
 from anocir import seccomp
 from anocir.errors import Error
+from anocir.seccomp import library, program as program_module
 from tests.unit.seccomp_profiles import (
     ALLOW,
     ENOSYS,
+    ENGINE_NAMES,
     EPERM,
     ERRNO,
     I386,
@@ -370,6 +374,51 @@ def test_an_engine_profile_lets_clone_make_threads_and_no_user_namespaces() -> N
     assert answer(wanted, 435) == ENOSYS
     assert [answer(wanted, PERSONALITY, a) for a in (0, 0xFFFFFFFF, 1)] == [ALLOW, ALLOW, EPERM]
     assert answer(wanted, 999) == ENOSYS
+
+
+def test_every_number_of_an_engine_profile_is_answered_as_its_name_says() -> None:
+    wanted = engine_profile()
+    bpf = compiled(wanted)["bpf"]
+    conditional = {"personality", "clone", "clone3", "socket"}
+    for arch, token, first in (
+        (X86_64, X86_64, 0),
+        (X86_64, library.ARCH_X32, X32),
+        (I386, I386, 0),
+    ):
+        named = {library.syscall_number(name, token): name for name in ENGINE_NAMES}
+        apart = {library.syscall_number(name, token) for name in conditional}
+        for nr in range(first, max(number for number in named if number) + 1):
+            if nr not in apart:
+                expected = ALLOW if nr in named else EPERM
+                assert seccomp.run(bpf, nr, (), arch) == expected, (hex(nr), hex(arch))
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_program_is_exported_without_memfd_too(
+    lost: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    if lost:
+        monkeypatch.delattr(posix, "memfd_create")
+    assert len(compiled(engine_profile())["bpf"]) > 1000
+    too_long = [rule("read", "ERRNO", condition(0, "EQ", value)) for value in range(9000)]
+    with pytest.raises(Error):
+        compiled(profile("ALLOW", *too_long))
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (ALLOW, "allow"),
+        (EPERM, "fail with errno 1 (operation not permitted)"),
+        (KILL_THREAD, "kill the thread"),
+        (TRACE | 9, "tell the tracer 9"),
+        (0x12340000, "kill the process (unknown action 0x12340000)"),
+    ],
+)
+def test_an_answer_can_be_put_in_words(value: int, words: str) -> None:
+    assert program_module.describe(value) == words
 
 
 # The runtime's own calls

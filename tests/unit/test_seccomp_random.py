@@ -184,7 +184,7 @@ CALLS = sorted(
 )
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
 @given(profiles(), st.lists(st.tuples(VALUES, VALUES, VALUES), min_size=1, max_size=6))
 def test_the_program_answers_as_the_profile_reads(
     profile: dict[str, Any], tuples: list[tuple[int, ...]]
@@ -202,7 +202,7 @@ def test_the_program_answers_as_the_profile_reads(
             assert got in wanted, (hex(nr), hex(arch), args, hex(got), [hex(w) for w in wanted])
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(profiles(), st.tuples(VALUES, VALUES, VALUES))
 def test_outcomes_hold_every_answer(profile: dict[str, Any], args: tuple[int, ...]) -> None:
     try:
