@@ -56,9 +56,18 @@ class Result:
 
 def hierarchies() -> List[str]:
     """Name the cgroup mounts of this machine, "." for a pure cgroup v2 one."""
-    if (CGROUP / "cgroup.controllers").exists():
+    kinds = {}
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        before, _, after = line.partition(" - ")
+        # The last mount on a path is the one that is seen.
+        kinds[before.split()[4]] = after.split()[0]
+    if kinds.get(str(CGROUP)) == "cgroup2":
         return ["."]
-    return sorted(entry.name for entry in CGROUP.iterdir() if (entry / "cgroup.procs").exists())
+    return sorted(
+        path.rpartition("/")[2]
+        for path, kind in kinds.items()
+        if kind in ("cgroup", "cgroup2") and path.startswith(f"{CGROUP}/")
+    )
 
 
 class Box:

@@ -17,7 +17,6 @@ PHRASES = (
     "executable file not found in $path",
     "no such file or directory",
     "permission denied",
-    "is a directory",
     "not a directory",
     "exec format error",
     "operation not permitted",
@@ -36,8 +35,12 @@ T = TypeVar("T")
 
 
 def phrases(text: str) -> List[str]:
-    """Give the phrases of an error text that other programs match."""
-    return [phrase for phrase in PHRASES if phrase in text.lower()]
+    """Give the phrases of an error text that other programs match.
+
+    What execve finds out is a failure of create with runc, of start with anocir.
+    """
+    low = text.lower().replace("oci runtime start failed", "oci runtime create failed")
+    return [phrase for phrase in PHRASES if phrase in low]
 
 
 def normal(text: str) -> str:
