@@ -228,8 +228,23 @@ def open_namespaces(config: dict[str, Any]) -> list[int]:
         if entry.get("path"):
             where = f"linux.namespaces[{index}].path"
             kind = plan.NAMESPACES[entry["type"]]
-            fds.append(namespaces.open_namespace(entry["path"], kind, where))
+            fd = namespaces.open_namespace(entry["path"], kind, where)
+            fds.append(fd)
+            if entry["type"] == "network":
+                _check_net_sysctls(config, fd)
     return fds
+
+
+def _check_net_sysctls(config: dict[str, Any], fd: int) -> None:
+    """Refuse to change the network of the host through a namespace that is its own."""
+    if files.fstat(fd).st_ino != files.stat("/proc/self/ns/net").st_ino:
+        return
+    for name in (config.get("linux") or {}).get("sysctl") or {}:
+        if name.startswith(("net.", "net/")):
+            raise at(
+                f'linux.sysctl["{name}"]',
+                f'sysctl "{name}" not allowed in host network namespace',
+            )
 
 
 def _make(

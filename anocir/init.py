@@ -79,6 +79,7 @@ STEPS: Final[dict[str, Callable[..., None]]] = {
     "hostname": namespaces.hostname,
     "io_priority": process.io_priority,
     "join_all": namespaces.join_all,
+    "join_late": process.join_late,
     "keyring": process.keyring,
     "label": process.label,
     "late_readonly": rootfs.late_readonly,
@@ -188,7 +189,6 @@ def _run(context: Context) -> None:
         context.command = process.Command(wanted["args"], wanted["env"] + context.env)
         if not wanted["terminal"]:
             process.reopen_null(context)
-    process.join_cgroups(context.late_join)
     listener = _listener(context)
     line.send(channel.READY)
     _await(line, channel.COMMIT)

@@ -17,6 +17,13 @@ if TYPE_CHECKING:
 
     Json = Any
 
+try:
+    from _json import encode_basestring as _quote
+    from _json import make_encoder as _make_encoder
+    from _json import make_scanner as _make_scanner
+except ImportError:  # another implementation of Python
+    _quote = _make_encoder = _make_scanner = None
+
 MAX_SIZE: Final = 64 << 20
 MAX_DEPTH: Final = 500
 
@@ -61,15 +68,13 @@ class _Context:
 
 
 def _scanner() -> Any:
-    try:
-        from _json import make_scanner
-    except ImportError:
-        from json import JSONDecoder
+    if _make_scanner is not None:
+        return _make_scanner(_Context())
+    from json import JSONDecoder
 
-        return JSONDecoder(
-            object_pairs_hook=_pairs, parse_float=_number, parse_constant=_constant
-        ).scan_once
-    return make_scanner(_Context())
+    return JSONDecoder(
+        object_pairs_hook=_pairs, parse_float=_number, parse_constant=_constant
+    ).scan_once
 
 
 _SPACE: Final = " \t\n\r"
@@ -173,28 +178,19 @@ def dumps(value: Json, indent: int | None = None, sort_keys: bool = False) -> st
 
     Text outside of ASCII is kept; bytes that were not UTF-8 (surrogateescape) become U+FFFD.
     """
-    try:
-        from _json import c_make_encoder  # type: ignore[attr-defined]
-    except ImportError:
-        try:
-            from _json import encode_basestring, make_encoder
-        except ImportError:
-            import json
+    if _make_encoder is None:
+        import json
 
-            text = json.dumps(
-                value,
-                ensure_ascii=False,
-                indent=indent,
-                sort_keys=sort_keys,
-                separators=(",", ":") if indent is None else (",", ": "),
+        separators = (",", ":") if indent is None else (",", ": ")
+        return _clean(
+            json.dumps(
+                value, ensure_ascii=False, indent=indent, sort_keys=sort_keys,
+                separators=separators,
             )
-            return _clean(text)
-        c_make_encoder = make_encoder
+        )  # fmt: skip
     if indent is not None:
         return _clean(_indented(value, "\n", " " * indent, sort_keys))
-    encoder = c_make_encoder(
-        {}, _default, encode_basestring, None, ":", ",", sort_keys, False, False
-    )
+    encoder = _make_encoder({}, _default, _quote, None, ":", ",", sort_keys, False, False)
     return _clean("".join(encoder(value, 0)))
 
 

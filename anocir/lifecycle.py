@@ -248,7 +248,24 @@ def serve_start(
         elif kind == 0 and executing:
             return
         elif kind == 0:
-            raise Error("init died before the program was executed")
+            raise _died(container)
+
+
+def _died(container: Container) -> Error:
+    """Say why init is gone: out of memory by the kernel's count, or it is not known."""
+    manager = _manager(container)
+    try:
+        killed = manager.oom_kills()
+    except (Error, OSError) as error:
+        log.debug(f"oom: {reason(error)}")
+        killed = 0
+    if not killed:
+        return Error("init died before the program was executed")
+    memory = ((container.config().get("linux") or {}).get("resources") or {}).get("memory") or {}
+    return Error(
+        "linux.resources.memory.limit: container init was OOM-killed (memory limit too low?): "
+        f"the limit is {memory.get('limit')} bytes"
+    )
 
 
 def _listener_sender(container: Container, config: dict[str, Any], pid: int) -> Any:

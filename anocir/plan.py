@@ -188,8 +188,6 @@ def compile_create(config: Config, facts: Mapping[str, Any]) -> Plan:
     spaces = namespaces(config)
     process = config.get("process")
     setup: list[Step] = []
-    if spaces.get("cgroup") == "":
-        setup.append(("unshare", "linux.namespaces", CLONE_NEWCGROUP))
     if spaces.get("network") == "":
         setup.append(("loopback", "linux.namespaces"))
     setup.append(("session", ""))
@@ -217,6 +215,7 @@ def compile_create(config: Config, facts: Mapping[str, Any]) -> Plan:
     if hooks.get("createContainer"):
         setup.append(("hooks", "hooks.createContainer", hooks["createContainer"], "creating"))
     setup += _finish_steps(config, facts)
+    _join_cgroups(setup, spaces.get("cgroup") == "")
     launch: list[Step] = []
     if hooks.get("startContainer"):
         launch.append(("hooks", "hooks.startContainer", hooks["startContainer"], "created"))
@@ -265,6 +264,7 @@ def compile_exec(config: Config, process: Config, facts: Mapping[str, Any]) -> P
     ]
     if any(kind == "user" for kind, _ in facts["join"]):
         setup.insert(0, ("become_root", "linux.namespaces"))
+    setup.append(("join_late", "linux.resources"))
     return {
         "prepare": [("join_all", "linux.namespaces", [step[2:] for step in prepare])],
         "setup": setup,
@@ -302,6 +302,23 @@ def _process(process: Config, facts: Mapping[str, Any]) -> Plan:
         "terminal": bool(process.get("terminal")),
         "fds": facts.get("preserve_fds", 0) + facts.get("listen_fds", 0),
     }
+
+
+def _join_cgroups(setup: list[Step], new_namespace: bool) -> None:
+    """Put the late cgroups, and the cgroup namespace after them, as far back as can be.
+
+    Memory that is used before is not charged to the container.  The root of a cgroup namespace
+    is where its maker is in each hierarchy, and a mount of type cgroup shows it.
+    """
+    where = len(setup)
+    steps: list[Step] = [("join_late", "linux.resources")]
+    if new_namespace:
+        steps.append(("unshare", "linux.namespaces", CLONE_NEWCGROUP))
+        for index, step in enumerate(setup):
+            if step[0] in ("cgroup_mount", "host_hooks", "hooks"):
+                where = index
+                break
+    setup[where:where] = steps
 
 
 def _namespace_steps(config: Config, facts: Mapping[str, Any]) -> list[Step]:

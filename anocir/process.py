@@ -110,6 +110,12 @@ def reset_affinity() -> None:
             raise
 
 
+def join_late(context: Context) -> None:
+    """Join the cgroups that count what is done in them, after most of the work is done."""
+    join_cgroups(context.late_join)
+    context.late_join = []
+
+
 def join_cgroups(fds: Sequence[int]) -> None:
     """Join cgroups of version 1 by their open tasks files, as the only thread of a process.
 
@@ -247,9 +253,9 @@ def close_descriptors(context: Context) -> None:
     context.root_fd = -1
     # The last chance for calls that a filter may forbid.
     _, context.capabilities, _ = tasks.capget()
-    for number in (_signal.SIGPIPE, _signal.SIGXFSZ):
-        # Ignored by the interpreter, and that would survive execve.
-        _signal.signal(number, _signal.SIG_DFL)
+    for number in (_signal.SIGPIPE, _signal.SIGXFSZ, 32, 33):
+        # Ignored by the interpreter and by posix_spawn(3), and that would survive execve.
+        tasks.default_signal(number)
 
 
 def no_new_privs(context: Context) -> None:
@@ -409,6 +415,10 @@ def execute(command: Command) -> NoReturn:
             code = error.errno or 0
         if code == EACCES and _is_directory(path):
             code = EISDIR
+        if code == ENOENT and "/" not in command.name and files.exists(path):
+            # It is there: what is missing is its interpreter.
+            raise Error(CONTRACT["exec"].format(
+                name=files.decode(path), reason=strerror(code)))  # fmt: skip
         if len(command.candidates) == 1 and "/" in command.name:
             raise Error(CONTRACT["exec"].format(name=command.name, reason=_exec_reason(
                 command.name, code)))  # fmt: skip
@@ -422,7 +432,12 @@ def execute(command: Command) -> NoReturn:
 
 
 def _exec_reason(name: str, code: int) -> str:
-    return f"stat {name}: {strerror(code)}" if code == ENOENT else strerror(code)
+    if code == ENOENT:
+        return f"stat {name}: {strerror(code)}"
+    if code == EISDIR:
+        # The docker CLI answers 126 for the second part, newer ones for the first as well.
+        return f"{strerror(EISDIR)}: {strerror(EACCES)}"
+    return strerror(code)
 
 
 def _is_directory(path: bytes) -> bool:

@@ -287,6 +287,9 @@ def bind(
     make = inroot.make_directory if is_directory else inroot.make_file
     target = make(context.root_fd, destination)
     try:
+        if files.fstat(target).st_mode & files.S_IFMT == files.S_IFDIR and not is_directory:
+            # move_mount(2) calls it EINVAL, mount(2) and everybody who reads the text ENOTDIR.
+            raise OSError(ENOTDIR, "move_mount", destination)
         _check_bind(target, opened, destination)
         mount_fd = context.spare_fds.pop(index, -1)
         attached = False

@@ -54,6 +54,7 @@ _ioprio_set = ffi.syscall("ioprio_set", _INT, _INT, _INT)
 _sched_setattr = ffi.syscall("sched_setattr", _INT, _BUF, _INT)
 _set_mempolicy = ffi.syscall("set_mempolicy", _INT, _BUF, _INT)
 _signalfd4 = ffi.syscall("signalfd4", _INT, _BUF, _INT, _INT)
+_rt_sigaction = ffi.syscall("rt_sigaction", _INT, _BUF, _INT, _INT)
 _seccomp = ffi.syscall("seccomp", _INT, _INT, _BUF)
 
 
@@ -259,3 +260,12 @@ def setresuid(uid: int) -> None:
 def setrlimit(kind: int, soft: int, hard: int) -> None:
     """setrlimit(2); -1 is RLIM_INFINITY.  Raises OSError or ValueError."""
     _resource.setrlimit(kind, (soft, hard))
+
+
+def default_signal(number: int) -> None:
+    """rt_sigaction(2) with SIG_DFL, also for the two signals that the C library keeps for itself.
+
+    glibc's posix_spawn(3) leaves 32 and 33 ignored, which survives execve(2), and its
+    sigaction(3) refuses to touch them.
+    """
+    _rt_sigaction(number, bytes(32), 0, 8)
