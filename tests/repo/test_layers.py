@@ -18,7 +18,7 @@ LAYERS = {
         "lifecycle", "create", "execute", "foreground", "resources", "launch", "idmap", "init",
     ),
     "mechanism": (
-        "rootfs", "namespaces", "process", "terminal", "hooks", "cgroup", "resctrl", "context",
+        "rootfs", "namespaces", "process", "terminal", "hooks", "cgroup", "resctrl", "netdevices", "context",
         "check",
     ),
     "support": ("inroot", "store", "channel", "copyup"),
