@@ -350,7 +350,10 @@ def test_wait_killable_without_a_listener_is_dropped_with_a_warning() -> None:
         (
             profile(
                 "ALLOW",
-                *[rule("read", "ERRNO", condition(0, "EQ", value)) for value in range(4500)],
+                *[
+                    rule("read", "ERRNO", condition(0, "EQ", value << 32 | 7))
+                    for value in range(1400)
+                ],
             ),
             "the kernel takes 4096",
         ),
@@ -387,6 +390,8 @@ def test_every_number_of_an_engine_profile_is_answered_as_its_name_says() -> Non
     ):
         named = {library.syscall_number(name, token): name for name in ENGINE_NAMES}
         apart = {library.syscall_number(name, token) for name in conditional}
+        if arch == I386:  # also behind socketcall(2) and ipc(2), numbered by libseccomp itself
+            apart |= {337, 345, *range(359, 374), *range(393, 403)}
         for nr in range(first, max(number for number in named if number) + 1):
             if nr not in apart:
                 expected = ALLOW if nr in named else EPERM
@@ -401,7 +406,7 @@ def test_a_program_is_exported_without_memfd_too(
     if lost:
         monkeypatch.delattr(posix, "memfd_create")
     assert len(compiled(engine_profile())["bpf"]) > 1000
-    too_long = [rule("read", "ERRNO", condition(0, "EQ", value)) for value in range(9000)]
+    too_long = [rule("read", "ERRNO", condition(0, "EQ", value << 32 | 7)) for value in range(2800)]
     with pytest.raises(Error):
         compiled(profile("ALLOW", *too_long))
     assert len(os.listdir("/proc/self/fd")) == before
