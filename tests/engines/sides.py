@@ -30,6 +30,14 @@ PHRASES = (
     "cannot be mounted because it is inside /proc",
 )
 
+# runc 1.1 leaves the tmpfs over the version 1 hierarchies writable, whatever config.json says; and it masks
+# with the container's own /dev/null, so the mount options of masked files differ.
+MOUNTS = "awk '$5 != \"/sys/fs/cgroup\" {print $5, substr($6, 1, 2)}' /proc/self/mountinfo | sort"
+MOUNT_OPTIONS = (
+    "awk '$5 ~ \"^/(proc|dev|dev/.*|sys|sys/fs/cgroup/.*|etc/.*)?$\" {print $5, $6}'"
+    " /proc/self/mountinfo | sort"
+)
+
 S = TypeVar("S")
 T = TypeVar("T")
 

@@ -7,6 +7,7 @@ from typing import Tuple
 import pytest
 
 from tests.engines.docker import Sides
+from tests.engines.sides import MOUNT_OPTIONS, MOUNTS
 
 Case = Tuple[str, str, str, int, str]
 
@@ -19,14 +20,6 @@ def limit(v2: str, v1: str) -> str:
     """Give a shell command that reads a cgroup file of either version."""
     return LIMIT.format(v2=v2, v1=v1)
 
-
-# runc 1.1 leaves the tmpfs over the version 1 hierarchies writable, whatever config.json says; and it masks
-# with the container's own /dev/null, so the mount options of masked files differ.
-MOUNTS = "awk '$5 != \"/sys/fs/cgroup\" {print $5, substr($6, 1, 2)}' /proc/self/mountinfo | sort"
-MOUNT_OPTIONS = (
-    "awk '$5 ~ \"^/(proc|dev|dev/.*|sys|sys/fs/cgroup/.*|etc/.*)?$\" {print $5, $6}'"
-    " /proc/self/mountinfo | sort"
-)
 
 # name, options, shell command, status, text that stdout or stderr holds
 SHELL_CASES: Tuple[Case, ...] = (

@@ -12,7 +12,7 @@ from tests.engines.box import Box, Result, Terminal
 from tests.engines.conftest import PEER, need, new_box
 from tests.engines.image import IMAGE, busybox_tar
 from tests.engines.shim import calls, write_shim
-from tests.engines.sides import normal, phrases, same, settle
+from tests.engines.sides import MOUNTS, normal, phrases, same, settle
 
 HOME = "/run/podman-test"
 USER = 4321
@@ -139,7 +139,7 @@ RUN_CASES: Tuple[Tuple[str, List[str], List[str], int, str], ...] = (
     (
         "mounts",
         [],
-        ["sh", "-c", "awk '{print $5, $6}' /proc/self/mountinfo | sort"],
+        ["sh", "-c", MOUNTS],
         0,
         "/dev/mqueue",
     ),
@@ -619,7 +619,7 @@ ROOTLESS_CASES: Tuple[Tuple[str, List[str], List[str], int, str], ...] = (
     ("auto", ["--userns", "auto:size=4096"], ["sh", "-c", "cat /proc/self/uid_map"], 0, "4096"),
     ("host network", ["--network", "host"], ["sh", "-c", "grep -c lo: /proc/net/dev"], 0, "1"),
     ("read-only", ["--read-only"], ["touch", "/x"], 1, "Read-only"),
-    ("mounts", [], ["sh", "-c", "awk '{print $5}' /proc/self/mountinfo | sort"], 0, "/dev/mqueue"),
+    ("mounts", [], ["sh", "-c", MOUNTS], 0, "/dev/mqueue"),
     ("device nodes", [], ["sh", "-c", "ls /dev; echo x > /dev/null"], 0, "null"),
     ("user", ["--user", "1000"], ["id"], 0, "uid=1000"),
     ("init", ["--init"], ["cat", "/proc/1/comm"], 0, "podman-init"),
