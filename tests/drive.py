@@ -28,6 +28,8 @@ TIMEOUT = 30.0
 OCI_VERSIONS = {"anocir": "1.3.0", "runc": "1.0.2", "crun": "1.0.0"}
 PATIENCE = 10.0 if os.environ.get("RUNTIME", "anocir").endswith("anocir") else 3.0
 """Seconds until a state must be reached; less for the runtimes whose failures are expected."""
+GONE: dict[int, int] = {}
+"""Exit statuses of adopted processes that `reap` has collected."""
 OWN: set[int] = set()
 """The processes that this harness started itself and waits for by name; `reap` keeps off them."""
 
@@ -105,15 +107,7 @@ def call(
         out, err = stdout or own_out, stderr or own_err
         child = spawn(argv, stdin=stdin, stdout=out, stderr=err, **popen)
         began = time.monotonic()
-        late = False
-        try:
-            child.wait(timeout)
-        except subprocess.TimeoutExpired:
-            late = True
-            child.kill()
-            child.wait()
-        finally:
-            OWN.discard(child.pid)
+        late = not wait_for(child, timeout)
         seconds = time.monotonic() - began
         result = Result(argv, child.returncode, _content(out), _content(err), seconds)
     assert not late, f"no end within {timeout} s\n{result.explain()}"
@@ -140,16 +134,30 @@ def spawn(
     return child
 
 
-def finish(child: subprocess.Popen[bytes], timeout: float = TIMEOUT) -> int:
-    """Wait for a spawned command; kill it and fail when it takes too long."""
+def wait_for(child: subprocess.Popen[bytes], timeout: float) -> bool:
+    """Wait for a command and kill it when it takes too long; whether it ended by itself.
+
+    The orphans are reaped meanwhile, as an engine does: the init of a pid namespace cannot end before its members.
+    """
+    deadline = time.monotonic() + timeout
+    pidfd = os.pidfd_open(child.pid)
     try:
-        return child.wait(timeout)
-    except subprocess.TimeoutExpired:
-        child.kill()
-        child.wait()
-        raise AssertionError(f"no end within {timeout} s: {child.args!r}") from None
+        while not select.select([pidfd], [], [], min(1.0, timeout))[0]:
+            reap()
+            if time.monotonic() > deadline:
+                child.kill()
+                return False
+        return True
     finally:
+        os.close(pidfd)
+        child.wait()
         OWN.discard(child.pid)
+
+
+def finish(child: subprocess.Popen[bytes], timeout: float = TIMEOUT) -> int:
+    """Wait for a spawned command and return its exit status; fail when it takes too long."""
+    assert wait_for(child, timeout), f"no end within {timeout} s: {child.args!r}"
+    return child.returncode
 
 
 def _content(file: IO[bytes]) -> str:
@@ -160,9 +168,8 @@ def _content(file: IO[bytes]) -> str:
         return again.read().decode(errors="replace")
 
 
-def reap() -> dict[int, int]:
-    """Collect dead orphans: pid to exit status, or 128 + signal."""
-    gone = {}
+def reap() -> None:
+    """Collect dead orphans into GONE: pid to exit status, or 128 + signal."""
     for pid in machine.children() - OWN:
         try:
             done, status = os.waitpid(pid, os.WNOHANG)
@@ -170,8 +177,7 @@ def reap() -> dict[int, int]:
             continue
         if done:
             code = os.waitstatus_to_exitcode(status)
-            gone[pid] = code if code >= 0 else 128 - code
-    return gone
+            GONE[pid] = code if code >= 0 else 128 - code
 
 
 def until(what: str, condition: Any, timeout: float = PATIENCE, pause: float = 0.01) -> Any:
@@ -188,14 +194,13 @@ def until(what: str, condition: Any, timeout: float = PATIENCE, pause: float = 0
 class Container:
     """A container of a test: its bundle, its id and the verbs of the runtime."""
 
-    __slots__ = ("bundle", "cgroup", "exit_status", "id", "runtime", "stderr_path", "stdout_path")
+    __slots__ = ("bundle", "cgroup", "id", "runtime", "stderr_path", "stdout_path")
 
     def __init__(self, runtime: Runtime, bundle: Bundle, identifier: str, cgroup: str) -> None:
         self.runtime = runtime
         self.bundle = bundle
         self.id = identifier
         self.cgroup = cgroup
-        self.exit_status: int | None = None
         self.stdout_path = os.path.join(bundle.path, "stdout")
         self.stderr_path = os.path.join(bundle.path, "stderr")
         bundle.linux["cgroupsPath"] = cgroup
@@ -323,23 +328,20 @@ class Container:
         """Wait until the container has a status."""
 
         def reached() -> bool:
-            for pid, code in reap().items():
-                if pid > 0:
-                    self.exit_status = code
+            reap()
             return self.status == status
 
         until(f"status {status}", reached, timeout)
 
     def wait_exit(self, pid: int, timeout: float = PATIENCE) -> int:
         """Wait for the adopted process of the container and return its exit status."""
-        result: dict[int, int] = {}
 
         def collected() -> bool:
-            result.update(reap())
-            return pid in result
+            reap()
+            return pid in GONE
 
         until(f"exit of process {pid}", collected, timeout)
-        return result[pid]
+        return GONE.pop(pid)
 
     def wait_file(self, path: str, timeout: float = PATIENCE) -> str:
         """Wait until a file of the root file system exists with content, and return that."""
@@ -468,7 +470,7 @@ class Terminal:
 class Workshop:
     """Makes the containers of one test and clears them away."""
 
-    __slots__ = ("containers", "helpers", "parent", "runtime", "serial")
+    __slots__ = ("consoles", "containers", "helpers", "parent", "runtime")
     counter: Iterator[int] = iter(range(1, 1 << 30))
 
     def __init__(self, runtime: Runtime, parent: str) -> None:
@@ -476,6 +478,7 @@ class Workshop:
         self.parent = parent
         self.containers: list[Container] = []
         self.helpers: list[subprocess.Popen[bytes]] = []
+        self.consoles: list[Console] = []
 
     def container(self) -> Container:
         """A container with its own bundle; nothing is created yet."""
@@ -492,13 +495,21 @@ class Workshop:
         self.helpers.append(child)
         return child
 
+    def console(self, directory: str) -> Console:
+        """The listening end of a console socket."""
+        console = Console(os.path.join(directory, "console.sock"))
+        self.consoles.append(console)
+        return console
+
     def delete_all(self) -> list[str]:
         """Delete every container by force; the complaints of the runtime."""
         complaints = []
+        for console in self.consoles:  # an open terminal keeps the session keyring of its maker
+            console.close()
+        self.consoles.clear()
         for container in self.containers:
-            result = call(
-                self.runtime.command("delete", "--force", container.id), ok=None
-            )
+            command = self.runtime.command("delete", "--force", container.id)
+            result = call(command, ok=None)
             if result.status != 0:
                 complaints.append("delete --force failed\n" + result.explain())
         for child in self.helpers:

@@ -152,8 +152,6 @@ def helper(guard: Guard) -> Callable[..., Any]:
 
 
 @pytest.fixture
-def console(container: drive.Container) -> Iterator[drive.Console]:
+def console(guard: Guard, container: drive.Container) -> drive.Console:
     """The listening end of a console socket."""
-    made = drive.Console(os.path.join(container.bundle.path, "console.sock"))
-    yield made
-    made.close()
+    return guard.workshop.console(container.bundle.path)
