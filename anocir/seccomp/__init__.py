@@ -43,69 +43,18 @@ FLAG_NEW_LISTENER: Final = 8
 FLAG_TSYNC_ESRCH: Final = 16
 FLAG_WAIT_KILLABLE_RECV: Final = 32
 
-# What init calls between loading the filter and the new program, when the caller does not say.
-# With noNewPrivileges the filter comes last; without it, loading needs CAP_SYS_ADMIN, so that
-# the change of identity comes after (FEATURES of seccomp(2): "EACCES").
-NEEDED_LAST: Final = ("execve",)
-OPTIONAL_LAST: Final = ("write", "close", "exit_group")
-NEEDED_EARLY: Final = (
-    "setgroups",
-    "setresgid",
-    "setresuid",
-    "capset",
-    "prctl",
-    "chdir",
-    "execve",
-)
-OPTIONAL_EARLY: Final = ("write", "read", "close", "umask", "fchdir", "exit_group")
-
+# What init calls between loading the filter and the new program.  With noNewPrivileges the filter
+# comes last; without it, loading needs CAP_SYS_ADMIN (seccomp(2), EACCES), so that the change of
+# identity comes after.  Needed: init gives up when the call fails.  Optional: init goes on.
+NEEDED_LAST: Final = ("write", "execve")
+OPTIONAL_LAST: Final = ()
+NEEDED_EARLY: Final = ("prctl", "setresgid", "setresuid", "capset", "umask", "write", "execve")
+OPTIONAL_EARLY: Final = ("setgroups", "getresuid", "getresgid")
+# With a listener init tells its number and waits until the host side has it.
+NEEDED_LISTENER: Final = ("write", "recvmsg", "close")
 # The calls whose outcome is kept with a cached program, so that the check after a cache hit
 # evaluates nothing.
-PROBED: Final = (
-    "access",
-    "capget",
-    "capset",
-    "chdir",
-    "close",
-    "close_range",
-    "connect",
-    "dup3",
-    "execve",
-    "execveat",
-    "exit_group",
-    "fchdir",
-    "fcntl",
-    "getcwd",
-    "getpid",
-    "ioctl",
-    "keyctl",
-    "lseek",
-    "newfstatat",
-    "openat",
-    "poll",
-    "ppoll",
-    "prctl",
-    "prlimit64",
-    "read",
-    "recvmsg",
-    "rt_sigaction",
-    "rt_sigprocmask",
-    "seccomp",
-    "sendmsg",
-    "setgid",
-    "setgroups",
-    "setpriority",
-    "setregid",
-    "setresgid",
-    "setresuid",
-    "setreuid",
-    "setrlimit",
-    "setsid",
-    "setuid",
-    "stat",
-    "umask",
-    "write",
-)
+PROBED: Final = tuple(sorted({*NEEDED_EARLY, *OPTIONAL_EARLY, *NEEDED_LISTENER}))
 
 
 def compile(  # noqa: A001
@@ -154,10 +103,11 @@ def check_after_load(
     are calls whose failure init survives: only a signal is refused.  `handover` are calls made
     before the listener's descriptor has reached its agent: nobody would answer their notification.
     A call is refused only when every value of its arguments leads there, since the arguments are
-    not looked at.  SCMP_ACT_TRACE passes: a tracer may be there.  Raises Error naming the call.
+    not looked at; calls that only some containers need (chdir, sendmsg ...) are not in the lists.
+    SCMP_ACT_TRACE passes: a tracer may be there.  Raises Error naming the call.
     """
     trapped = tuple(handover)
-    for name in needed:
+    for name in (*needed, *(NEEDED_LISTENER if program["notify"] else ())):
         _refuse(name, _outcomes(program, name), True, name in trapped)
     for name in optional:
         _refuse(name, _outcomes(program, name), False, name in trapped)

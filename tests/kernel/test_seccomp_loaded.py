@@ -429,10 +429,10 @@ def test_tsync_goes_together_with_a_listener() -> None:
 # The check before loading, against what really happens
 
 
-@pytest.mark.parametrize("name", ["execve", "capset", "setresuid", "setgroups"])
+@pytest.mark.parametrize("name", ["execve", "capset", "setresuid", "umask"])
 @pytest.mark.parametrize("action", ["KILL", "TRAP", "ERRNO", "LOG", "TRACE"])
 def test_a_refused_profile_would_have_hurt(name: str, action: str) -> None:
-    numbers = {"execve": 59, "capset": 126, "setresuid": 117, "setgroups": 116}
+    numbers = {"execve": 59, "capset": 126, "setresuid": 117, "umask": 95}
     program = compiled(
         profile("ALLOW", rule(name, action, errno=71 if action == "ERRNO" else None))
     )

@@ -473,14 +473,25 @@ def test_a_condition_that_may_hold_is_no_reason_to_refuse() -> None:
     always = profile(
         "ERRNO",
         rule("prctl", "KILL", condition(0, "EQ", 22)),
-        rule("setgroups setresgid setresuid capset chdir execve write", "ALLOW"),
+        rule("setgroups setresgid setresuid capset umask execve write", "ALLOW"),
     )
     assert "prctl" in refusal(always)
 
 
 def test_an_optional_call_may_fail_but_not_kill() -> None:
-    assert refusal(profile("ALLOW", rule("close", "ERRNO"))) == ""
-    assert "kills the process at close" in refusal(profile("ALLOW", rule("close", "KILL")))
+    assert refusal(profile("ALLOW", rule("getresuid", "ERRNO"))) == ""
+    assert "kills the process at getresuid" in refusal(profile("ALLOW", rule("getresuid", "KILL")))
+
+
+def test_a_call_that_init_may_never_make_is_no_reason_to_refuse() -> None:
+    assert refusal(profile("ALLOW", rule("close chdir sendmsg recvmsg getcwd", "KILL"))) == ""
+    last = {"needed": seccomp.NEEDED_LAST, "optional": seccomp.OPTIONAL_LAST}
+    assert refusal(profile("ALLOW", rule("setresuid capset umask", "KILL")), **last) == ""
+
+
+def test_a_listener_needs_calls_of_its_own() -> None:
+    rules = rule("getpid", "NOTIFY"), rule("recvmsg", "KILL")
+    assert "recvmsg" in refusal(profile("ALLOW", *rules, listenerPath="/s"))
 
 
 def test_a_notified_call_before_the_agent_has_the_descriptor_is_refused() -> None:
