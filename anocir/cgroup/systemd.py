@@ -121,9 +121,10 @@ class BusError(Exception):
 class _Bus:
     """A connection to systemd's manager."""
 
-    __slots__ = ("connection", "user")
+    __slots__ = ("connection", "subscribed", "user")
 
     def __init__(self, user: bool) -> None:
+        self.subscribed = False
         try:
             import jeepney  # noqa: F401
         except ImportError:
@@ -218,7 +219,9 @@ class _Bus:
         rule = MatchRule(type="signal", interface=_MANAGER, member="JobRemoved", path=_PATH)
         self.connection.send_and_get_reply(message_bus.AddMatch(rule), timeout=_TIMEOUT)
         with self.connection.filter(rule, bufsize=1000) as queue:
-            self.call(_PATH, _MANAGER, "Subscribe", "")
+            if not self.subscribed:  # a second time is an error
+                self.call(_PATH, _MANAGER, "Subscribe", "")
+                self.subscribed = True
             (job,) = self.call(_PATH, _MANAGER, method, signature, *body)
             deadline = time.monotonic() + _TIMEOUT
             while True:
@@ -302,6 +305,8 @@ class Manager:
                 if error.name == "UnitExists" and name.endswith(".slice"):
                     log.debug(f"slice {name} is there already")
                 else:
+                    if error.name == "UnitExists":
+                        self.fs.record["foreign"] = True  # nothing there may be killed or removed
                     raise Error(f"systemd: start unit {name}: {error}") from None
         if not name.endswith(".slice"):
             self._verify(pid)

@@ -238,7 +238,11 @@ class Manager:
                 if self.tolerant:
                     continue
                 raise Error(f"join cgroup {directory}: it is gone, and init is in no other one")
-            files.write_file(f"{fallback}/cgroup.procs", str(pid))
+            try:
+                files.write_file(f"{fallback}/cgroup.procs", str(pid))
+            except OSError as error:
+                if not self.tolerant or error.errno not in knobs.DENIED:
+                    raise
 
     def _order(self) -> list[tuple[str, str]]:
         """Return one controller and the directory of each hierarchy, memory last."""
@@ -254,6 +258,7 @@ class Manager:
         Devices are written only where they differ: an update must not undo what a GPU agent
         allowed meanwhile (runc issue 2994).
         """
+        self._present()
         writes = convert.v1(resources)
         unified = convert.unified(resources)
         for controller, _, _, source, _ in writes:
@@ -282,6 +287,7 @@ class Manager:
                 raise Error(f"rejecting memory limit {limit} <= usage {usage}")
 
     def _freezer(self) -> str:
+        self._present()
         directory = self.directories.get("freezer")
         if directory is None:
             raise Error("pause needs the cgroup controller freezer, which is not available here")
@@ -324,12 +330,15 @@ class Manager:
             return directory
         raise knobs.no_cgroup()
 
+    def _present(self) -> None:
+        """Refuse what needs a cgroup when none could be made."""
+        if self.tolerant and not files.exists(self._main()):
+            raise knobs.no_cgroup()
+
     def pids(self) -> list[int]:
         """Return the host pids of all processes of the container."""
-        directory = self._main()
-        if self.tolerant and not files.exists(directory):
-            raise knobs.no_cgroup()
-        return tree.processes(directory)
+        self._present()
+        return tree.processes(self._main())
 
     def kill(self, signal: int) -> None:
         """Send a signal to all processes; SIGKILL leaves none behind, however fast they fork."""
@@ -371,6 +380,7 @@ class Manager:
         """Return what `events` shows."""
         from . import stats
 
+        self._present()
         return stats.v1(self.directories)
 
     def oom_kills(self) -> int:
@@ -382,6 +392,7 @@ class Manager:
         """Return a descriptor and the poll(2) event by which it tells of an OOM."""
         from . import stats
 
+        self._present()
         if "memory" not in self.directories:
             raise Error("events: the cgroup controller memory is not available here")
         return stats.v1_oom_watch(self.directories["memory"])

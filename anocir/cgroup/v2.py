@@ -216,7 +216,11 @@ class Manager:
             if self.tolerant:
                 return
             raise reason
-        files.write_file(f"{self.record['mountpoint']}{path}/cgroup.procs", str(pid))
+        try:
+            files.write_file(f"{self.record['mountpoint']}{path}/cgroup.procs", str(pid))
+        except OSError as error:
+            if not self.tolerant or error.errno not in knobs.DENIED:
+                raise
 
     # Living
 

@@ -1,0 +1,86 @@
+"""Without rights to any cgroup a container is made all the same, but no limit is passed over."""
+
+from __future__ import annotations
+
+import os
+import traceback
+
+import pytest
+
+from anocir import cgroup
+from anocir.errors import Error
+
+pytestmark = [pytest.mark.kernel, pytest.mark.needs("root")]
+
+NOBODY = 65534
+
+
+class Settings:
+    systemd_cgroup = False
+    cgroup_manager = ""
+    rootless = "auto"
+
+
+def as_nobody(action) -> None:
+    """Run the action in a child without any right; its assertions are this test's."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.setgroups([])
+            os.setresgid(NOBODY, NOBODY, NOBODY)
+            os.setresuid(NOBODY, NOBODY, NOBODY)
+            action()
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(1)
+    assert os.waitpid(pid, 0)[1] == 0
+
+
+def test_no_limits_no_error():
+    def action():
+        manager = cgroup.load(cgroup.choose(Settings, {}, "anocir-rootless"))
+        manager.prepare({"devices": [{"allow": False, "access": "rwm"}]})
+        plan = manager.self_join()
+        assert plan == {"tasks": [], "late": [], "into": ""}
+        manager.join(os.getpid())
+        manager.finish(os.getpid())
+        manager.exec_join(os.getpid(), os.getpid(), [])
+        assert manager.frozen() is False
+        for each in (manager, cgroup.load(manager.record)):
+            for refused in (each.pids, each.freeze, each.thaw, each.stats, each.oom_watch):
+                with pytest.raises(Error, match="no cgroup of its own"):
+                    refused()
+            with pytest.raises(Error, match="no cgroup of its own"):
+                each.update({"pids": {"limit": 5}}, {})
+        manager.kill(9)
+        manager.destroy()
+
+    as_nobody(action)
+
+
+@pytest.mark.parametrize(
+    ("resources", "path"),
+    [({"memory": {"limit": 1 << 26}}, "memory.limit"), ({"pids": {"limit": 5}}, "pids.limit")],
+)
+def test_a_limit_is_an_error_with_its_path(resources, path):
+    def action():
+        manager = cgroup.load(cgroup.choose(Settings, {}, "anocir-rootless"))
+        with pytest.raises(Error, match="container could not join or create cgroup") as error:
+            manager.prepare(resources)
+        assert error.value.text.startswith(f"linux.resources.{path}")
+        manager.destroy()
+
+    as_nobody(action)
+
+
+def test_rootless_can_be_said_by_hand():
+    class Said(Settings):
+        rootless = "true"
+
+    class Denied(Settings):
+        rootless = "false"
+
+    assert cgroup.choose(Said, {}, "x").get("tolerant")
+    assert not cgroup.choose(Denied, {}, "x").get("tolerant")
