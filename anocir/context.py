@@ -17,8 +17,23 @@ if TYPE_CHECKING:
 class Context:
     """The state that steps share: descriptors that one step opens and another uses."""
 
-    __slots__ = ("attributes", "capabilities", "channel", "command", "cwd_refused", "env", "host_fds", "late_ro",
-                 "late_join", "mask_fd", "plan", "proc_fd", "root_fd", "sources", "spare_fds")  # fmt: skip
+    __slots__ = (
+        "attributes",
+        "capabilities",
+        "channel",
+        "command",
+        "cwd_refused",
+        "env",
+        "host_fds",
+        "late_join",
+        "late_ro",
+        "mask_fd",
+        "plan",
+        "proc_fd",
+        "root_fd",
+        "sources",
+        "spare_fds",
+    )  # fmt: skip
 
     def __init__(self, channel: Channel, plan: dict[str, Any]) -> None:
         """Take the channel to the host side and the plan that came over it."""

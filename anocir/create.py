@@ -12,7 +12,20 @@ import marshal
 
 import posix
 
-from . import cgroup, channel, hooks, jsonio, launch, lifecycle, log, namespaces, plan, spec, store
+from . import (
+    activation,
+    cgroup,
+    channel,
+    hooks,
+    jsonio,
+    launch,
+    lifecycle,
+    log,
+    namespaces,
+    plan,
+    spec,
+    store,
+)
 from .errors import Error, at, reason, scope
 from .linux import files, processes
 
@@ -32,10 +45,8 @@ def create(
 
     Returns init, whose console is still ours when `foreground`, and the configuration.
     """
-    from . import cli
-
     store.check_free(settings.root, container_id)
-    listen_fds = cli.listen_fds()
+    listen_fds = activation.listen_fds()
     init = launch.boot(settings, options["preserve_fds"] + listen_fds)
     try:
         bundle = absolute(options["bundle"])
@@ -309,9 +320,7 @@ def send_cgroups(init: Init, joining: dict[str, Any]) -> dict[str, Any]:
     try:
         if joining["into"]:
             fds.append(files.open(joining["into"], files.O_RDONLY | files.O_DIRECTORY))
-        fds += [
-            files.open(path, files.O_WRONLY) for path in [*joining["tasks"], *joining["late"]]
-        ]
+        fds += [files.open(path, files.O_WRONLY) for path in [*joining["tasks"], *joining["late"]]]
         counts = (bool(joining["into"]), len(joining["tasks"]))
         init.channel.send(channel.CGROUP, marshal.dumps(counts), fds)
     finally:
@@ -332,9 +341,7 @@ def _host_hooks(init: Init, container: Container, config: dict[str, Any]) -> Non
         return
     init.expect(channel.HOOKS, "setting up mounts and devices")
     # The environment is there, so the container counts as created (CONFORMANCE, hooks_stdin).
-    data = jsonio.dumps(
-        lifecycle.oci_state(container, lifecycle.CREATED, init.pid)
-    ).encode()
+    data = jsonio.dumps(lifecycle.oci_state(container, lifecycle.CREATED, init.pid)).encode()
     for name in ("prestart", "createRuntime"):
         for index, hook in enumerate(entries.get(name) or []):
             hooks.run(hook, data, f"{name} hook #{index}")
@@ -354,9 +361,7 @@ def hand_console(init: Init, options: Options, foreground: bool) -> None:
     init.console = None
 
 
-def _idmapped(
-    init: Init, config: dict[str, Any], intent: dict[str, Any]
-) -> dict[int, int]:
+def _idmapped(init: Init, config: dict[str, Any], intent: dict[str, Any]) -> dict[int, int]:
     """Make the id-mapped mounts, which need rights over the file system itself.
 
     Returns detached mounts by the index in `mounts`.
@@ -427,5 +432,3 @@ def _was_oom_killed(container: Container) -> bool:
     except (Error, OSError) as failure:
         log.debug(f"oom: {reason(failure)}")
         return False
-
-

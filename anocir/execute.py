@@ -9,11 +9,10 @@ import marshal
 
 import posix
 
-from . import cgroup, channel, create, foreground, launch, lifecycle, plan, spec
+from . import activation, cgroup, channel, create, foreground, launch, lifecycle, plan, spec
 from .capabilities import NAMES
 from .errors import CONTRACT, Error, at
 from .linux import files
-from .store import Container
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,14 +20,13 @@ if TYPE_CHECKING:
     from typing import Any, Final
 
     from .cli import Options, Settings
+    from .store import Container
     from .launch import Init
 
 _MAX_ID: Final = (1 << 32) - 2
 
 
-def exec_(
-    settings: Settings, container_id: str, options: Options, argv: Sequence[str]
-) -> int:
+def exec_(settings: Settings, container_id: str, options: Options, argv: Sequence[str]) -> int:
     """Run a process in the container: its exit status, or 0 when it is left to itself."""
     try:
         return _exec(settings, container_id, options, argv)
@@ -38,16 +36,12 @@ def exec_(
         raise
 
 
-def _exec(
-    settings: Settings, container_id: str, options: Options, argv: Sequence[str]
-) -> int:
-    from . import cli
-
+def _exec(settings: Settings, container_id: str, options: Options, argv: Sequence[str]) -> int:
     container, status = lifecycle.open_(settings, container_id)
     if not (status == lifecycle.PAUSED and options["ignore_paused"]):
         lifecycle.check("exec", container, status)
     detached = bool(options["detach"])
-    listen_fds = cli.listen_fds()
+    listen_fds = activation.listen_fds()
     if not detached:
         foreground.block_signals()
     init = launch.boot(settings, options["preserve_fds"] + listen_fds)
@@ -79,9 +73,7 @@ def _exec(
         raise
     if detached:
         return 0
-    watcher = foreground.Watcher(
-        init.pid, init.pidfd, init.console[0] if init.console else -1
-    )
+    watcher = foreground.Watcher(init.pid, init.pidfd, init.console[0] if init.console else -1)
     try:
         return watcher.wait()
     finally:
@@ -177,7 +169,7 @@ def _process(config: dict[str, Any], options: Options, argv: Sequence[str]) -> d
 def _environment(entries: Sequence[str]) -> list[str]:
     for entry in entries:
         if "=" not in entry[1:]:
-            raise Error(f'--env {entry}: must be NAME=VALUE')
+            raise Error(f"--env {entry}: must be NAME=VALUE")
     return list(entries)
 
 
@@ -211,5 +203,3 @@ def _capabilities(sets: dict[str, list[str]], added: Sequence[str]) -> dict[str,
     if result.get("inheritable"):
         result["ambient"] = [*result.get("ambient", []), *added]
     return result
-
-

@@ -169,5 +169,3 @@ class Watcher:
                     return
             except BlockingIOError:
                 return
-
-

@@ -52,7 +52,9 @@ def mount(source: str, entry: dict[str, Any], words: list[str], pid: int, where:
     except OSError as error:
         hint = "id-mapped mounts need Linux 5.12" if error.errno == ENOSYS else (
             "the file system may not support id-mapped mounts")  # fmt: skip
-        raise at(where, f"id-mapped mount of {source}: {strerror(error.errno or 0)}", hint) from None
+        raise at(
+            where, f"id-mapped mount of {source}: {strerror(error.errno or 0)}", hint
+        ) from None
     finally:
         files.close(userns)
         if fd >= 0:

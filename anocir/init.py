@@ -16,7 +16,6 @@ import sys
 import posix
 
 from . import channel, hooks, jsonio, namespaces, process, rootfs, terminal
-from .channel import Channel
 from .context import Context
 from .errors import CONTRACT, Error, reason, scope, strerror
 from .linux import files, tasks
@@ -36,6 +35,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, Final, NoReturn
+
+    from .channel import Channel
 
 # The name of init until execve: the host side knows by it that the program does not run yet.
 NAME: Final = "anocir:init"
@@ -118,7 +119,7 @@ STEPS: Final[dict[str, Callable[..., None]]] = {
 class _Refuse:
     """The finder that is left once imports are sealed."""
 
-    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+    def find_spec(self, name: str, *_: object) -> None:
         """Refuse to import anything."""
         raise ImportError(f"import of {name} after the root was entered")
 
@@ -126,7 +127,7 @@ class _Refuse:
 def seal() -> None:
     """Switch importing off for good (THREATS: code of the image, run as root)."""
     sys.path[:] = []
-    sys.meta_path[:] = [_Refuse()]  # type: ignore[list-item]
+    sys.meta_path[:] = [_Refuse()]
     sys.path_hooks[:] = []
     sys.path_importer_cache.clear()
 

@@ -109,9 +109,7 @@ def parent(root_fd: int, path: str, mode: int = 0o755) -> tuple[int, str]:
     return make_directory(root_fd, directory or "/", mode), name
 
 
-def _walk(
-    root_fd: int, path: str, follow_links: bool, make: int | None, file: bool = False
-) -> int:
+def _walk(root_fd: int, path: str, follow_links: bool, make: int | None, file: bool = False) -> int:
     """Resolve `path` one component at a time; `make` is the mode for missing directories.
 
     The stack holds the descriptors from the root down, so `..` is a pop and cannot leave it.

@@ -17,12 +17,11 @@ if TYPE_CHECKING:
 
     Json = Any
 
+_c: Any
 try:
-    from _json import encode_basestring as _quote
-    from _json import make_encoder as _make_encoder
-    from _json import make_scanner as _make_scanner
+    import _json as _c
 except ImportError:  # another implementation of Python
-    _quote = _make_encoder = _make_scanner = None
+    _c = None
 
 MAX_SIZE: Final = 64 << 20
 MAX_DEPTH: Final = 500
@@ -68,13 +67,14 @@ class _Context:
 
 
 def _scanner() -> Any:
-    if _make_scanner is not None:
-        return _make_scanner(_Context())
+    if _c is not None:
+        return _c.make_scanner(_Context())
     from json import JSONDecoder
 
-    return JSONDecoder(
+    decoder: Any = JSONDecoder(
         object_pairs_hook=_pairs, parse_float=_number, parse_constant=_constant
-    ).scan_once
+    )
+    return decoder.scan_once
 
 
 _SPACE: Final = " \t\n\r"
@@ -154,7 +154,7 @@ def _complaint(text: str) -> str:
 
 
 def _refuse_surrogates(value: Json) -> None:
-    """Refuse \\ud800 and the like: no file name and no argument can hold them."""
+    """Refuse halves of surrogate pairs: no file name and no argument can hold them."""
     if isinstance(value, str):
         try:
             value.encode("utf-8")
@@ -178,7 +178,7 @@ def dumps(value: Json, indent: int | None = None, sort_keys: bool = False) -> st
 
     Text outside of ASCII is kept; bytes that were not UTF-8 (surrogateescape) become U+FFFD.
     """
-    if _make_encoder is None:
+    if _c is None:
         import json
 
         separators = (",", ":") if indent is None else (",", ": ")
@@ -190,7 +190,9 @@ def dumps(value: Json, indent: int | None = None, sort_keys: bool = False) -> st
         )  # fmt: skip
     if indent is not None:
         return _clean(_indented(value, "\n", " " * indent, sort_keys))
-    encoder = _make_encoder({}, _default, _quote, None, ":", ",", sort_keys, False, False)
+    encoder = _c.make_encoder(
+        {}, _default, _c.encode_basestring, None, ":", ",", sort_keys, False, False
+    )
     return _clean("".join(encoder(value, 0)))
 
 
@@ -215,5 +217,3 @@ def _indented(value: Json, line: str, step: str, sort_keys: bool) -> str:
         items = [_indented(item, deeper, step, sort_keys) for item in value]
         return "[" + deeper + ("," + deeper).join(items) + line + "]"
     return dumps(value)
-
-

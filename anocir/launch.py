@@ -14,7 +14,6 @@ import marshal
 import posix
 
 from . import channel, log
-from .channel import Channel
 from .errors import Error, reason, strerror
 from .linux import files, mounts, processes
 from .linux.const import (
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any, Final
 
+    from .channel import Channel
     from .cli import Settings
 
 _BOOT: Final = (
@@ -208,9 +208,7 @@ def seal_memory(path: str) -> int:
     return sealed
 
 
-def hand_over(
-    init: Init, plan: dict[str, Any], fds: Sequence[int], settings: Settings
-) -> None:
+def hand_over(init: Init, plan: dict[str, Any], fds: Sequence[int], settings: Settings) -> None:
     """Send the plan with the descriptors that it counts on."""
     extra = []
     plan["trace"] = bool(settings.trace)

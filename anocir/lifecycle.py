@@ -13,7 +13,6 @@ import posix
 from . import cgroup, jsonio, log, store
 from .errors import CONTRACT, Error, at, reason
 from .linux import files, processes
-from .store import Container
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
 
     from .channel import Channel
     from .cli import Options, Settings
+    from .store import Container
     from .launch import Init
 
 SPEC_VERSION: Final = "1.3.0"
@@ -121,8 +121,8 @@ def status_of(container: Container) -> str:
 
 def _being_created(container: Container) -> bool:
     """Tell whether the runtime that makes the container is still at it."""
-    creator = container.intent.get("creator")
-    return bool(creator) and processes.alive(*creator)
+    creator: list[int] = container.intent.get("creator") or []
+    return bool(creator) and processes.alive(creator[0], creator[1])
 
 
 def _manager(container: Container) -> Any:
@@ -130,6 +130,7 @@ def _manager(container: Container) -> Any:
 
 
 def open_(settings: Settings, container_id: str) -> tuple[Container, str]:
+    """Open and load a container: itself and its status.  Raises Error when it does not exist."""
     container = store.open_container(settings.root, container_id)
     container.load()
     return container, status_of(container)
@@ -276,9 +277,7 @@ def _listener_sender(container: Container, config: dict[str, Any], pid: int) -> 
         from . import channel, seccomp
 
         state = oci_state(container, CREATED)
-        message = seccomp.container_process_state(
-            state, pid, profile.get("listenerMetadata", "")
-        )
+        message = seccomp.container_process_state(state, pid, profile.get("listenerMetadata", ""))
         try:
             channel.send_fd(profile["listenerPath"], fd, jsonio.dumps(message).encode())
         except OSError as error:
@@ -431,6 +430,9 @@ def delete(settings: Settings, container_id: str, options: Options) -> None:
         if not force:
             raise
         log.warn(f"delete: {reason(error)}")
+    if force:
+        # Whatever the state said of init: nothing may be left in the container's cgroups.
+        _manager(container).kill(processes.SIGKILL)
     destroy(settings, container, config)
 
 
@@ -439,7 +441,7 @@ def _kill_creator(container: Container) -> None:
     creator = container.intent.get("creator")
     if container.state.get("created") or not creator or creator[0] == posix.getpid():
         return
-    if processes.alive(*creator):
+    if processes.alive(creator[0], creator[1]):
         import select
 
         pidfd = processes.pidfd_open(creator[0])
@@ -521,9 +523,7 @@ def run(settings: Settings, container_id: str, options: Options) -> int:
     return foreground.run(settings, container_id, options)
 
 
-def exec_(
-    settings: Settings, container_id: str, options: Options, argv: Sequence[str]
-) -> int:
+def exec_(settings: Settings, container_id: str, options: Options, argv: Sequence[str]) -> int:
     """Run another process in the container: its exit status, 0 when detached."""
     from . import execute
 
@@ -534,7 +534,7 @@ def update(settings: Settings, container_id: str, options: Options) -> None:
     """Change the limits of a container."""
     from . import resources
 
-    container, status = open_(settings, container_id)
+    container, _ = open_(settings, container_id)
     container.lock()
     check("update", container, status_of(container))
     resources.update(container, _manager(container), options)

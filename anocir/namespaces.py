@@ -14,7 +14,6 @@ from .linux import files, netlink, processes, tasks
 from .linux.const import (
     CLONE_NEWUSER,
     EINVAL,
-    ENOSYS,
     EPERM,
     NS_GET_NSTYPE,
     PR_SET_DUMPABLE,
@@ -171,9 +170,7 @@ def _map_unprivileged(pid: int, uids: Sequence[Any], gids: Sequence[Any]) -> Non
     own = [("uid_map", uids, posix.geteuid(), b"newuidmap"),
            ("gid_map", gids, posix.getegid(), b"newgidmap")]  # fmt: skip
     for name, entries, identity, helper in own:
-        single = (
-            len(entries) == 1 and entries[0]["size"] == 1 and entries[0]["hostID"] == identity
-        )
+        single = len(entries) == 1 and entries[0]["size"] == 1 and entries[0]["hostID"] == identity
         if single:
             if name == "gid_map":
                 files.write_file(f"/proc/{pid}/setgroups", "deny")
@@ -223,5 +220,3 @@ def make_user_namespace(uids: Sequence[tuple[int, int, int]],
         files.close(write_end)
         files.close(read_end)
         processes.wait(pid)
-
-

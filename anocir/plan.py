@@ -184,7 +184,6 @@ def compile_create(config: Config, facts: Mapping[str, Any]) -> Plan:
     None), `apparmor`, `selinux` (whether the host has them), `no_pivot`, `no_new_keyring`,
     `listen_fds`, `notify`, `user_namespace` (whether the runtime itself is inside one).
     """
-    linux = config.get("linux") or {}
     spaces = namespaces(config)
     process = config.get("process")
     setup: list[Step] = []
@@ -251,9 +250,7 @@ def compile_exec(config: Config, process: Config, facts: Mapping[str, Any]) -> P
         setup.append(("home", "process.env", _uid(process)))
     affinity = process.get("execCPUAffinity") or {}
     if affinity.get("initial"):
-        setup.insert(
-            0, ("affinity", "process.execCPUAffinity.initial", cpus(affinity["initial"]))
-        )
+        setup.insert(0, ("affinity", "process.execCPUAffinity.initial", cpus(affinity["initial"])))
     launch: list[Step] = []
     if affinity.get("final"):
         launch.append(("affinity", "process.execCPUAffinity.final", cpus(affinity["final"])))
@@ -430,9 +427,7 @@ def _mount_steps(config: Config, facts: Mapping[str, Any]) -> list[Step]:
             if facts["cgroup"] is None:
                 raise at(where, "the container has no cgroup to mount")
             own = "cgroup" in namespaces(config)
-            steps.append(
-                ("cgroup_mount", where, destination, facts["cgroup"], own, options)
-            )
+            steps.append(("cgroup_mount", where, destination, facts["cgroup"], own, options))
         else:
             if not kind:
                 raise at(f"{where}.type", "a mount needs a type, or the option bind")

@@ -295,9 +295,7 @@ def drop_bounding(context: Context, keep: int) -> None:
     return
 
 
-def user(
-    context: Context, uid: int, gid: int, additional_gids: Sequence[int] | None
-) -> None:
+def user(context: Context, uid: int, gid: int, additional_gids: Sequence[int] | None) -> None:
     """Become the user; `additional_gids` None keeps the caller's supplementary groups."""
     tasks.prctl(PR_SET_KEEPCAPS, 1)
     if additional_gids is not None:
@@ -368,9 +366,7 @@ def reopen_null(context: Context) -> None:
             continue
         if opened < 0:
             try:
-                opened = inroot.open(
-                    context.root_fd, "/dev/null", files.O_RDWR, follow_links=False
-                )
+                opened = inroot.open(context.root_fd, "/dev/null", files.O_RDWR, follow_links=False)
             except OSError:
                 return  # the image has none: the host's serves as well
             found = files.fstat(opened)
@@ -445,5 +441,3 @@ def _is_directory(path: bytes) -> bool:
         return files.stat(path).st_mode & files.S_IFMT == files.S_IFDIR
     except OSError:
         return False
-
-

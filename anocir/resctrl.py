@@ -34,8 +34,10 @@ def plan(entry: dict[str, Any], container_id: str) -> dict[str, Any]:
     closid = entry.get("closID") or container_id
     group = top if closid == "/" else f"{top}/{closid}"
     made = [] if files.exists(group) else [group]
-    if entry.get("closID") and made and not (
-        entry.get("l3CacheSchema") or entry.get("memBwSchema") or entry.get("schemata")
+    if (
+        entry.get("closID")
+        and made
+        and not (entry.get("l3CacheSchema") or entry.get("memBwSchema") or entry.get("schemata"))
     ):
         raise at("linux.intelRdt.closID", f"{group} does not exist and no schema is given")
     monitor = ""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import select
 import time
 
-from . import cli, jsonio, spec
+from . import jsonio, log, spec
 from .errors import Error
 from .linux import files
 
@@ -100,9 +100,7 @@ def merge(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-def events(
-    container: Container, manager: Any, options: Options, status: Callable[[], str]
-) -> None:
+def events(container: Container, manager: Any, options: Options, status: Callable[[], str]) -> None:
     """Print one JSON object a line until the container stops."""
     if options["stats"]:
         _print("stats", container.id, manager.stats())
@@ -135,4 +133,4 @@ def _print(kind: str, container_id: str, data: Any) -> None:
     line: dict[str, Any] = {"type": kind, "id": container_id}
     if data is not None:
         line["data"] = data
-    cli.write_out(jsonio.dumps(line) + "\n")
+    log.result(jsonio.dumps(line) + "\n")

@@ -17,7 +17,6 @@ from .errors import Error, strerror
 from .linux import files, mounts
 from .linux.const import (
     AT_EMPTY_PATH,
-
     AT_RECURSIVE,
     EBUSY,
     EEXIST,
@@ -27,7 +26,6 @@ from .linux.const import (
     ENOENT,
     ENOSYS,
     ENOTDIR,
-
     EPERM,
     MNT_DETACH,
     MOUNT_ATTR_NODEV,
@@ -70,9 +68,7 @@ def propagation(context: Context, flags: int) -> None:
     mounts.mount("", "/", "", flags)
 
 
-def source(
-    context: Context, index: int, path: str, copy_symlink: bool, destination: str
-) -> None:
+def source(context: Context, index: int, path: str, copy_symlink: bool, destination: str) -> None:
     """Open the source of a bind mount as the caller, before the first mount is made."""
     try:
         if copy_symlink:
@@ -275,9 +271,7 @@ def _recursive(mount_fd: int, options: Options) -> None:
         raise
 
 
-def bind(
-    context: Context, index: int, source: str, destination: str, options: Options
-) -> None:
+def bind(context: Context, index: int, source: str, destination: str, options: Options) -> None:
     """Mount a directory or a file of the host, or a mount that the host side has prepared."""
     opened = context.sources[index]
     if isinstance(opened, str):
@@ -789,5 +783,3 @@ def root_here(context: Context) -> None:
 def final_propagation(context: Context, flags: int) -> None:
     """Set linux.rootfsPropagation on the container's root."""
     mounts.mount("", "/", "", flags)
-
-

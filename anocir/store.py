@@ -3,9 +3,9 @@
 Side: host.
 
     <root>/<id>/            mode 0700; its flock is the container's lock
-        intent.json         written once, before the first cgroup exists: id, bundle, cgroups
+        intent.json         written before the first cgroup exists: id, bundle, cgroups
         config.json         the configuration as it was at create
-        state.json          pid and start time of init, replaced whole at each change
+        state.json          pid and start time of init with a copy of the intent, replaced whole
         start.sock          where init waits for start; its absence means that start came
     <root>/:seccomp/        compiled seccomp programs (an id has no colon)
 
@@ -64,28 +64,35 @@ class Container:
 
         With `damaged` what cannot be read is left empty: for delete --force.
         """
-        for name in ("intent", "state"):
-            try:
-                value = jsonio.loads(files.read_file(name + ".json", self.dir_fd), name + ".json")
-                if not isinstance(value, dict):
-                    raise Error(f"{name}.json: not an object")
-            except FileNotFoundError:
-                # Killed before init existed (no state yet), or while it was being removed.
-                value = {}
-                if name == "intent" and not damaged:
-                    raise missing() from None
-            except Error as error:
-                if not damaged:
-                    raise Error(f"container {self.id}: {error.text}",
-                                "delete --force removes it") from None  # fmt: skip
-                value = {}
-            setattr(self, name, value)
+        self.state = self._read("state.json", damaged)
+        # state.json has a copy of the intent, and either file alone is enough.
+        intent = self.state.get("intent")
+        if not isinstance(intent, dict) or not intent:
+            intent = self._read("intent.json", damaged)
+            if not intent and not damaged:
+                raise missing()
+        self.intent = intent
+
+    def _read(self, name: str, damaged: bool) -> dict[str, Any]:
+        """Return what a file holds, empty when it is not there or, with `damaged`, not whole."""
+        try:
+            value = jsonio.loads(files.read_file(name, self.dir_fd), name)
+            if isinstance(value, dict):
+                return value
+            text = f"{name}: not an object"
+        except FileNotFoundError:
+            return {}  # killed before init existed, or while it was being removed
+        except Error as error:
+            text = error.text
+        if damaged:
+            return {}
+        raise Error(f"container {self.id}: {text}", "delete --force removes it")
 
     def config(self) -> dict[str, Any]:
         """Return the configuration as it was at create."""
-        value: dict[str, Any] = jsonio.loads(
-            files.read_file("config.json", self.dir_fd), "config.json"
-        )
+        value = jsonio.loads(files.read_file("config.json", self.dir_fd), "config.json")
+        if not isinstance(value, dict):
+            raise Error(f"container {self.id}: config.json: not an object")
         return value
 
     def save_intent(self, intent: dict[str, Any]) -> None:
@@ -95,7 +102,7 @@ class Container:
 
     def save_state(self, **changes: Any) -> None:
         """Replace the state by itself with these changes."""
-        self.state = {**self.state, **changes}
+        self.state = {**self.state, **changes, "intent": self.intent}
         self._write("state.json", jsonio.dumps(self.state))
 
     def save_config(self, config: dict[str, Any]) -> None:
@@ -235,5 +242,3 @@ def now() -> str:
     """Return the time as RFC 3339 in UTC with nanoseconds."""
     seconds, rest = divmod(time.time_ns(), 10**9)
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{rest:09d}Z"
-
-

@@ -37,9 +37,7 @@ _UNIX98_PTY_SLAVE_MAJOR: Final = range(136, 144)
 _CHUNK: Final = 1 << 16
 
 
-def console(
-    context: Context, uid: int, height: int, width: int, bind: bool
-) -> None:
+def console(context: Context, uid: int, height: int, width: int, bind: bool) -> None:
     """Open a pty in the container's devpts and make it our standard streams.
 
     The slave comes from the master by TIOCGPTPEER, never by its name, which the image could
@@ -180,13 +178,9 @@ def _raw(attributes: list[Any]) -> list[Any]:
         termios.IGNBRK | termios.BRKINT | termios.PARMRK | termios.ISTRIP | termios.INLCR
         | termios.IGNCR | termios.ICRNL | termios.IXON
     )  # fmt: skip
-    lflag &= ~(
-        termios.ECHO | termios.ECHONL | termios.ICANON | termios.ISIG | termios.IEXTEN
-    )
+    lflag &= ~(termios.ECHO | termios.ECHONL | termios.ICANON | termios.ISIG | termios.IEXTEN)
     oflag &= ~termios.OPOST
     cflag = cflag & ~(termios.CSIZE | termios.PARENB) | termios.CS8
     cc = list(cc)
     cc[termios.VMIN], cc[termios.VTIME] = 1, 0
     return [iflag, oflag, cflag, lflag, ispeed, ospeed, cc]
-
-

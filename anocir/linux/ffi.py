@@ -21,34 +21,32 @@ if TYPE_CHECKING:
 try:
     import _ctypes as _c
 
-    class _Long(_c._SimpleCData):
+    class _Long(_c._SimpleCData):  # type: ignore[type-arg]
         _type_ = "l"
 
-    class _Int(_c._SimpleCData):
+    class _Int(_c._SimpleCData):  # type: ignore[type-arg]
         _type_ = "i"
 
-    class _Char(_c._SimpleCData):
+    class _Char(_c._SimpleCData):  # type: ignore[type-arg]
         _type_ = "c"
 
-    class _String(_c._SimpleCData):
+    class _String(_c._SimpleCData):  # type: ignore[type-arg]
         _type_ = "z"
 
-    class _Pointer(_c._SimpleCData):
+    class _Pointer(_c._SimpleCData):  # type: ignore[type-arg]
         _type_ = "P"
 
-    _Function = _c.CFuncPtr
-    _open, _symbol = _c.dlopen, _c.dlsym
-    _get_errno, _addressof = _c.get_errno, _c.addressof
+    _types: Any = (_Long, _Int, _Char, _String, _Pointer)
+    _functions: Any = (_c.CFuncPtr, _c.dlopen, _c.dlsym, _c.get_errno, _c.addressof)
 except (ImportError, AttributeError):  # an interpreter whose _ctypes has another shape
     import ctypes as _ct
+    from _ctypes import CFuncPtr, dlopen, dlsym
 
-    _Long, _Int, _Char = _ct.c_long, _ct.c_int, _ct.c_char  # type: ignore[misc,assignment]
-    _String, _Pointer = _ct.c_char_p, _ct.c_void_p  # type: ignore[misc,assignment]
-    _Function = _ct._CFuncPtr  # type: ignore[attr-defined,misc,assignment]
-    _open = lambda name, flags: _ct.CDLL(name, flags)._handle  # noqa: E731
-    from _ctypes import dlsym as _symbol
+    _types = (_ct.c_long, _ct.c_int, _ct.c_char, _ct.c_char_p, _ct.c_void_p)
+    _functions = (CFuncPtr, dlopen, dlsym, _ct.get_errno, _ct.addressof)
 
-    _get_errno, _addressof = _ct.get_errno, _ct.addressof
+_LONG, _INT32, _CHAR, _STRING, _ADDRESS = _types
+_Function, _open, _symbol, _get_errno, _addressof = _functions
 
 # include/uapi/asm-generic/errno-base.h
 _EINTR: Final = 4
@@ -60,17 +58,17 @@ _FLAGS: Final = 0x1 | 0x4 | 0x8
 
 class _LongFunction(_Function):  # type: ignore[misc,valid-type]
     _flags_ = _FLAGS
-    _restype_ = _Long
+    _restype_ = _LONG
 
 
 class _IntFunction(_Function):  # type: ignore[misc,valid-type]
     _flags_ = _FLAGS
-    _restype_ = _Int
+    _restype_ = _INT32
 
 
 class _PointerFunction(_Function):  # type: ignore[misc,valid-type]
     _flags_ = _FLAGS
-    _restype_ = _Pointer
+    _restype_ = _ADDRESS
 
 
 # The kinds of an argument.
@@ -96,7 +94,7 @@ def encode(text: str | bytes) -> bytes:
 
 def view(buffer: bytearray) -> Any:
     """Return an object that a callable takes as a pointer to the bytes of `buffer`."""
-    return (_Char * len(buffer)).from_buffer(buffer)
+    return (_CHAR * len(buffer)).from_buffer(buffer)
 
 
 def address(buffer: bytearray) -> int:
@@ -114,8 +112,8 @@ def _buffer(value: bytes | bytearray | int | None) -> Any:
     return view(value) if isinstance(value, bytearray) else value
 
 
-_CONVERT: Final = {INT: _integer, STR: encode, BUF: _buffer}
-_TYPES: Final = {INT: _Long, STR: _String, BUF: _Pointer}
+_CONVERT: Final[dict[str, Callable[..., Any]]] = {INT: _integer, STR: encode, BUF: _buffer}
+_TYPES: Final = {INT: _LONG, STR: _STRING, BUF: _ADDRESS}
 
 
 def syscall(name: str, *kinds: str) -> Callable[..., int]:
@@ -126,7 +124,7 @@ def syscall(name: str, *kinds: str) -> Callable[..., int]:
     """
     number = nr.NUMBERS.get(name, -1)
     pointer = _LongFunction(_entry)
-    pointer.argtypes = (_Long, *[_TYPES[kind] for kind in kinds])
+    pointer.argtypes = (_LONG, *[_TYPES[kind] for kind in kinds])
     converters = [_CONVERT[kind] for kind in kinds]
     subject = kinds.index(STR) if STR in kinds else -1
 

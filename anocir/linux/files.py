@@ -50,7 +50,7 @@ def decode(path: bytes) -> str:
     return path.decode("utf-8", "surrogateescape")
 
 
-def open(path: str | bytes, flags: int, mode: int = 0o666, dir_fd: int | None = None) -> int:  # noqa: A001
+def open(path: str | bytes, flags: int, mode: int = 0o666, dir_fd: int | None = None) -> int:
     """open(2) or openat(2), always with O_CLOEXEC.  Returns a descriptor the caller owns."""
     return posix.open(encode(path), flags | O_CLOEXEC, mode, dir_fd=dir_fd)
 
@@ -208,9 +208,7 @@ def rename(
     target_dir_fd: int | None = None,
 ) -> None:
     """rename(2) or renameat(2)."""
-    posix.rename(
-        encode(source), encode(target), src_dir_fd=source_dir_fd, dst_dir_fd=target_dir_fd
-    )
+    posix.rename(encode(source), encode(target), src_dir_fd=source_dir_fd, dst_dir_fd=target_dir_fd)
 
 
 def symlink(target: str | bytes, path: str | bytes, dir_fd: int | None = None) -> None:

@@ -72,9 +72,7 @@ def fsopen(fstype: str) -> int:
 
 def fsconfig_string(fs_fd: int, key: str, value: str | bytes) -> None:
     """fsconfig(2) FSCONFIG_SET_STRING: the option key=value."""
-    _fsconfig(
-        fs_fd, FSCONFIG_SET_STRING, ffi.encode(key) + b"\0", ffi.encode(value) + b"\0", 0
-    )
+    _fsconfig(fs_fd, FSCONFIG_SET_STRING, ffi.encode(key) + b"\0", ffi.encode(value) + b"\0", 0)
 
 
 def fsconfig_flag(fs_fd: int, key: str) -> None:

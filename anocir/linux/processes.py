@@ -19,7 +19,9 @@ SIGKILL: Final = 9
 SIGTERM: Final = 15
 
 _ALL_SIGNALS: Final = [
-    number for number in range(1, 65) if number not in (9, 19, 32, 33)  # KILL, STOP, libc's own
+    number
+    for number in range(1, 65)
+    if number not in (9, 19, 32, 33)  # KILL, STOP, libc's own
 ]
 
 
@@ -36,7 +38,7 @@ def spawn(
     so a process group of its own.  Raises OSError when the program cannot be executed.
     """
     return posix.posix_spawn(
-        path, argv, env, file_actions=actions, setsid=session, setsigmask=[],
+        path, list(argv), env, file_actions=actions, setsid=session, setsigmask=[],
         setsigdef=_ALL_SIGNALS,
     )  # fmt: skip
 
@@ -61,7 +63,7 @@ def pidfd_open(pid: int) -> int:
 
 def pidfd_send_signal(pidfd: int, number: int) -> None:
     """pidfd_send_signal(2), Linux 5.1: never reaches another process of the same number."""
-    _signal.pidfd_send_signal(pidfd, number)  # type: ignore[attr-defined]
+    _signal.pidfd_send_signal(pidfd, number)
 
 
 def kill(pid: int, number: int) -> None:

@@ -173,7 +173,7 @@ _DECODE: Final[dict[Any, dict[str, tuple[str, tuple[Any, ...]]]]] = {
 }  # fmt: skip
 
 
-def open(path: str) -> None:  # noqa: A001
+def open(path: str) -> None:
     """Open FILE, append to it, and trace this process.  Side: host."""
     flags = files.O_WRONLY | files.O_CREAT | files.O_APPEND
     attach(files.dup_above(files.open(path, flags, 0o600), 100))
