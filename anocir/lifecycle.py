@@ -113,7 +113,7 @@ def status_of(container: Container) -> str:
         return STOPPED
     if letter in "ZX" or started != container.state["start_time"]:
         return STOPPED
-    if _manager(container).frozen():
+    if cgroup.frozen(container.intent.get("cgroup") or {}):
         return PAUSED
     # Until execve the process has init's name: a start may be on its way.
     return CREATED if name == _INIT_NAME else RUNNING
@@ -347,13 +347,12 @@ def kill(settings: Settings, container_id: str, signal_text: str, options: Optio
         return
     check("kill", container, status)
     pid = container.state.get("pid", 0)
-    manager = _manager(container)
     if everyone or (number == processes.SIGKILL and not container.intent.get("private_pids")):
-        manager.kill(number)
+        _manager(container).kill(number)
     if not _signal_process(container, pid, number):
         raise Error(CONTRACT["not running"])
     if number == processes.SIGKILL and status == PAUSED:
-        manager.thaw()  # cgroup v1 delivers no signal to a frozen process
+        _manager(container).thaw()  # cgroup v1 delivers no signal to a frozen process
 
 
 def _signal_process(container: Container, pid: int, number: int) -> bool:
@@ -454,10 +453,9 @@ def _kill_creator(container: Container) -> None:
 
 def destroy(settings: Settings, container: Container, config: dict[str, Any]) -> None:
     """Undo what create made, run the poststop hooks, remove the directory."""
-    manager = _manager(container)
     if not container.intent.get("private_pids"):
-        manager.kill(processes.SIGKILL)
-    manager.destroy()
+        _manager(container).kill(processes.SIGKILL)
+    cgroup.destroy(container.intent.get("cgroup") or {})
     if container.intent.get("host_mounts") is not None:
         _unmount(container.intent)
     if container.intent.get("resctrl"):

@@ -20,7 +20,7 @@ here.
 from __future__ import annotations
 
 from ..errors import Error, at
-from . import hierarchy, tree
+from ..linux import files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -57,6 +57,8 @@ def choose(settings: Settings, config: Config, container_id: str) -> Record:
         return {"manager": "disabled", "reason": "--cgroup-manager=disabled"}
     if wanted not in ("cgroupfs", "systemd"):
         raise Error(f"--cgroup-manager: must be cgroupfs, systemd or disabled, got {wanted!a}")
+    from . import hierarchy
+
     tolerant = _tolerant(settings)
     v1, v2 = hierarchy.own()
     if not v1 and v2 is None:
@@ -98,6 +100,36 @@ def load(record: Record) -> Manager:
     return Disabled(record)
 
 
+def frozen(record: Record) -> bool:
+    """Tell whether a container is paused, by its record alone: every `state` asks."""
+    inner = record.get("fs", record)
+    name = ""
+    if inner.get("manager") == "v2":
+        name = f"{inner['mountpoint']}{inner['path']}/cgroup.freeze"
+    for mountpoint, controllers, path, _ in inner.get("hierarchies", ()):
+        if "freezer" in controllers.split(","):
+            name = f"{mountpoint}{path}/freezer.state"
+    if not name:
+        return False
+    try:
+        return files.read_file(name) in (b"1\n", b"FROZEN\n", b"FREEZING\n")
+    except OSError:
+        return False  # gone, with the last process
+
+
+def destroy(record: Record) -> None:
+    """Remove what was made for a container, and nothing else; what is gone already is fine."""
+    if record.get("manager") not in ("v1", "v2") or "foreign" in record:
+        load(record).destroy()
+        return
+    from . import tree
+
+    if record["manager"] == "v2":
+        tree.remove([(record["mountpoint"] + record["path"], record["made"])])
+    else:
+        tree.remove([(row[0] + row[2], row[3]) for row in record["hierarchies"]])
+
+
 def components(path: str, source: str) -> list[str]:
     """Return the directories of a cgroup path, refusing what would lead out (crun CVEs of 2026)."""
     words = [word for word in path.split("/") if word not in ("", ".")]
@@ -117,6 +149,8 @@ def _place(words: list[str], container_id: str, tolerant: bool, own: str) -> str
 
 def _missing(mountpoint: str, path: str) -> int:
     """Return how many directories are to be made; refuse a cgroup that is in use."""
+    from . import tree
+
     count = tree.missing(mountpoint, path)
     error = None if count else tree.in_use(mountpoint + path)
     if error:
@@ -152,6 +186,8 @@ def _tolerant(settings: Settings) -> bool:
     if settings.rootless in ("true", "false"):
         return settings.rootless == "true"
     import posix
+
+    from . import hierarchy
 
     return posix.geteuid() != 0 or hierarchy.in_user_namespace()
 
@@ -260,6 +296,8 @@ class Disabled:
 
     def mount_view(self) -> dict[str, Any]:
         """Return what a mount of type cgroup shows: the creator's own cgroups."""
+        from . import hierarchy
+
         v1, v2 = hierarchy.own()
         if v2 is not None and not v1:
             return {"version": 2, "own_path": v2[2] or "/", "host_mountpoint": v2[0]}
