@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from typing import Dict, List, Sequence
 
 from tests.engines.box import Box, Result, Terminal
@@ -21,7 +22,7 @@ disabled_plugins = ["io.containerd.grpc.v1.cri"]
 class Containerd:
     """A containerd of its own with the image in it."""
 
-    __slots__ = ("binaries", "box")
+    __slots__ = ("binaries", "box", "process")
 
     def __init__(self, box: Box, binaries: Dict[str, str]) -> None:
         """Start the daemon; `binaries` are the runtimes by side."""
@@ -30,9 +31,15 @@ class Containerd:
         box.run(["mkdir", "-p", HOME]).ok()
         box.path(f"{HOME}/config.toml").write_text(CONFIG)
         box.path(f"{HOME}/image.tar").write_bytes(docker_archive())
-        box.spawn(["containerd", "-c", f"{HOME}/config.toml"], log=f"{HOME}/log")
-        box.wait(["ctr", "-a", f"{HOME}/socket", "version"], "Server:")
+        self.process = self.start()
         box.run(["ctr", "-a", f"{HOME}/socket", "images", "import", f"{HOME}/image.tar"]).ok()
+
+    def start(self) -> subprocess.Popen[bytes]:
+        """Start the daemon (again) and wait until it answers."""
+        words = ["containerd", "-c", f"{HOME}/config.toml"]
+        self.process = self.box.spawn(words, log=f"{HOME}/log")
+        self.box.wait(["ctr", "-a", f"{HOME}/socket", "version"], "Server:")
+        return self.process
 
 
 class Ctr:

@@ -243,6 +243,25 @@ def test_the_shim_finds_one_error_in_the_log(pair: Tuple[Ctr, Ctr], daemon: Cont
     assert result.err.count("\n") == 1
 
 
+def test_tasks_outlive_containerd(daemon: Containerd, pair: Tuple[Ctr, Ctr]) -> None:
+    """A killed and restarted containerd finds the task again and can exec, kill and delete."""
+    side = pair[0]
+    side(*side.words(["-d"], "outlives", ["sleep", "1000"])).ok()
+    # pgrep sees the processes of the box only.
+    for pid in daemon.box.run(["pgrep", "-x", "containerd"]).ok().out.split():
+        daemon.box.run(["kill", "-9", pid]).ok()
+    daemon.process.wait()
+    daemon.start()
+    assert state(side, "outlives") == "RUNNING"
+    result = side(
+        "tasks", "exec", "--exec-id", "after", "outlives", "sh", "-c", "echo here; exit 2"
+    )
+    assert (result.status, result.out) == (2, "here\n"), result
+    side("tasks", "kill", "-s", "SIGKILL", "outlives").ok()
+    side("tasks", "rm", "-f", "outlives")
+    side("containers", "rm", "outlives").ok()
+
+
 def test_calls_of_the_shim_are_the_known_ones(
     pair: Tuple[Ctr, Ctr], daemon: Containerd, golden: Any
 ) -> None:

@@ -547,3 +547,57 @@ def test_many_containers_at_once(sides: Sides, count: int) -> None:
     for index in range(10, count + 1, 10):
         assert sides.docker("exec", f"many{index}", "echo", "here").ok().out == "here\n"
     sides.docker("rm", "-f", *running).ok()
+
+
+def test_many_execs_at_once(sides: Sides) -> None:
+    """Twenty execs in parallel in one container all give their own status and output."""
+    name = sides.ours.background("execs", [], ["sleep", "1000"])
+    script = (
+        f"for i in $(seq 20); do (docker -H unix://{sides.docker.home}/socket exec {name}"
+        ' sh -c "echo out$i; exit $i"; echo status$?) & done; wait'
+    )
+    words = sides.docker.box.run(["sh", "-c", script]).ok().out.split()
+    assert sorted(words) == sorted(f"{kind}{i}" for i in range(1, 21) for kind in ("out", "status"))
+
+
+def test_seccomp_profile_of_a_user(sides: Sides) -> None:
+    """--security-opt seccomp=FILE with a rule on an argument and errno of choice."""
+    profile = {
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "architectures": ["SCMP_ARCH_X86_64"],
+        "syscalls": [
+            {"names": ["chmod", "fchmodat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 28},
+            {
+                "names": ["personality"],
+                "action": "SCMP_ACT_ERRNO",
+                "args": [{"index": 0, "value": 8, "op": "SCMP_CMP_EQ"}],
+            },
+        ],
+    }
+    # The docker command reads the profile, so it needs a path of the box.
+    sides.docker.box.path("/run/tmp/profile.json").write_text(json.dumps(profile))
+    shell = "chmod 700 /etc; chmod 700 /tmp; linux32 uname -m; linux64 uname -m"
+    result = sides.compare(["--security-opt", "seccomp=/run/tmp/profile.json"], ["sh", "-c", shell])
+    assert "No space left on device" in result.err
+
+
+def test_daemon_events_of_a_life(sides: Sides) -> None:
+    """docker events tells the same story of a container under both runtimes."""
+
+    def scenario(side: Side) -> List[Any]:
+        name = side.name("events")
+        since = str(time.time())
+        side.docker(*side.words(["--name", name], ["sh", "-c", "exit 2"]))
+        side.docker("rm", name).ok()
+        words = [
+            "--since",
+            since,
+            "--until",
+            str(time.time() + 0.2),
+            "--filter",
+            f"container={name}",
+        ]
+        form = "{{.Action}} {{.Actor.Attributes.exitCode}}"
+        return side.docker("events", *words, "--format", form).ok().out.splitlines()
+
+    assert "die 2" in sides.same(scenario)
