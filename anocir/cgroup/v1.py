@@ -16,13 +16,14 @@ from time import sleep
 from .. import log
 from ..errors import Error, strerror
 from ..linux import files
-from . import convert, devices, hierarchy, knobs, tree
+from . import knobs, tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from .convert import Resources
+    from .convert import Resources, Write
+    from .devices import Rule
 
 _GONE = (ENOENT, ENODEV)
 
@@ -54,6 +55,8 @@ class Manager:
 
     def prepare(self, resources: Resources) -> None:
         """Make the directories and write the limits; the cgroups are empty then."""
+        from . import convert, devices
+
         writes = convert.v1(resources)
         unified = convert.unified(resources)
         devices.parse(resources.get("devices"))
@@ -86,6 +89,8 @@ class Manager:
 
     def fill(self, resources: Resources) -> None:
         """Make what is not there and write the limits, without a look at who is there."""
+        from . import convert, devices
+
         writes = convert.v1(resources)
         for mountpoint, controllers, path, _ in self.hierarchies:
             self._make(mountpoint, controllers, path, writes)
@@ -97,9 +102,7 @@ class Manager:
         if "devices" in self.directories:
             self._write_devices(devices.parse(resources.get("devices")))
 
-    def _make(
-        self, mountpoint: str, controllers: str, path: str, writes: list[convert.Write]
-    ) -> None:
+    def _make(self, mountpoint: str, controllers: str, path: str, writes: list[Write]) -> None:
         try:
             tree.make(mountpoint + path, mountpoint)
         except OSError as error:
@@ -120,13 +123,11 @@ class Manager:
             else:
                 _inherited(directory[: directory.rindex("/")], file)
 
-    def _write(
-        self, writes: list[convert.Write], undo: list[tuple[str, str]] | None = None
-    ) -> None:
+    def _write(self, writes: list[Write], undo: list[tuple[str, str]] | None = None) -> None:
         knobs.write(writes, self.directories, undo)
 
     def _write_unified(
-        self, writes: list[convert.Write], undo: list[tuple[str, str]] | None = None
+        self, writes: list[Write], undo: list[tuple[str, str]] | None = None
     ) -> None:
         """Write what is meant for cgroup2 on a hybrid host: the controllers that are not v1's."""
         if not writes:
@@ -138,7 +139,9 @@ class Manager:
                 raise knobs.unavailable(controller, source)
         knobs.write(writes, {write[0]: directory for write in writes}, undo)
 
-    def _write_devices(self, rules: list[devices.Rule]) -> None:
+    def _write_devices(self, rules: list[Rule]) -> None:
+        from . import devices
+
         directory = self.directories["devices"]
         fds = {}
         try:
@@ -258,6 +261,8 @@ class Manager:
         Devices are written only where they differ: an update must not undo what a GPU agent
         allowed meanwhile (runc issue 2994).
         """
+        from . import convert, devices
+
         self._present()
         writes = convert.v1(resources)
         unified = convert.unified(resources)
@@ -427,6 +432,8 @@ def _inherited(directory: str, file: str) -> str:
 
 def _present(pid: int) -> dict[str, str]:
     """Return the directories of the cgroups in which a process is now, by controller."""
+    from . import hierarchy
+
     result = {}
     cgroups = hierarchy.of_process(pid)
     for mountpoint, root, options in hierarchy.mounts():

@@ -13,13 +13,14 @@ from time import sleep
 from .. import log
 from ..errors import Error, strerror
 from ..linux import files
-from . import convert, devices, hierarchy, knobs, tree
+from . import knobs, tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Final
 
-    from .convert import Resources
+    from .convert import Resources, Write
+    from .devices import Rule
 
 _BUSY: Final = (EBUSY, EOPNOTSUPP, ENOENT, ENODEV)
 _DELEGATE: Final = "/sys/kernel/cgroup/delegate"
@@ -35,12 +36,14 @@ class Manager:
         self.record = record
         self.tolerant: bool = record["tolerant"]
         self.directory: str = record["mountpoint"] + record["path"]
-        self.late: list[convert.Write] = []
+        self.late: list[Write] = []
 
     # Making
 
     def prepare(self, resources: Resources) -> None:
         """Make the directory and write all limits but memory's."""
+        from . import convert, devices
+
         writes = convert.v2(resources)
         rules = devices.parse(resources.get("devices"))
         for path in convert.ignored(resources, 2):
@@ -62,15 +65,17 @@ class Manager:
         self.limit(writes, rules, made > 0)
         self.delegate()
 
-    def limit(self, writes: list[convert.Write], rules: list[devices.Rule], fresh: bool) -> None:
+    def limit(self, writes: list[Write], rules: list[Rule], fresh: bool) -> None:
         """Write the limits into the directory that is there; `late` ones wait for `finish`."""
+        from . import devices
+
         self._enable(writes)
         self.late = [write for write in writes if write[0] == "memory"]
         self._write([write for write in writes if write[0] != "memory"])
         if not (fresh and devices.allows_all(rules)):
             self._write_devices(rules, fresh)
 
-    def _enable(self, writes: list[convert.Write]) -> None:
+    def _enable(self, writes: list[Write]) -> None:
         """Have all controllers passed on from the top; those that limits need must be there."""
         mountpoint: str = self.record["mountpoint"]
         have = knobs.read_text(f"{self.directory}/cgroup.controllers").split()
@@ -129,13 +134,12 @@ class Manager:
                 if error.errno != ENOENT and not (self.tolerant and error.errno in knobs.DENIED):
                     raise
 
-    def _write(
-        self, writes: list[convert.Write], undo: list[tuple[str, str]] | None = None
-    ) -> None:
+    def _write(self, writes: list[Write], undo: list[tuple[str, str]] | None = None) -> None:
         knobs.write(writes, {write[0]: self.directory for write in writes}, undo)
 
-    def _write_devices(self, rules: list[devices.Rule], fresh: bool) -> None:
+    def _write_devices(self, rules: list[Rule], fresh: bool) -> None:
         from ..linux import bpf
+        from . import devices
 
         try:
             bpf.replace_device_program(self.directory, devices.program(rules), fresh)
@@ -211,6 +215,8 @@ class Manager:
             if error.errno not in _BUSY:
                 raise
             reason = error
+        from . import hierarchy
+
         path = hierarchy.of_process(init_pid).get("")
         if path is None or self.record["mountpoint"] + path == target:
             if self.tolerant:
@@ -226,6 +232,8 @@ class Manager:
 
     def update(self, resources: Resources, old: Resources) -> None:
         """Write new limits; when one is refused, write back what was there."""
+        from . import convert, devices
+
         self._present()
         writes = convert.v2(resources)
         rules = devices.parse(resources.get("devices"))
