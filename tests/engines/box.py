@@ -23,6 +23,8 @@ from pathlib import Path
 from typing import Dict, List, Mapping, Optional, Sequence, Union
 
 CGROUP = Path("/sys/fs/cgroup")
+# A slow machine (emulation) needs more of it.
+PATIENCE = float(os.environ.get("ENGINE_PATIENCE") or "1")
 COMMAND_TIMEOUT = 60.0
 
 ENVIRONMENT = {
@@ -174,7 +176,7 @@ class Box:
                 with contextlib.suppress(BrokenPipeError):
                     child.stdin.write(given)
                     child.stdin.close()
-                status = child.wait(timeout)
+                status = child.wait(timeout * PATIENCE)
             except subprocess.TimeoutExpired:
                 child.kill()
                 child.wait()
@@ -193,7 +195,7 @@ class Box:
 
     def wait(self, argv: Sequence[str], text: str, timeout: float = 20.0) -> Result:
         """Repeat a command until its output holds the text."""
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + timeout * PATIENCE
         while True:
             result = self.run(argv)
             if text in result.out + result.err:
@@ -259,7 +261,7 @@ class Terminal:
 
     def expect(self, text: str, timeout: float = 20.0) -> str:
         """Read on until the text was written since the last expect; give what came before and it."""
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + timeout * PATIENCE
         wanted = text.encode()
         while wanted not in self.seen:
             assert self._read(deadline), f"no {text!r} from {self.argv}: {self.seen!r}"
@@ -268,7 +270,7 @@ class Terminal:
 
     def finish(self, timeout: float = 20.0) -> int:
         """Read to the end and give the exit status."""
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + timeout * PATIENCE
         while self._read(deadline):
             pass
         while time.monotonic() < deadline:

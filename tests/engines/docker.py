@@ -8,7 +8,7 @@ import subprocess
 import time
 from typing import Callable, Dict, List, Optional, Sequence, Tuple, TypeVar
 
-from tests.engines.box import Box, Result, Terminal
+from tests.engines.box import PATIENCE, Box, Result, Terminal
 from tests.engines.image import IMAGE, busybox_tar
 from tests.engines.sides import SUBNET, gather, normal, phrases, same
 
@@ -56,7 +56,7 @@ class Dockerd:
         """Start the daemon (again) and wait until it answers."""
         log = f"{self.home}/log"
         self.process = self.box.spawn(["dockerd", *self.options], log=log)
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 30 * PATIENCE
         while self.box.run(self.argv("version")).status != 0:
             if self.process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError("dockerd: " + self.box.path(log).read_text()[-4000:])

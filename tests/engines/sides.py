@@ -10,6 +10,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Callable, Dict, List, Tuple, TypeVar
 
+from tests.engines.box import PATIENCE
+
 SUBNET = "10.213.77"
 
 # What dockerd, the docker command and users look for in an error; compared in place of whole sentences.
@@ -87,7 +89,7 @@ def same(scenario: Callable[[S], T], ours: S, peer: S, *, together: bool = True)
 
 def settle(take: Callable[[], Dict[str, List[str]]], before: Dict[str, List[str]]) -> None:
     """Wait until the traces are what they were; shims and veth pairs vanish a moment after docker's answer."""
-    deadline = time.monotonic() + 8
+    deadline = time.monotonic() + 8 * PATIENCE
     while True:
         now = take()
         more = {
