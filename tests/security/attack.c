@@ -1,0 +1,174 @@
+/* What a hostile program does, for the tests: one verb a call, static, no library but libc.
+ *
+ *   attack scan CANARY        look into all other processes until /tmp/stop exists, then tell what was seen
+ *   attack swap A B           exchange two names for ever
+ *   attack type TEXT          push the text into the input of the terminal at descriptor 0
+ *   attack enter32 DIRECTORY  mkdir(2) by the 32-bit entry of the kernel
+ *   attack enterx32 DIRECTORY mkdir(2) by its x32 number
+ *   attack dir DIRECTORY      mkdir(2) as everybody does it
+ *   attack personality VALUE  personality(2) with all 64 bits of the value
+ *   attack abstract           the names of abstract sockets, one a line
+ */
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static long exes, memories, fds, escapes;
+static char example[512];
+
+static void look_into(const char *pid, const char *canary)
+{
+	char path[600], target[400], up[700];
+	DIR *directory;
+	struct dirent *entry;
+	ssize_t size;
+	int fd;
+
+	snprintf(path, sizeof path, "/proc/%s/exe", pid);
+	size = readlink(path, target, sizeof target - 1);
+	target[size > 0 ? size : 0] = 0;
+	if (!strncmp(target, "/bin/", 5))
+		return; /* a program of the image */
+	if (size > 0) {
+		exes++;
+		snprintf(example, sizeof example, "%s", target);
+	}
+	snprintf(path, sizeof path, "/proc/%s/mem", pid);
+	if (size > 0 && (fd = open(path, O_RDWR)) >= 0) {
+		memories++;
+		close(fd);
+	}
+	snprintf(path, sizeof path, "/proc/%s/fd", pid);
+	if (!(directory = opendir(path)))
+		return;
+	while ((entry = readdir(directory))) {
+		if (entry->d_name[0] == '.')
+			continue;
+		snprintf(up, sizeof up, "/proc/%s/fd/%s", pid, entry->d_name);
+		if (readlink(up, target, sizeof target) >= 0)
+			fds++; /* the numbers alone can be listed by every root */
+		snprintf(up, sizeof up, "/proc/%s/fd/%s/../../../../../../../../../../../../..%s", pid,
+			 entry->d_name, canary);
+		if (!access(up, F_OK)) {
+			char link[300], name[300];
+			snprintf(link, sizeof link, "/proc/%s/fd/%s", pid, entry->d_name);
+			size = readlink(link, name, sizeof name - 1);
+			name[size > 0 ? size : 0] = 0;
+			escapes++;
+			printf("escape by %s\n", name);
+		}
+	}
+	closedir(directory);
+}
+
+static int scan(const char *canary)
+{
+	puts("ready");
+	fflush(stdout);
+	while (access("/tmp/stop", F_OK)) {
+		DIR *proc = opendir("/proc");
+		struct dirent *entry;
+		if (!proc)
+			return 1;
+		while ((entry = readdir(proc)))
+			if (atoi(entry->d_name) > 1)
+				look_into(entry->d_name, canary);
+		closedir(proc);
+		while (waitpid(-1, NULL, WNOHANG) > 0)
+			;
+	}
+	printf("exes %ld memories %ld fds %ld escapes %ld %s\n", exes, memories, fds, escapes,
+	       example);
+	return 0;
+}
+
+static int swap(const char *a, const char *b)
+{
+	for (;;)
+		if (renameat2(AT_FDCWD, a, AT_FDCWD, b, RENAME_EXCHANGE))
+			return 1;
+}
+
+static int type(const char *text)
+{
+	for (; *text; text++)
+		if (ioctl(0, TIOCSTI, text)) {
+			puts(strerrorname_np(errno));
+			return 0;
+		}
+	puts("typed");
+	return 0;
+}
+
+static int answer(long result)
+{
+	puts(result < 0 ? strerrorname_np((int)-result) : "done");
+	return 0;
+}
+
+static int enter32(const char *directory)
+{
+#ifdef __x86_64__
+	long result;
+	/* The 32-bit entry takes 32-bit addresses. */
+	char *low = (char *)0x10000000;
+	extern void *mmap(void *, size_t, int, int, int, off_t);
+	if (mmap(low, 4096, 3, 0x22 | 0x10, -1, 0) != low)
+		return 1;
+	strncpy(low, directory, 4095);
+	__asm__ volatile("int $0x80" : "=a"(result) : "a"(39L), "b"(low), "c"(0755L) : "memory", "r8", "r9", "r10", "r11");
+	return answer((int)result);
+#else
+	return answer(-ENOSYS);
+#endif
+}
+
+static long raw(long number, long a, long b)
+{
+	long result = syscall(number, a, b);
+	return result < 0 ? -errno : result;
+}
+
+static int abstract(void)
+{
+	char line[1024];
+	FILE *file = fopen("/proc/net/unix", "r");
+	if (!file)
+		return 1;
+	while (fgets(line, sizeof line, file))
+		if (strchr(line, '@'))
+			fputs(strchr(line, '@'), stdout);
+	return 0;
+}
+
+int main(int argc, char **argv)
+{
+	const char *verb = argc > 1 ? argv[1] : "";
+	if (!strcmp(verb, "scan") && argc > 2)
+		return scan(argv[2]);
+	if (!strcmp(verb, "swap") && argc > 3)
+		return swap(argv[2], argv[3]);
+	if (!strcmp(verb, "type") && argc > 2)
+		return type(argv[2]);
+	if (!strcmp(verb, "enter32") && argc > 2)
+		return enter32(argv[2]);
+	if (!strcmp(verb, "enterx32") && argc > 2)
+		return answer(raw(0x40000000L | 83, (long)argv[2], 0755));
+	if (!strcmp(verb, "dir") && argc > 2)
+		return answer(raw(SYS_mkdirat == 34 ? 34 : 83, SYS_mkdirat == 34 ? AT_FDCWD : (long)argv[2],
+				  SYS_mkdirat == 34 ? (long)argv[2] : 0755));
+	if (!strcmp(verb, "personality") && argc > 2)
+		return answer(raw(SYS_personality, strtoull(argv[2], NULL, 0), 0));
+	if (!strcmp(verb, "abstract"))
+		return abstract();
+	return 2;
+}
