@@ -461,7 +461,8 @@ class Terminal:
     def close(self) -> int:
         """Wait for the runtime and close the terminal; the exit status."""
         try:
-            return finish(self.child)
+            ended = self.child.returncode
+            return finish(self.child) if ended is None else ended
         finally:
             os.close(self.slave)
             os.close(self.master)

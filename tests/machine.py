@@ -146,6 +146,16 @@ def make_cgroup_parent(path: str) -> None:
             for name in ("cpuset.cpus", "cpuset.mems"):
                 with open(hierarchy.mountpoint + "/" + name) as file:
                     write_file(os.path.join(directory, name), file.read().strip())
+        elif os.path.exists(directory + "/cpu.rt_runtime_us"):
+            write_file(directory + "/cpu.rt_runtime_us", "50000")
+
+
+def realtime_budget() -> dict[str, int]:
+    """The cpu resources without which the kernel lets nobody in a cgroup be a realtime process."""
+    mountpoint = v1_mountpoint("cpu")
+    if mountpoint and os.path.exists(mountpoint + "/cpu.rt_runtime_us"):
+        return {"realtimeRuntime": 10000, "realtimePeriod": 1000000}
+    return {}
 
 
 def delegate_controllers(directory: str) -> None:

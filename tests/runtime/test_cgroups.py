@@ -116,6 +116,27 @@ def test_a_relative_path_ends_the_same_way_in_every_hierarchy(container: Contain
     assert found and all(path.endswith(relative) for path in found)
 
 
+@memory
+@pids
+@cpuset
+@pytest.mark.needs("two-cpus")
+def test_a_relative_path_has_its_limits(container: Container) -> None:
+    container.linux["cgroupsPath"] = f"anocir-relative-{container.id}"
+    limits = {"limit": 64 * MEBI}
+    created(container, memory=limits, pids={"limit": 100}, cpu={"cpus": "0-1", "mems": "0"})
+    with open(f"/proc/{container.pid}/cgroup") as file:
+        lines = [line.strip().split(":", 2) for line in file]
+    for _, controllers, path in lines:
+        container.cgroup = path
+        if "memory" in controllers.split(",") or len(lines) == 1:
+            found = container.limit("memory", "memory.limit_in_bytes", "memory.max")
+            assert found == str(64 * MEBI)
+        if "pids" in controllers.split(",") or len(lines) == 1:
+            assert container.limit("pids", "pids.max", "pids.max") == "100"
+        if "cpuset" in controllers.split(",") or len(lines) == 1:
+            assert container.limit("cpuset", "cpuset.cpus", "cpuset.cpus") == "0-1"
+
+
 def test_without_a_path_the_container_has_a_cgroup_of_its_own(container: Container) -> None:
     del container.linux["cgroupsPath"]
     container.create()
@@ -275,6 +296,16 @@ def test_cpu_burst_is_set(container: Container) -> None:
 def test_cpu_idle_is_set(container: Container) -> None:
     created(container, cpu={"idle": 1})
     assert container.limit("cpu", "cpu.idle", "cpu.idle") == "1"
+
+
+@pytest.mark.needs("cgroup1:cpu")
+def test_the_realtime_budget_is_set(container: Container) -> None:
+    budget = machine.realtime_budget()
+    if not budget:
+        pytest.skip("[rt-groups] this kernel has no realtime budgets of cgroups")
+    created(container, cpu=budget)
+    assert container.limit("cpu", "cpu.rt_runtime_us", "") == "10000"
+    assert container.limit("cpu", "cpu.rt_period_us", "") == "1000000"
 
 
 @cpuset

