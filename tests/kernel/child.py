@@ -1,0 +1,76 @@
+"""Run a piece of a test in a process of its own: what it changes ends with it.
+
+The namespaces are made by the C library, not by what is under test.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import traceback
+from typing import Any, Callable
+
+from tests import machine
+
+PATIENCE = 20
+"""Seconds after which a child is ended by SIGALRM."""
+
+
+def run(action: Callable[[], Any], flags: int = 0) -> Any:
+    """Call `action` in a forked child with new namespaces; return its result, raise its OSError."""
+    read_end, write_end = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(read_end)
+        signal.alarm(PATIENCE)
+        try:
+            if flags:
+                machine.unshare(flags)
+            if flags & machine.CLONE_NEWNS:
+                machine.mount("none", "/", "", machine.MS_REC | machine.MS_PRIVATE)
+            answer = (None, action())
+        except BaseException as error:
+            answer = (error if type(error) in KNOWN else None, traceback.format_exc())
+            if answer[0] is None:
+                answer = (AssertionError(answer[1]), None)
+        data = pickle.dumps(answer)
+        while data:
+            data = data[os.write(write_end, data) :]
+        os._exit(0)
+    os.close(write_end)
+    with open(read_end, "rb") as file:
+        data = file.read()
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    assert data, f"the child ended without an answer: {status}"
+    error, result = pickle.loads(data)
+    if error is not None:
+        raise error
+    return result
+
+
+KNOWN = (OSError, *(type(OSError(number, "")) for number in range(1, 120)))
+
+
+def end(action: Callable[[], Any]) -> int:
+    """Call `action` in a forked child; return how the child ended, as `subprocess` says it."""
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(PATIENCE)
+        try:
+            action()
+        except BaseException:
+            traceback.print_exc()
+            os._exit(99)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def status_field(name: str, pid: Any = "self") -> str:
+    """Return a line of /proc/PID/status."""
+    with open(f"/proc/{pid}/status") as file:
+        for line in file:
+            key, _, value = line.partition(":")
+            if key == name:
+                return value.strip()
+    raise KeyError(name)
