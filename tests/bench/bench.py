@@ -913,7 +913,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         help=f"of {' '.join((*DEFAULT_STEPS, *OPTIONAL_STEPS))}, separated by commas",
     )
     parser.add_argument(
-        "--save", metavar="DIR", help="write results.json, results.md, plot.svg there"
+        "--save",
+        metavar="DIR",
+        help="write results.json, results.md, plot.svg there (default: here, if all steps are run)",
     )
     parser.add_argument("runtimes", nargs="*", metavar="[NAME=]RUNTIME")
     return parser.parse_args(arguments)
@@ -939,7 +941,8 @@ def main(arguments: Sequence[str]) -> int:
     runtimes = [Runtime(text) for text in texts]
     versions = {runtime.name: runtime.version() for runtime in runtimes}
     progress = Progress("bench", planned(steps, options.rounds, len(runtimes)))
-    save: str | None = os.path.abspath(options.save) if options.save else None
+    everything = set(steps) >= set(DEFAULT_STEPS)
+    save = os.path.abspath(options.save) if options.save else HERE if everything else ""
     load = os.getloadavg()[0]
     with Ground("bench", runtimes) as ground:
         bench = Bench(ground, options.rounds, progress)

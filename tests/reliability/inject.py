@@ -167,6 +167,7 @@ def enumerate_points(
         "delete failed": 0,
         "hangs": 0,
         "tracebacks": 0,
+        "unloaded": 0,
         "false success": 0,
         "examples": [],
     }
@@ -222,7 +223,10 @@ def strike(
     if result.status is None:
         figures["hangs"] += 1
         figures["examples"].append(f"{note}: hangs")
-    if "Traceback" in result.err or "panic:" in result.err or "goroutine " in result.err:
+    if 'File "<string>", line 1, in <module>' in result.err and ", in main" not in result.err:
+        # the interpreter could not read the archive: none of its lines has run yet that could say it better
+        figures["unloaded"] += 1
+    elif "Traceback" in result.err or "panic:" in result.err or "goroutine " in result.err:
         figures["tracebacks"] += 1
         figures["examples"].append(f"{note}: traceback: {result.err.strip()[-300:]}")
     if command in ("create", "run") and result.status == 0:

@@ -36,10 +36,8 @@ class Box:
         self, *words: str, check: bool = True, root: tuple[str, ...] = ()
     ) -> subprocess.CompletedProcess[str]:
         """Run the runtime; its output goes to files, as a container may keep it open."""
-        with (
-            open(os.path.join(self.dir, "out"), "w+") as out,
-            open(os.path.join(self.dir, "err"), "w+") as err,
-        ):
+        # new files for each call: the runtime gives them to the container's user
+        with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
             done = subprocess.run(
                 [RUNTIME, *root, *words],
                 stdin=subprocess.DEVNULL,
