@@ -13,7 +13,6 @@ import marshal
 import posix
 
 from . import (
-    activation,
     cgroup,
     channel,
     hooks,
@@ -39,51 +38,48 @@ if TYPE_CHECKING:
 
 
 def create(
-    settings: Settings, container_id: str, options: Options, foreground: bool
-) -> tuple[Init, dict[str, Any]]:
-    """Make a container up to the point where init waits for start.
+    settings: Settings,
+    container_id: str,
+    options: Options,
+    init: Init,
+    listen_fds: int,
+    foreground: bool,
+) -> Init:
+    """Make a container up to the point where its init, which boots already, waits for start.
 
-    Returns init, whose console is still ours when `foreground`, and the configuration.
+    Returns init, whose console is still ours when `foreground`.
     """
-    store.check_free(settings.root, container_id)
-    listen_fds = activation.listen_fds()
-    init = launch.boot(settings, options["preserve_fds"] + listen_fds)
-    try:
-        bundle = absolute(options["bundle"])
-        config = spec.load(f"{bundle}/config.json")
-        spec.check(config)
-        for text in spec.warnings(config) if settings.level() >= log.WARNING else ():
-            log.warn(text)
-        check_terminal(config.get("process") or {}, options, foreground)
-        rootfs = _rootfs(config, bundle)
-        record = cgroup.choose(settings, config, container_id)
-        creator = posix.getpid()
-        intent = {
-            "bundle": bundle,
-            "rootfs": rootfs,
-            "created": store.now(),
-            "owner": _owner(),
-            "annotations": config.get("annotations") or {},
-            "cgroup": record,
-            "creator": [creator, processes.stat(creator)[3]],
-            "private_pids": _private_pids(config),
-        }
-        if "mount" not in plan.namespaces(config):
-            intent["host_mounts"] = lifecycle.mount_count(rootfs)
-        facts = _facts(settings, container_id, config, options, intent)
-        facts["listen_fds"] = listen_fds
-        compiled = plan.compile_create(config, facts)
-        fds = open_namespaces(config)
-        container = store.reserve(settings.root, container_id)
-    except BaseException:
-        init.kill()
-        raise
+    bundle = absolute(options["bundle"])
+    config = spec.load(f"{bundle}/config.json")
+    spec.check(config)
+    for text in spec.warnings(config) if settings.level() >= log.WARNING else ():
+        log.warn(text)
+    check_terminal(config.get("process") or {}, options, foreground)
+    rootfs = _rootfs(config, bundle)
+    creator = posix.getpid()
+    intent = {
+        "bundle": bundle,
+        "rootfs": rootfs,
+        "created": store.now(),
+        "owner": _owner(),
+        "annotations": config.get("annotations") or {},
+        "cgroup": cgroup.choose(settings, config, container_id),
+        "creator": [creator, processes.stat(creator)[3]],
+        "private_pids": _private_pids(config),
+    }
+    if "mount" not in plan.namespaces(config):
+        intent["host_mounts"] = lifecycle.mount_count(rootfs)
+    facts = _facts(settings, container_id, config, options, intent)
+    facts["listen_fds"] = listen_fds
+    compiled = plan.compile_create(config, facts)
+    fds = open_namespaces(config)
+    container = store.reserve(settings.root, container_id)
     try:
         _make(settings, init, container, config, compiled, intent, options, fds, foreground)
     except BaseException as error:
         _undo(settings, init, container, config, error)
         raise
-    return init, config
+    return init
 
 
 def absolute(path: str) -> str:

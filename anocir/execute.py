@@ -9,7 +9,7 @@ import marshal
 
 import posix
 
-from . import activation, cgroup, channel, create, foreground, launch, lifecycle, plan, spec
+from . import cgroup, channel, create, foreground, launch, lifecycle, plan, spec
 from .capabilities import NAMES
 from .errors import CONTRACT, Error, at
 from .linux import files
@@ -26,51 +26,43 @@ if TYPE_CHECKING:
 _MAX_ID: Final = (1 << 32) - 2
 
 
-def exec_(settings: Settings, container_id: str, options: Options, argv: Sequence[str]) -> int:
-    """Run a process in the container: its exit status, or 0 when it is left to itself."""
-    try:
-        return _exec(settings, container_id, options, argv)
-    except Error as error:
-        if not error.text.startswith(CONTRACT["exec failed"]):
-            error.text = CONTRACT["exec failed"] + error.text
-        raise
+def execute(
+    settings: Settings,
+    container: Container,
+    options: Options,
+    argv: Sequence[str],
+    init: Init,
+    listen_fds: int,
+) -> int:
+    """Run a process in a container that allows it; `init` boots already.
 
-
-def _exec(settings: Settings, container_id: str, options: Options, argv: Sequence[str]) -> int:
-    container, status = lifecycle.open_(settings, container_id)
-    if not (status == lifecycle.PAUSED and options["ignore_paused"]):
-        lifecycle.check("exec", container, status)
+    Returns its exit status, or 0 when it is left to itself.
+    """
     detached = bool(options["detach"])
-    listen_fds = activation.listen_fds()
     if not detached:
         foreground.block_signals()
-    init = launch.boot(settings, options["preserve_fds"] + listen_fds)
-    try:
-        config = container.config()
-        process = _process(config, options, argv)
-        create.check_terminal(process, options, not detached)
-        facts = {
-            **create.process_facts(settings, config, process),
-            "id": container_id,
-            "bundle": container.intent["bundle"],
-            "state": {},
-            "no_new_keyring": True,
-            "preserve_fds": options["preserve_fds"],
-            "listen_fds": listen_fds,
-            "join": [],
-        }
-        fds = _namespaces(container.state["pid"], facts["join"])
-        compiled = plan.compile_exec(config, process, facts)
-        compiled["start_socket"] = None
-        _launch(settings, init, container, process, compiled, options, fds)
-        lifecycle.serve_start(container, config, init.pid, init.pidfd, init.channel)
-        if options["pidfd_socket"]:
-            channel.send_fd(options["pidfd_socket"], init.pidfd, b"exec")
-        if options["pid_file"]:
-            launch.write_pid_file(options["pid_file"], init.pid)
-    except BaseException:
-        init.kill()
-        raise
+    config = container.config()
+    process = _process(config, options, argv)
+    create.check_terminal(process, options, not detached)
+    facts = {
+        **create.process_facts(settings, config, process),
+        "id": container.id,
+        "bundle": container.intent["bundle"],
+        "state": {},
+        "no_new_keyring": True,
+        "preserve_fds": options["preserve_fds"],
+        "listen_fds": listen_fds,
+        "join": [],
+    }
+    fds = _namespaces(container.state["pid"], facts["join"])
+    compiled = plan.compile_exec(config, process, facts)
+    compiled["start_socket"] = None
+    _launch(settings, init, container, process, compiled, options, fds)
+    lifecycle.serve_start(container, config, init.pid, init.pidfd, init.channel)
+    if options["pidfd_socket"]:
+        channel.send_fd(options["pidfd_socket"], init.pidfd, b"exec")
+    if options["pid_file"]:
+        launch.write_pid_file(options["pid_file"], init.pid)
     if detached:
         return 0
     watcher = foreground.Watcher(init.pid, init.pidfd, init.console[0] if init.console else -1)

@@ -36,15 +36,13 @@ _OURS: Final = {int(_signal.SIGCHLD), int(_signal.SIGURG), int(_signal.SIGPIPE)}
 
 def run(settings: Settings, container_id: str, options: Options) -> int:
     """create, start, wait, delete: the exit status of the process, 0 when detached."""
-    from . import create
-
     detached = bool(options["detach"])
     if not detached and not options["no_subreaper"]:
         # Orphans of the container without a pid namespace come to us and are reaped.
         tasks.prctl(PR_SET_CHILD_SUBREAPER, 1)
     if not detached:
         block_signals()
-    init, _ = create.create(settings, container_id, options, foreground=not detached)
+    init = lifecycle.make(settings, container_id, options, foreground=not detached)
     init.channel.close()
     master = init.console[0] if init.console else -1
     watcher = None

@@ -178,17 +178,24 @@ def list_(settings: Settings) -> list[dict[str, Any]]:
 
 def create(settings: Settings, container_id: str, options: Options) -> None:
     """Make a container; its init waits for start."""
-    init, _ = _create(settings, container_id, options, foreground=False)
-    init.channel.close()
+    make(settings, container_id, options, foreground=False).channel.close()
 
 
-def _create(
-    settings: Settings, container_id: str, options: Options, foreground: bool
-) -> tuple[Init, dict[str, Any]]:
-    """Make a container; returns its init and the configuration."""
-    from . import create as maker
+def make(settings: Settings, container_id: str, options: Options, foreground: bool) -> Init:
+    """Make a container and return its init; with `foreground` we keep its terminal."""
+    from . import activation, launch
 
-    return maker.create(settings, container_id, options, foreground)
+    store.check_free(settings.root, container_id)
+    listen_fds = activation.listen_fds()
+    # First of all: it boots on the other core while this side imports, reads and plans.
+    init = launch.boot(settings, options["preserve_fds"] + listen_fds)
+    try:
+        from . import create as maker
+
+        return maker.create(settings, container_id, options, init, listen_fds, foreground)
+    except BaseException:
+        init.kill()
+        raise
 
 
 def start(settings: Settings, container_id: str) -> None:
@@ -523,9 +530,25 @@ def run(settings: Settings, container_id: str, options: Options) -> int:
 
 def exec_(settings: Settings, container_id: str, options: Options, argv: Sequence[str]) -> int:
     """Run another process in the container: its exit status, 0 when detached."""
-    from . import execute
+    from . import activation, launch
 
-    return execute.exec_(settings, container_id, options, argv)
+    try:
+        container, status = open_(settings, container_id)
+        if not (status == PAUSED and options["ignore_paused"]):
+            check("exec", container, status)
+        listen_fds = activation.listen_fds()
+        init = launch.boot(settings, options["preserve_fds"] + listen_fds)
+        try:
+            from . import execute
+
+            return execute.execute(settings, container, options, argv, init, listen_fds)
+        except BaseException:
+            init.kill()
+            raise
+    except Error as error:
+        if not error.text.startswith(CONTRACT["exec failed"]):
+            error.text = CONTRACT["exec failed"] + error.text
+        raise
 
 
 def update(settings: Settings, container_id: str, options: Options) -> None:
