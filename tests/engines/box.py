@@ -209,9 +209,9 @@ class Box:
         for one in self.hierarchies:
             top = CGROUP / one / self.name
             cgroups += [f"{one}:{path[len(str(top)) :]}" for path, _, _ in os.walk(top)]
-        mounts = self.path("/proc/self/mountinfo").parent.parent / "1" / "mountinfo"
+        mounts = Path(f"/proc/{self.pid}/mountinfo")
         links = self.run(["ls", "/sys/class/net"]).out.split()
-        ps = self.run(["ps", "-eo", "comm,args", "--no-headers", "--ppid", "2", "-N"]).out
+        ps = self.run(["ps", "-eo", "comm,args", "--no-headers"]).out
         return {
             "cgroups": sorted(cgroups),
             "mounts": sorted(line.split()[4] for line in mounts.read_text().splitlines()),

@@ -601,3 +601,22 @@ def test_daemon_events_of_a_life(sides: Sides) -> None:
         return side.docker("events", *words, "--format", form).ok().out.splitlines()
 
     assert "die 2" in sides.same(scenario)
+
+
+def test_a_failed_start_is_remembered(sides: Sides) -> None:
+    """docker start of what cannot start: status, the container's state and a second try."""
+
+    def scenario(side: Side) -> List[Any]:
+        seen: List[Any] = []
+        for number, command in enumerate(("no-such-program", "/etc/not-a-program")):
+            name = f"{side.name('fails')}-{number}"
+            side.docker("create", "--runtime", side.runtime, "--name", name, IMAGE, command).ok()
+            for _ in range(2):
+                seen.append(told(side, "start", name)[:2])
+                seen.append(side.docker.inspect(name, ".State.Status"))
+                seen.append(side.docker.inspect(name, ".State.ExitCode"))
+            seen.append(told(side, "rm", name)[:2])
+        return seen
+
+    steps = sides.same(scenario)
+    assert steps[1:3] == ["created", "127"]
