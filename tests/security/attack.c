@@ -42,20 +42,26 @@ static void look_into(const char *pid, const char *canary)
 		exes++;
 		snprintf(example, sizeof example, "%s", target);
 	}
-	snprintf(path, sizeof path, "/proc/%s/mem", pid);
-	if (size > 0 && (fd = open(path, O_RDWR)) >= 0) {
+	snprintf(up, sizeof up, "/proc/%s/mem", pid);
+	if (size > 0 && (fd = open(up, O_RDWR)) >= 0) {
 		memories++;
 		close(fd);
 	}
-	snprintf(path, sizeof path, "/proc/%s/fd", pid);
-	if (!(directory = opendir(path)))
+	snprintf(up, sizeof up, "/proc/%s/fd", pid);
+	if (!(directory = opendir(up)))
 		return;
 	while ((entry = readdir(directory))) {
 		if (entry->d_name[0] == '.')
 			continue;
 		snprintf(up, sizeof up, "/proc/%s/fd/%s", pid, entry->d_name);
-		if (readlink(up, target, sizeof target) >= 0)
+		if (readlink(up, target, sizeof target) >= 0) {
+			/* It may have become a program of the image meanwhile. */
+			size = readlink(path, target, sizeof target - 1);
+			target[size > 0 ? size : 0] = 0;
+			if (!strncmp(target, "/bin/", 5))
+				break;
 			fds++; /* the numbers alone can be listed by every root */
+		}
 		snprintf(up, sizeof up, "/proc/%s/fd/%s/../../../../../../../../../../../../..%s", pid,
 			 entry->d_name, canary);
 		if (!access(up, F_OK)) {

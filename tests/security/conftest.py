@@ -42,7 +42,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Declare the gates of this tier."""
     for name, version in DEBIAN.items():
-        machine.GATES[f"{name}-{version}"] = lambda n=name, v=version: controls.lacks_installed(n, v)
+        machine.GATES[f"{name}-{version}"] = lambda n=name, v=version: controls.lacks_installed(
+            n, v
+        )
     machine.GATES["strace"] = lambda: "" if shutil.which("strace") else "strace(1)"
     machine.GATES["tiocsti"] = _tiocsti
     machine.GATES["cgroup2"] = lambda: "" if machine.v2_mountpoint() else "cgroup v2"
@@ -52,7 +54,9 @@ def _tiocsti() -> str:
     # Since Linux 6.2; without the file the call is always there.
     try:
         with open("/proc/sys/dev/tty/legacy_tiocsti") as file:
-            return "" if file.read().strip() == "1" else "terminals that can be typed into (TIOCSTI)"
+            return (
+                "" if file.read().strip() == "1" else "terminals that can be typed into (TIOCSTI)"
+            )
     except OSError:
         return ""
 
@@ -118,6 +122,7 @@ class Arena:
         self.programs = programs
         self.workshops: dict[str, drive.Workshop] = {}
         self.before: dict[str, leftovers.Snapshot] = {}
+        self.strict = {defender.path}
         self._workshop(defender)
         self.directories: list[str] = []
 
@@ -127,11 +132,9 @@ class Arena:
             self.before[runtime.path] = leftovers.Snapshot(PARENT, runtime.root)
         return self.workshops[runtime.path]
 
-    def altered(
-        self, interpreter: str = "", first_line: str = "", **modules: str
-    ) -> drive.Runtime:
+    def altered(self, interpreter: str = "", first_line: str = "", **modules: str) -> drive.Runtime:
         """The archive with code appended to modules; `linux__tasks` stands for linux/tasks."""
-        additions = {name.replace("__", "/"): code for name, code in modules.items()}
+        additions = {name.replace("linux__", "linux/"): code for name, code in modules.items()}
         text = repr((sorted(additions.items()), interpreter, first_line))
         tag = hashlib.sha256(text.encode()).hexdigest()[:12]
         path = os.path.join(self.defender.directory, "altered-" + tag)
@@ -142,6 +145,18 @@ class Arena:
     def installed(self, name: str) -> drive.Runtime:
         """Debian's runc or crun; the test needs its gate."""
         return controls.installed(self.defender, name)
+
+    def called_by(self, setup: str, runtime: drive.Runtime | None = None) -> drive.Runtime:
+        """The runtime as a caller has it who does this, in shell, before each call."""
+        whose = runtime or self.defender
+        tag = hashlib.sha256(f"{setup}{whose.path}".encode()).hexdigest()[:12]
+        path = os.path.join(self.defender.directory, f"{whose.name}-called-{tag}")
+        with open(path, "w") as file:
+            file.write(f'#!/bin/sh\n{setup}\nexec {whose.path} "$@"\n')
+        os.chmod(path, 0o755)
+        if whose.path in self.strict:
+            self.strict.add(path)
+        return controls.another(whose, path, whose.name, tag)
 
     def container(self, runtime: drive.Runtime | None = None) -> drive.Container:
         """A container that is not created yet."""
@@ -174,12 +189,12 @@ class Arena:
         for path, workshop in self.workshops.items():
             ids = [container.id for container in workshop.containers]
             complaints = workshop.delete_all()
-            if path == self.defender.path:
+            if path in self.strict:
                 found += complaints
         for path, workshop in self.workshops.items():
             ids = [container.id for container in workshop.containers]
             before = self.before[path]
-            if path == self.defender.path:
+            if path in self.strict:
                 left = before.leftovers(ids)
                 found += left
                 if left:

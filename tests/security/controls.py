@@ -79,7 +79,7 @@ def installed(like: drive.Runtime, name: str) -> drive.Runtime:
         with open(script, "w") as file:
             file.write(
                 "#!/bin/sh\nexec unshare -m sh -c '\n"
-                f"umount {hidden}; mount -t tmpfs none {hidden}; exec {path} \"$@\"' crun \"$@\"\n"
+                f'umount {hidden}; mount -t tmpfs none {hidden}; exec {path} "$@"\' crun "$@"\n'
             )
         os.chmod(script, 0o755)
         path = script

@@ -107,7 +107,9 @@ def test_without_any_seal_nothing_is_started(arena: Arena) -> None:
 # T-DUMP ------------------------------------------------------------------------------------------
 
 
-def scan(arena: Arena, *, userns: bool, ptrace: bool, times: int = 12, **modules: str) -> dict[str, int]:
+def scan(
+    arena: Arena, *, userns: bool, ptrace: bool, times: int = 12, **modules: str
+) -> dict[str, int]:
     """Exec into a container whose first process looks into every process that it can see."""
     runtime = arena.altered(**modules) if modules else None
     container = arena.container(runtime)
