@@ -72,6 +72,9 @@ def create(
     facts = _facts(settings, container_id, config, options, intent)
     facts["listen_fds"] = listen_fds
     compiled = plan.compile_create(config, facts)
+    if settings.level() >= log.DEBUG:
+        for line in plan.describe(compiled):
+            log.debug(line)
     fds = open_namespaces(config)
     container = store.reserve(settings.root, container_id)
     try:
@@ -194,9 +197,11 @@ def _facts(
     intent: dict[str, Any],
 ) -> dict[str, Any]:
     kinds = [mount.get("type") for mount in config.get("mounts") or []]
-    view = None
+    view = fallback = None
     if "cgroup" in kinds or "cgroup2" in kinds:
         view = cgroup.load(intent["cgroup"]).mount_view()
+        if intent["cgroup"].get("tolerant"):
+            fallback = cgroup.load({"manager": "disabled", "reason": ""}).mount_view()
     state = {
         "ociVersion": lifecycle.SPEC_VERSION,
         "id": container_id,
@@ -212,6 +217,8 @@ def _facts(
         "rootfs": intent["rootfs"],
         "state": state,
         "cgroup": view,
+        "cgroup_fallback": fallback,
+        "check_command": settings.start_exec_errors != "container",
         "no_pivot": options["no_pivot"],
         "no_new_keyring": options["no_new_keyring"],
         "preserve_fds": options["preserve_fds"],

@@ -48,10 +48,9 @@ def _host_hooks(context: Context) -> None:
     _await(context.channel, channel.DONE)
 
 
-def _hooks(context: Context, entries: list[dict[str, Any]], status: str) -> None:
+def _hooks(context: Context, entries: list[dict[str, Any]], name: str) -> None:
     """Run hooks in the container's namespaces."""
-    name = "createContainer" if status == "creating" else "startContainer"
-    state = {**context.plan["state"], "status": status, "pid": posix.getpid()}
+    state = {**context.plan["state"], "status": "created", "pid": posix.getpid()}
     data = jsonio.dumps(state).encode()
     watch = context.channel.sock.fileno()
     for index, hook in enumerate(entries):
@@ -67,6 +66,7 @@ STEPS: Final[dict[str, Callable[..., None]]] = {
     "chdir": process.chdir,
     "chroot": rootfs.chroot,
     "close_descriptors": process.close_descriptors,
+    "command": process.prepare,
     "console": terminal.console,
     "device": rootfs.device,
     "device_links": rootfs.device_links,
@@ -185,11 +185,8 @@ def _run(context: Context) -> None:
     process.join_cgroups(cgroup_fds[:now])
     context.late_join = cgroup_fds[now:]
     _execute(context, "setup")
-    wanted = plan["process"]
-    if wanted is not None:
-        context.command = process.Command(wanted["args"], wanted["env"] + context.env)
-        if not wanted["terminal"]:
-            process.reopen_null(context)
+    if plan["process"] is not None and not plan["process"]["terminal"]:
+        process.reopen_null(context)
     listener = _listener(context)
     line.send(channel.READY)
     _await(line, channel.COMMIT)

@@ -354,9 +354,13 @@ def kill(settings: Settings, container_id: str, signal_text: str, options: Optio
         return
     check("kill", container, status)
     pid = container.state.get("pid", 0)
-    if everyone or (number == processes.SIGKILL and not container.intent.get("private_pids")):
+    together = everyone or (
+        number == processes.SIGKILL and not container.intent.get("private_pids")
+    )
+    if together:
         _manager(container).kill(number)
-    if not _signal_process(container, pid, number):
+    # That may have ended init already.
+    if not _signal_process(container, pid, number) and not together:
         raise Error(CONTRACT["not running"])
     if number == processes.SIGKILL and status == PAUSED:
         _manager(container).thaw()  # cgroup v1 delivers no signal to a frozen process

@@ -212,12 +212,16 @@ def compile_create(config: Config, facts: Mapping[str, Any]) -> Plan:
         # the one that GPU hooks rely on.
         setup.append(("host_hooks", "hooks"))
     if hooks.get("createContainer"):
-        setup.append(("hooks", "hooks.createContainer", hooks["createContainer"], "creating"))
+        setup.append(
+            ("hooks", "hooks.createContainer", hooks["createContainer"], "createContainer")
+        )
     setup += _finish_steps(config, facts)
+    if process is not None:
+        setup.append(("command", "process.args", facts["check_command"]))
     _join_cgroups(setup, spaces.get("cgroup") == "")
     launch: list[Step] = []
     if hooks.get("startContainer"):
-        launch.append(("hooks", "hooks.startContainer", hooks["startContainer"], "created"))
+        launch.append(("hooks", "hooks.startContainer", hooks["startContainer"], "startContainer"))
     if process is None:
         launch.append(("no_process", "process"))
     else:
@@ -261,6 +265,7 @@ def compile_exec(config: Config, process: Config, facts: Mapping[str, Any]) -> P
     ]
     if any(kind == "user" for kind, _ in facts["join"]):
         setup.insert(0, ("become_root", "linux.namespaces"))
+    setup.append(("command", "process.args", True))
     setup.append(("join_late", "linux.resources"))
     return {
         "prepare": [("join_all", "linux.namespaces", [step[2:] for step in prepare])],
@@ -427,7 +432,17 @@ def _mount_steps(config: Config, facts: Mapping[str, Any]) -> list[Step]:
             if facts["cgroup"] is None:
                 raise at(where, "the container has no cgroup to mount")
             own = "cgroup" in namespaces(config)
-            steps.append(("cgroup_mount", where, destination, facts["cgroup"], own, options))
+            steps.append(
+                (
+                    "cgroup_mount",
+                    where,
+                    destination,
+                    facts["cgroup"],
+                    facts["cgroup_fallback"],
+                    own,
+                    options,
+                )
+            )
         else:
             if not kind:
                 raise at(f"{where}.type", "a mount needs a type, or the option bind")

@@ -401,6 +401,39 @@ def _candidates(name: str, env: Sequence[str]) -> list[str]:
     return [f"{directory or '.'}/{name}" for directory in path.split(":")] if path else []
 
 
+def prepare(context: Context, check: bool) -> None:
+    """Prepare execve while the container is made; with `check`, fail now if it cannot work.
+
+    Podman and Docker map the text of create's error to their exit statuses 126 and 127.  What
+    only execve itself finds out is reported by start.
+    """
+    wanted = context.plan["process"]
+    context.command = Command(wanted["args"], wanted["env"] + context.env)
+    if check:
+        _look_up(context, context.command, wanted["cwd"])
+
+
+def _look_up(context: Context, command: Command, cwd: str) -> None:
+    failure = ENOENT
+    for path in command.candidates:
+        text = files.decode(path)
+        try:
+            fd = inroot.open(context.root_fd, text if text.startswith("/") else f"{cwd}/{text}")
+        except OSError as error:
+            if error.errno in (ENOENT, ENOTDIR):
+                continue
+            return  # a magic link, or one that root may not follow: execve will say
+        mode = files.fstat(fd).st_mode
+        files.close(fd)
+        if mode & files.S_IFMT == files.S_IFREG and mode & 0o111:
+            return
+        failure = EISDIR if mode & files.S_IFMT == files.S_IFDIR else EACCES
+    name = command.name
+    if failure == ENOENT and "/" not in name:
+        raise Error(CONTRACT["not in PATH"].format(name=name))
+    raise Error(CONTRACT["exec"].format(name=name, reason=_exec_reason(name, failure)))
+
+
 def execute(command: Command) -> NoReturn:
     """execve(2) the first candidate that can be; raise Error in the words that engines know."""
     failure = 0

@@ -365,13 +365,22 @@ def remount(context: Context, destination: str, options: Options) -> None:
 
 
 def cgroup_mount(
-    context: Context, destination: str, view: dict[str, Any], own_namespace: bool, options: Options
+    context: Context,
+    destination: str,
+    view: dict[str, Any],
+    fallback: dict[str, Any] | None,
+    own_namespace: bool,
+    options: Options,
 ) -> None:
     """Mount the container's cgroups as it may see them.
+
+    `fallback` is the view of who could not make a cgroup of its own: the caller's.
 
     With a cgroup namespace the kernel shows its root; without one, the container's own cgroup is
     bound in the place of the whole tree.
     """
+    if fallback is not None and not _is_there(view):
+        view = fallback
     target = inroot.make_directory(context.root_fd, destination)
     try:
         if view["version"] == 2:
@@ -398,6 +407,12 @@ def cgroup_mount(
             files.close(tmpfs)
     finally:
         files.close(target)
+
+
+def _is_there(view: dict[str, Any]) -> bool:
+    if view["version"] == 2:
+        return files.exists(f"{view['host_mountpoint']}{view['own_path']}")
+    return all(files.exists(f"{row[3]}{row[2]}") for row in view["hierarchies"])
 
 
 _CGROUP_ATTRIBUTES: Final = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC
@@ -466,10 +481,9 @@ def device(
             files.mknod(name, wanted[0] | mode, wanted[1], dir_fd=directory)
         except FileExistsError:
             if not _is_device(directory, name, wanted):
-                files.unlink(name, dir_fd=directory)
-                files.mknod(name, wanted[0] | mode, wanted[1], dir_fd=directory)
-            else:
-                _set_mode(directory, name, mode)
+                # config-linux.md, Devices: another file in its place MUST be an error.
+                raise Error(f"{path} is there already and is not that device") from None
+            _set_mode(directory, name, mode)
         except OSError as error:
             if error.errno != EPERM or kind == "p":
                 raise OSError(error.errno, "mknod", path) from None
