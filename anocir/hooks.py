@@ -16,7 +16,7 @@ import time
 import posix
 
 from .errors import Error, strerror
-from .linux import files, processes
+from .linux import files, processes, tasks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -71,6 +71,8 @@ def _spawn(hook: Mapping[str, Any], ends: list[int]) -> int:
     for entry in hook.get("env") or []:
         name, _, value = files.encode(entry).partition(b"=")
         env[name] = value
+    # What the caller leaked to us, and what it passes on to the container, is not the hook's.
+    tasks.close_on_exec(3)
     actions = [(posix.POSIX_SPAWN_DUP2, end, target) for target, end in enumerate(ends)]
     return processes.spawn(path, args, env, actions)
 

@@ -242,6 +242,8 @@ def close_descriptors(context: Context) -> None:
     if fd != keep:
         files.dup2(fd, keep, inheritable=False)
         context.channel = channel.of(keep)
+    for preserved in range(3, keep):
+        files.set_inheritable(preserved, True)  # hooks have run without them
     first = keep + 1
     if context.plan["trace"]:
         # Imported when the plan came; only looked up here.

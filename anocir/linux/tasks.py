@@ -16,6 +16,8 @@ from .const import (
     CLONE_INTO_CGROUP,
     CLONE_PARENT,
     CLOSE_RANGE_CLOEXEC,
+    EINVAL,
+    ENOSYS,
     KEY_SPEC_SESSION_KEYRING,
     KEYCTL_DESCRIBE,
     KEYCTL_GET_KEYRING_ID,
@@ -30,6 +32,8 @@ from .const import (
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+_LAST = 0xFFFFFFFF  # the highest number of a descriptor, as close_range(2) takes it
 
 _INT, _STR, _BUF = ffi.INT, ffi.STR, ffi.BUF
 _unshare = ffi.syscall("unshare", _INT)
@@ -120,14 +124,37 @@ def capset(effective: int, permitted: int, inheritable: int) -> None:
     _capset(bytearray(pack("=Ii", LINUX_CAPABILITY_VERSION_3, 0)), data)
 
 
-def close_range_cloexec(first: int) -> None:
-    """close_range(2), Linux 5.11: set close-on-exec on every descriptor from `first` up."""
-    _close_range(first, 0xFFFFFFFF, CLOSE_RANGE_CLOEXEC)
+def close_on_exec(first: int) -> None:
+    """close_range(2) with CLOSE_RANGE_CLOEXEC (Linux 5.11): for every descriptor from `first`."""
+    try:
+        _close_range(first, _LAST, CLOSE_RANGE_CLOEXEC)
+    except OSError as error:
+        if error.errno not in (EINVAL, ENOSYS):
+            raise
+        for fd in range(first, _most()):
+            try:
+                posix.set_inheritable(fd, False)
+            except OSError:
+                continue  # not open
 
 
 def close_range(first: int, last: int) -> None:
-    """close_range(2), Linux 5.9: close the descriptors from `first` to `last`."""
-    _close_range(first, last, 0)
+    """close_range(2) (Linux 5.9): close the descriptors from `first` to `last`."""
+    try:
+        _close_range(first, last, 0)
+    except OSError as error:
+        if error.errno != ENOSYS:
+            raise
+        for fd in range(first, min(last + 1, _most())):
+            try:
+                posix.close(fd)
+            except OSError:
+                continue  # not open
+
+
+def _most() -> int:
+    """Return the number above every descriptor that can be open."""
+    return _resource.getrlimit(_resource.RLIMIT_NOFILE)[1] % (1 << 20) or 1 << 20
 
 
 def strings(values: Sequence[str | bytes]) -> tuple[bytearray, list[bytearray]]:

@@ -142,7 +142,7 @@ _DECODE: Final[dict[Any, dict[str, tuple[str, tuple[Any, ...]]]]] = {
         "capget": ("capget", ()),
         "capset": ("capset", (hex, hex, hex)),
         "close_range": ("close_range", ()),
-        "close_range_cloexec": ("close_range", ()),
+        "close_on_exec": ("close_range", ()),
         "execve": ("execve", (_text, lambda _: "argv", lambda _: "envp")),
         "join_session_keyring": ("keyctl(JOIN_SESSION_KEYRING)", (_text,)),
         "keyring_permissions": ("keyctl(DESCRIBE)", ()),
