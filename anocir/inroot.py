@@ -63,6 +63,9 @@ def open(  # noqa: A001
         else:
             raise OSError(EAGAIN, "openat2", path)
     fd = _walk(root_fd, path, follow_links, make=None)
+    if flags & files.O_DIRECTORY and files.fstat(fd).st_mode & files.S_IFMT != files.S_IFDIR:
+        files.close(fd)
+        raise OSError(ENOTDIR, "open", path)
     if flags & files.O_PATH:
         return fd
     return _reopen(fd, flags, path)
@@ -114,12 +117,14 @@ def _walk(root_fd: int, path: str, follow_links: bool, make: int | None, file: b
 
     The stack holds the descriptors from the root down, so `..` is a pop and cannot leave it.
     """
-    todo = [part for part in path.split("/") if part not in ("", ".")][::-1]
+    todo = _parts(path)
     stack = [files.open(".", files.O_PATH | files.O_DIRECTORY, dir_fd=root_fd)]
     links = 0
     try:
         while todo:
             name = todo.pop()
+            if name == ".":
+                continue
             if name == "..":
                 if len(stack) > 1:
                     files.close(stack.pop())
@@ -138,7 +143,7 @@ def _walk(root_fd: int, path: str, follow_links: bool, make: int | None, file: b
                 if target.startswith("/"):
                     while len(stack) > 1:
                         files.close(stack.pop())
-                todo += [part for part in target.split("/") if part not in ("", ".")][::-1]
+                todo += _parts(target)
             else:
                 stack.append(fd)
                 if todo and kind != files.S_IFDIR:
@@ -151,6 +156,14 @@ def _walk(root_fd: int, path: str, follow_links: bool, make: int | None, file: b
     finally:
         for fd in stack:
             files.close(fd)
+
+
+def _parts(path: str) -> list[str]:
+    """Return the components, the last one first; what a slash or a dot follows is a directory."""
+    parts = [part for part in path.split("/") if part]
+    if path.endswith("/"):
+        parts.append(".")
+    return parts[::-1]
 
 
 def _step(dir_fd: int, name: str, make: int | None, file: bool, path: str) -> int:

@@ -368,6 +368,8 @@ def kill(settings: Settings, container_id: str, signal_text: str, options: Optio
 
 def _signal_process(container: Container, pid: int, number: int) -> bool:
     """Signal the process that had this pid at that start time; False when it is gone."""
+    if pid <= 1:
+        return False  # not made yet, or damaged: never our own group, never the host's init
     try:
         pidfd = processes.pidfd_open(pid)
     except ProcessLookupError:
