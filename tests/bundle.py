@@ -187,7 +187,9 @@ class Bundle:
         """Make the container's program a shell script."""
         self.process["args"] = ["/bin/sh", "-c", script]
 
-    def add_mount(self, destination: str, fstype: str, source: str, *options: str) -> dict[str, Any]:
+    def add_mount(
+        self, destination: str, fstype: str, source: str, *options: str
+    ) -> dict[str, Any]:
         """Append a mount and return its entry."""
         entry: dict[str, Any] = {"destination": destination, "source": source}
         if fstype:

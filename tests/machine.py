@@ -359,9 +359,9 @@ GATES: dict[str, Callable[[], str]] = {
     "keyrings": _session_keyrings,
     "hugepages": _page_size_in_hugetlb,
 }
-for _name in (
-    "memory cpu cpuacct cpuset pids devices freezer blkio hugetlb net_cls net_prio rdma".split()
-):
+for (
+    _name
+) in "memory cpu cpuacct cpuset pids devices freezer blkio hugetlb net_cls net_prio rdma".split():
     GATES["cgroup1:" + _name] = partial(_cgroup1, _name)
 for _name in "memory cpu cpuset pids io hugetlb rdma".split():
     GATES["cgroup2:" + _name] = partial(_cgroup2, _name)

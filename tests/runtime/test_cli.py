@@ -232,7 +232,14 @@ def test_a_success_writes_no_error_to_the_log(container: Container) -> None:
     path = os.path.join(container.bundle.path, "log.json")
     container.bundle.write()
     container.runtime(
-        "--log", path, "--log-format", "json", "create", "--bundle", container.bundle.path, container.id
+        "--log",
+        path,
+        "--log-format",
+        "json",
+        "create",
+        "--bundle",
+        container.bundle.path,
+        container.id,
     )
     if os.path.exists(path):
         with open(path) as file:

@@ -27,9 +27,7 @@ def existing_tests() -> set[str]:
 def test_every_name_of_the_suite_has_tests_and_all_of_them_exist() -> None:
     assert len(CONFORMANCE) == 58
     tests = existing_tests()
-    missing = {
-        name: [one for one in ids if one not in tests] for name, ids in CONFORMANCE.items()
-    }
+    missing = {name: [one for one in ids if one not in tests] for name, ids in CONFORMANCE.items()}
     assert not {name: ids for name, ids in missing.items() if ids}
     assert all(CONFORMANCE.values())
 

@@ -96,7 +96,9 @@ def test_exec_takes_additional_groups(running: Container) -> None:
 
 
 def test_exec_adds_a_capability(running: Container) -> None:
-    result = running.exec("grep", "^CapEff", "/proc/self/status", options=["--cap", "CAP_SYS_ADMIN"])
+    result = running.exec(
+        "grep", "^CapEff", "/proc/self/status", options=["--cap", "CAP_SYS_ADMIN"]
+    )
     assert int(result.stdout.split()[1], 16) == bits([*CAPABILITIES, "CAP_SYS_ADMIN"])
 
 

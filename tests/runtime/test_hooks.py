@@ -117,9 +117,7 @@ def test_the_state_is_one_line_and_stdin_is_closed_after_it(container: Container
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_a_hook_that_does_not_read_its_stdin_is_no_trouble(
-    container: Container, name: str
-) -> None:
+def test_a_hook_that_does_not_read_its_stdin_is_no_trouble(container: Container, name: str) -> None:
     container.config["annotations"] = {"big": "x" * 200_000}
     container.config.setdefault("hooks", {})[name] = [{"path": "/bin/true"}]
     live(container)
@@ -223,7 +221,9 @@ def test_start_container_hooks_run_inside_before_the_program(container: Containe
 
 
 def test_poststart_hooks_run_when_the_program_runs(container: Container) -> None:
-    script = "sed 's/.*\"pid\": *\\([0-9]*\\).*/\\1/' > {0}.pid; cat /proc/$(cat {0}.pid)/comm > {0}"
+    script = (
+        "sed 's/.*\"pid\": *\\([0-9]*\\).*/\\1/' > {0}.pid; cat /proc/$(cat {0}.pid)/comm > {0}"
+    )
     container.bundle.hook("poststart", script.format(note(container)))
     container.process["args"] = ["/bin/sleep", "100"]
     container.create()

@@ -400,6 +400,7 @@ def test_containers_of_two_roots_do_not_see_each_other(
 
 # pause and resume ---------------------------------------------------------------------------------
 
+
 def test_pause_stops_the_processes_and_resume_lets_them_go_on(
     container: Container, runtime: Runtime
 ) -> None:

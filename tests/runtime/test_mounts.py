@@ -544,9 +544,7 @@ def test_a_read_only_cgroup_mount_cannot_be_written(container: Container) -> Non
 def test_a_cgroup_mount_has_every_hierarchy_of_the_host(container: Container) -> None:
     container.bundle.add_mount("/sys/fs/cgroup", "cgroup", "cgroup", "ro")
     found = set(container.run("ls /sys/fs/cgroup").split())
-    wanted = {
-        os.path.basename(one.mountpoint) for one in machine.hierarchies() if one.version == 1
-    }
+    wanted = {os.path.basename(one.mountpoint) for one in machine.hierarchies() if one.version == 1}
     assert wanted <= found
 
 

@@ -311,7 +311,9 @@ def test_devices_in_a_user_namespace_work(container: Container) -> None:
 @user_namespace
 def test_every_default_mount_works_in_a_user_namespace(container: Container) -> None:
     mapped(container)
-    script = "for p in /proc /sys /dev/pts /dev/shm /dev/mqueue; do grep -c \" $p \" /proc/mounts; done"
+    script = (
+        'for p in /proc /sys /dev/pts /dev/shm /dev/mqueue; do grep -c " $p " /proc/mounts; done'
+    )
     assert container.run(script) == "1\n" * 5
 
 

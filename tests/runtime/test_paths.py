@@ -19,7 +19,9 @@ def test_a_masked_file_reads_as_empty(container: Container) -> None:
 def test_a_masked_directory_is_empty_and_cannot_be_written(container: Container) -> None:
     container.bundle.put("/secrets/deep/file", "secret\n")
     container.linux["maskedPaths"] = ["/secrets"]
-    output = container.run("ls /secrets; touch /secrets/new 2>&1; cat /secrets/deep/file 2>&1; true")
+    output = container.run(
+        "ls /secrets; touch /secrets/new 2>&1; cat /secrets/deep/file 2>&1; true"
+    )
     assert "Read-only file system" in output
     assert "secret\n" not in output
 

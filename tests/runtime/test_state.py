@@ -66,7 +66,9 @@ def test_state_of_an_unknown_container_is_an_error(runtime: Runtime) -> None:
     assert result.stdout == ""
 
 
-def test_state_of_a_stopped_container_stays_the_same(container: Container, runtime: Runtime) -> None:
+def test_state_of_a_stopped_container_stays_the_same(
+    container: Container, runtime: Runtime
+) -> None:
     container.launch("true")
     container.wait("stopped")
     first = container.state()

@@ -53,9 +53,7 @@ def test_the_standard_streams_are_the_terminal(container: Container, console: Co
 
 
 @pytest.mark.needs("compiler")
-def test_the_terminal_controls_the_programs_session(
-    container: Container, console: Console
-) -> None:
+def test_the_terminal_controls_the_programs_session(container: Container, console: Console) -> None:
     text = read_terminal(attached(container, console, "exec probe tty")).decode()
     assert "session 1 of 1" in text
 
@@ -67,7 +65,9 @@ def test_input_reaches_the_program(container: Container, console: Console) -> No
 
 
 def test_an_interrupt_character_is_a_signal(container: Container, console: Console) -> None:
-    master = attached(container, console, "trap 'echo int; exit' INT; echo ready; while :; do usleep 5000; done")
+    master = attached(
+        container, console, "trap 'echo int; exit' INT; echo ready; while :; do usleep 5000; done"
+    )
     read_terminal(master, b"ready")
     os.write(master, b"\x03")
     assert b"int" in read_terminal(master, b"int")
@@ -96,7 +96,9 @@ def test_dev_tty_is_the_terminal(container: Container, console: Console) -> None
 
 def test_the_terminal_belongs_to_the_programs_user(container: Container, console: Console) -> None:
     container.process["user"] = {"uid": 1000, "gid": 1000}
-    text = read_terminal(attached(container, console, "stat -L -c 'owner %u' /dev/fd/0; echo > /dev/tty"))
+    text = read_terminal(
+        attached(container, console, "stat -L -c 'owner %u' /dev/fd/0; echo > /dev/tty")
+    )
     assert b"owner 1000" in text
 
 
@@ -179,7 +181,9 @@ def test_run_on_a_terminal_exits_with_the_programs_status(container: Container) 
 
 
 def test_the_last_words_of_a_program_are_not_lost(container: Container) -> None:
-    terminal = foreground(container, "i=0; while [ $i -lt 3000 ]; do echo line $i; i=$((i+1)); done")
+    terminal = foreground(
+        container, "i=0; while [ $i -lt 3000 ]; do echo line $i; i=$((i+1)); done"
+    )
     terminal.expect("line 2999", timeout=20)
     assert terminal.close() == 0
 
@@ -191,7 +195,9 @@ def test_the_size_of_the_callers_terminal_is_passed_on(container: Container) -> 
 
 
 def test_a_resize_is_passed_on(container: Container) -> None:
-    terminal = foreground(container, "trap 'stty size; exit' WINCH; echo ready; while :; do usleep 5000; done")
+    terminal = foreground(
+        container, "trap 'stty size; exit' WINCH; echo ready; while :; do usleep 5000; done"
+    )
     terminal.expect("ready")
     terminal.resize(50, 150)
     terminal.expect("50 150")
@@ -199,7 +205,9 @@ def test_a_resize_is_passed_on(container: Container) -> None:
 
 
 def test_an_interrupt_goes_to_the_program_and_not_to_the_runtime(container: Container) -> None:
-    terminal = foreground(container, "trap 'echo int; exit 5' INT; echo ready; while :; do usleep 5000; done")
+    terminal = foreground(
+        container, "trap 'echo int; exit 5' INT; echo ready; while :; do usleep 5000; done"
+    )
     terminal.expect("ready")
     terminal.send("\x03")
     terminal.expect("int")
@@ -220,7 +228,9 @@ def test_the_callers_terminal_is_restored_after_the_run(container: Container) ->
 def test_the_callers_terminal_is_restored_when_the_runtime_is_terminated(
     container: Container,
 ) -> None:
-    terminal = foreground(container, "trap 'exit 3' TERM; echo ready; while :; do usleep 5000; done")
+    terminal = foreground(
+        container, "trap 'exit 3' TERM; echo ready; while :; do usleep 5000; done"
+    )
     before = terminal.modes()
     terminal.expect("ready")
     terminal.child.send_signal(signal.SIGTERM)
@@ -251,7 +261,9 @@ def test_exec_with_a_terminal_relays(container: Container) -> None:
 
 
 def test_the_program_gets_a_terminal_of_its_own_and_not_the_callers(container: Container) -> None:
-    terminal = foreground(container, "stat -L -c 'device %t:%T inode %d' /dev/fd/0; readlink /proc/self/fd/0")
+    terminal = foreground(
+        container, "stat -L -c 'device %t:%T inode %d' /dev/fd/0; readlink /proc/self/fd/0"
+    )
     text = terminal.expect("/dev/")
     number = os.fstat(terminal.slave)
     assert stat.S_ISCHR(number.st_mode)
