@@ -245,10 +245,10 @@ def raise_limits(pid: int, process: dict[str, Any]) -> None:
         return
     import resource
 
-    from .plan import RLIMITS
+    from .spec.process import RLIMITS
 
     for index, limit in enumerate(limits):
-        kind = RLIMITS[limit["type"]]
+        kind = RLIMITS.index(limit["type"])
         hard = limit["hard"] - (1 << 64) if limit["hard"] >= 1 << 63 else limit["hard"]
         soft_now, hard_now = resource.prlimit(pid, kind)
         if hard_now != -1 and (hard == -1 or hard > hard_now):

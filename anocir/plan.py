@@ -30,7 +30,8 @@ from .linux.const import (
     MS_REC,
     MS_SLAVE,
 )
-from .spec.linux import sysctl_path
+from .spec.linux import MEMORY_FLAGS, MEMORY_MODES, sysctl_path
+from .spec.process import IO_CLASSES, RLIMITS, SCHEDULER_FLAGS, SCHEDULER_POLICIES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -74,67 +75,8 @@ DEFAULT_DEVICES: Final = (
     ("/dev/tty", "c", 5, 0),
 )
 
-# include/uapi/asm-generic/resource.h
-RLIMITS: Final = {
-    "RLIMIT_CPU": 0,
-    "RLIMIT_FSIZE": 1,
-    "RLIMIT_DATA": 2,
-    "RLIMIT_STACK": 3,
-    "RLIMIT_CORE": 4,
-    "RLIMIT_RSS": 5,
-    "RLIMIT_NPROC": 6,
-    "RLIMIT_NOFILE": 7,
-    "RLIMIT_MEMLOCK": 8,
-    "RLIMIT_AS": 9,
-    "RLIMIT_LOCKS": 10,
-    "RLIMIT_SIGPENDING": 11,
-    "RLIMIT_MSGQUEUE": 12,
-    "RLIMIT_NICE": 13,
-    "RLIMIT_RTPRIO": 14,
-    "RLIMIT_RTTIME": 15,
-}
-
-# include/uapi/linux/sched.h
-SCHEDULERS: Final = {
-    "SCHED_OTHER": 0,
-    "SCHED_FIFO": 1,
-    "SCHED_RR": 2,
-    "SCHED_BATCH": 3,
-    "SCHED_ISO": 4,
-    "SCHED_IDLE": 5,
-    "SCHED_DEADLINE": 6,
-}
-SCHED_FLAGS: Final = {
-    "SCHED_FLAG_RESET_ON_FORK": 0x01,
-    "SCHED_FLAG_RECLAIM": 0x02,
-    "SCHED_FLAG_DL_OVERRUN": 0x04,
-    "SCHED_FLAG_KEEP_POLICY": 0x08,
-    "SCHED_FLAG_KEEP_PARAMS": 0x10,
-    "SCHED_FLAG_UTIL_CLAMP_MIN": 0x20,
-    "SCHED_FLAG_UTIL_CLAMP_MAX": 0x40,
-}
-
-# include/uapi/linux/ioprio.h
-IO_CLASSES: Final = {"IOPRIO_CLASS_RT": 1, "IOPRIO_CLASS_BE": 2, "IOPRIO_CLASS_IDLE": 3}
-
 # include/uapi/linux/personality.h
 PERSONALITIES: Final = {"LINUX": 0x0000, "LINUX32": 0x0008}
-
-# include/uapi/linux/mempolicy.h
-MEMORY_MODES: Final = {
-    "MPOL_DEFAULT": 0,
-    "MPOL_PREFERRED": 1,
-    "MPOL_BIND": 2,
-    "MPOL_INTERLEAVE": 3,
-    "MPOL_LOCAL": 4,
-    "MPOL_PREFERRED_MANY": 5,
-    "MPOL_WEIGHTED_INTERLEAVE": 6,
-}
-MEMORY_FLAGS: Final = {
-    "MPOL_F_STATIC_NODES": 1 << 15,
-    "MPOL_F_RELATIVE_NODES": 1 << 14,
-    "MPOL_F_NUMA_BALANCING": 1 << 13,
-}
 
 # The only files below /proc that a mount may cover: what lxcfs provides.
 PROC_FILES: Final = (
@@ -590,7 +532,7 @@ def process_steps(
     # the user, who must be able to be there.
     steps.append(("chdir", "process.cwd", process["cwd"], False))
     limits = [
-        (RLIMITS[limit["type"]], limit["soft"], limit["hard"])
+        (RLIMITS.index(limit["type"]), limit["soft"], limit["hard"])
         for limit in process.get("rlimits") or []
     ]
     if limits:
@@ -625,9 +567,9 @@ def _masks(process: Config) -> tuple[int, int, int, int, int]:
 def _scheduler(scheduler: Config) -> Step:
     flags = 0
     for flag in scheduler.get("flags") or []:
-        flags |= SCHED_FLAGS[flag]
+        flags |= SCHEDULER_FLAGS[flag]
     return (
-        "scheduler", "process.scheduler", SCHEDULERS[scheduler["policy"]], flags,
+        "scheduler", "process.scheduler", SCHEDULER_POLICIES[scheduler["policy"]], flags,
         scheduler.get("nice", 0), scheduler.get("priority", 0), scheduler.get("runtime", 0),
         scheduler.get("deadline", 0), scheduler.get("period", 0),
     )  # fmt: skip

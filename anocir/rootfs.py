@@ -518,16 +518,21 @@ def _bind_device(directory: int, name: str, path: str, wanted: tuple[int, int]) 
             raise Error(f"{path} of the host is another device")
         target = _plain_file(directory, name)
         try:
-            clone = _clone(fd, recursive=False)
-            if clone is None:
-                mounts.mount(f"/proc/self/fd/{fd}", f"/proc/self/fd/{target}", "", MS_BIND)
-            else:
-                mounts.move_mount(clone, target)
-                files.close(clone)
+            _bind_onto(fd, target)
         finally:
             files.close(target)
     finally:
         files.close(fd)
+
+
+def _bind_onto(fd: int, target: int) -> None:
+    """Mount the file that `fd` refers to on the one that `target` refers to."""
+    clone = _clone(fd, recursive=False)
+    if clone is None:
+        mounts.mount(f"/proc/self/fd/{fd}", f"/proc/self/fd/{target}", "", MS_BIND)
+    else:
+        mounts.move_mount(clone, target)
+        files.close(clone)
 
 
 def _plain_file(directory: int, name: str) -> int:
@@ -725,12 +730,7 @@ def _mask_file(target: int) -> None:
         found = files.fstat(fd)
         if (found.st_mode & files.S_IFMT, found.st_rdev) != (files.S_IFCHR, files.makedev(1, 3)):
             raise Error("/dev/null of the host is not the null device")
-        clone = _clone(fd, recursive=False)
-        if clone is None:
-            mounts.mount(f"/proc/self/fd/{fd}", f"/proc/self/fd/{target}", "", MS_BIND)
-        else:
-            mounts.move_mount(clone, target)
-            files.close(clone)
+        _bind_onto(fd, target)
     finally:
         files.close(fd)
 

@@ -63,8 +63,8 @@ def document() -> dict[str, Any]:
             "selinux": {"enabled": True},
             "intelRdt": {"enabled": True, "schemata": True, "monitoring": True},
             "memoryPolicy": {
-                "modes": list(plan.MEMORY_MODES),
-                "flags": list(plan.MEMORY_FLAGS),
+                "modes": list(spec.linux.MEMORY_MODES),
+                "flags": list(spec.linux.MEMORY_FLAGS),
             },
             "mountExtensions": {"idmap": {"enabled": True}},
             "netDevices": {"enabled": True},

@@ -5,6 +5,7 @@ Side: pure.  Spec: config.md "Process", "POSIX process", "Linux Process", "User"
 
 from __future__ import annotations
 
+from ..capabilities import NAMES, SETS
 from .kinds import (
     ABSOLUTE,
     BOOLEAN,
@@ -28,20 +29,6 @@ from .kinds import (
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Final
-
-# include/uapi/linux/capability.h, in the kernel's order: the place in the tuple is the number.
-CAPABILITIES: Final = (
-    "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH", "CAP_FOWNER", "CAP_FSETID",
-    "CAP_KILL", "CAP_SETGID", "CAP_SETUID", "CAP_SETPCAP", "CAP_LINUX_IMMUTABLE",
-    "CAP_NET_BIND_SERVICE", "CAP_NET_BROADCAST", "CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_IPC_LOCK",
-    "CAP_IPC_OWNER", "CAP_SYS_MODULE", "CAP_SYS_RAWIO", "CAP_SYS_CHROOT", "CAP_SYS_PTRACE",
-    "CAP_SYS_PACCT", "CAP_SYS_ADMIN", "CAP_SYS_BOOT", "CAP_SYS_NICE", "CAP_SYS_RESOURCE",
-    "CAP_SYS_TIME", "CAP_SYS_TTY_CONFIG", "CAP_MKNOD", "CAP_LEASE", "CAP_AUDIT_WRITE",
-    "CAP_AUDIT_CONTROL", "CAP_SETFCAP", "CAP_MAC_OVERRIDE", "CAP_MAC_ADMIN", "CAP_SYSLOG",
-    "CAP_WAKE_ALARM", "CAP_BLOCK_SUSPEND", "CAP_AUDIT_READ", "CAP_PERFMON", "CAP_BPF",
-    "CAP_CHECKPOINT_RESTORE",
-)  # fmt: skip
-CAPABILITY_SETS: Final = ("bounding", "effective", "inheritable", "permitted", "ambient")
 
 # include/uapi/asm-generic/resource.h: the place in the tuple is the number.
 RLIMITS: Final = (
@@ -154,7 +141,7 @@ def _process(process: Any) -> None:
         seen.add(limit["type"])
 
 
-_CAPABILITIES: Final = (choices, (frozenset(CAPABILITIES), "a capability that the kernel knows"))
+_CAPABILITIES: Final = (choices, (frozenset(NAMES), "a capability that the kernel knows"))
 _UINT64: Final = (integer, UINT64)
 _CPUS: Final = (text, _cpus)
 _RLIMIT: Final = (
@@ -204,7 +191,7 @@ PROCESS: Final = (
         "user": (record, _USER),
         "capabilities": (
             record,
-            (dict.fromkeys(CAPABILITY_SETS, _CAPABILITIES), (), None),
+            (dict.fromkeys(SETS, _CAPABILITIES), (), None),
         ),
         "apparmorProfile": STRING,
         "oomScoreAdj": (integer, (-1000, 1000)),

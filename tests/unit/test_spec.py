@@ -876,8 +876,8 @@ def test_a_value_in_a_message_is_one_printable_line(value):
 
 
 def test_the_order_of_the_names_is_the_order_of_the_kernel():
-    assert process.CAPABILITIES[21] == "CAP_SYS_ADMIN"
-    assert process.CAPABILITIES[40] == "CAP_CHECKPOINT_RESTORE"
+    assert process.NAMES[21] == "CAP_SYS_ADMIN"
+    assert process.NAMES[40] == "CAP_CHECKPOINT_RESTORE"
     resource = pytest.importorskip("resource")
     for number, name in enumerate(process.RLIMITS):
         if hasattr(resource, name):
