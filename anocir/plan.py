@@ -159,6 +159,8 @@ def compile_create(config: Config, facts: Mapping[str, Any]) -> Plan:
         )
     setup += _finish_steps(config, facts)
     if process is not None:
+        if not _has_home(process):
+            setup.append(("home", "process.env", _uid(process)))
         setup.append(("command", "process.args", facts["check_command"]))
     _join_cgroups(setup, spaces.get("cgroup") == "")
     launch: list[Step] = []
@@ -167,8 +169,6 @@ def compile_create(config: Config, facts: Mapping[str, Any]) -> Plan:
     if process is None:
         launch.append(("no_process", "process"))
     else:
-        if not _has_home(process):
-            setup.append(("home", "process.env", _uid(process)))
         launch += process_steps(process, facts, config.get("annotations") or {})
     return {
         "prepare": _namespace_steps(config, facts),
