@@ -11,6 +11,7 @@ import signal
 import traceback
 from typing import Any, Callable
 
+from anocir.errors import Error
 from tests import machine
 
 PATIENCE = 20
@@ -18,7 +19,7 @@ PATIENCE = 20
 
 
 def run(action: Callable[[], Any], flags: int = 0) -> Any:
-    """Call `action` in a forked child with new namespaces; return its result, raise its OSError."""
+    """Call `action` in a forked child with new namespaces; return its result, raise its error."""
     read_end, write_end = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -49,7 +50,7 @@ def run(action: Callable[[], Any], flags: int = 0) -> Any:
     return result
 
 
-KNOWN = (OSError, *(type(OSError(number, "")) for number in range(1, 120)))
+KNOWN = (Error, OSError, *(type(OSError(number, "")) for number in range(1, 120)))
 
 
 def end(action: Callable[[], Any]) -> int:
