@@ -359,36 +359,68 @@ def test_capset_cannot_raise_what_is_gone() -> None:
         child.run(action)
 
 
-def test_close_range_cloexec_keeps_descriptors_until_execve() -> None:
-    def action() -> tuple[list[str], bool]:
+def without(name: str, number: int) -> None:
+    """Make a system call fail from here on, as an old kernel would."""
+    call = tasks.ffi.nr.NUMBERS[name]
+    program = filters((0x20, 0, 0, 0), (0x15, 0, 1, call), (0x06, 0, 0, 0x00050000 | number),
+                      (0x06, 0, 0, 0x7FFF0000))  # fmt: skip
+    tasks.seccomp_filter(program, 0)
+
+
+OLD = pytest.mark.parametrize("number", [0, errno.ENOSYS], ids=["new", "old"])
+
+
+@pytest.mark.parametrize("number", [0, errno.ENOSYS, errno.EINVAL], ids=["new", "5.8", "5.10"])
+def test_close_on_exec_keeps_descriptors_until_execve(number: int) -> None:
+    def action() -> list[bool]:
         fd = os.open("/", os.O_RDONLY)
-        for number in (20, 21, 500):
-            os.dup2(fd, number)
-        tasks.close_range_cloexec(21)
-        inheritable = [os.get_inheritable(number) for number in (20, 21, 500)]
-        return inheritable
+        for copy in (20, 21, 500):
+            os.dup2(fd, copy)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (1024, 1024))
+        if number:
+            without("close_range", number)
+        tasks.close_on_exec(21)
+        return [os.get_inheritable(copy) for copy in (20, 21, 500)]
 
     assert child.run(action) == [True, False, False]
 
 
-def test_close_range_closes_both_ends_and_nothing_else() -> None:
-    def action() -> list[int]:
+@OLD
+def test_close_range_closes_both_ends_and_nothing_else(number: int) -> None:
+    def action() -> tuple[list[int], list[int]]:
         fd = os.open("/", os.O_RDONLY)
-        for number in range(100, 106):
-            os.dup2(fd, number)
+        for copy in (*range(100, 106), 800):
+            os.dup2(fd, copy)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (1024, 1024))
+        if number:
+            without("close_range", number)
         tasks.close_range(101, 103)
-        left = [number for number in range(100, 106) if os.path.exists(f"/proc/self/fd/{number}")]
-        os.dup2(fd, 800)
-        high = os.open("/", os.O_RDONLY)
-        keep = 3 + max(high, 100)
-        os.dup2(fd, keep)
-        tasks.close_range(keep, 0xFFFFFFFF)
-        return left, os.path.exists("/proc/self/fd/800")
+        some = [copy for copy in range(100, 106) if os.path.exists(f"/proc/self/fd/{copy}")]
+        tasks.close_range(105, 0xFFFFFFFF)
+        return some, [copy for copy in (104, 105, 800) if os.path.exists(f"/proc/self/fd/{copy}")]
 
-    assert child.run(action) == ([100, 104, 105], False)
+    assert child.run(action) == ([100, 104, 105], [104])
+
+
+def test_close_range_refuses_an_end_before_its_start() -> None:
     with pytest.raises(OSError) as caught:
         tasks.close_range(5, 4)
     assert caught.value.errno == errno.EINVAL
+
+
+@pytest.mark.xfail(reason="the hard limit is taken modulo 2 ** 20")
+def test_close_range_on_an_old_kernel_goes_by_no_odd_limit() -> None:
+    def action() -> bool:
+        os.dup2(os.open("/", os.O_RDONLY), 200)
+        real = resource.getrlimit
+        resource.getrlimit = lambda kind: ((1 << 20) + 7, (1 << 20) + 7)
+        without("close_range", errno.ENOSYS)
+        tasks._resource.getrlimit = resource.getrlimit
+        tasks.close_range(150, 0xFFFFFFFF)
+        resource.getrlimit = real
+        return os.path.exists("/proc/self/fd/200")
+
+    assert not child.run(action)
 
 
 def test_strings_make_an_array_that_ends_in_null() -> None:
@@ -744,11 +776,6 @@ def test_setresuid_sets_all_three_and_takes_the_capabilities() -> None:
 
 @pytest.mark.parametrize("kind", range(16))
 def test_setrlimit_is_what_proc_shows(kind: int) -> None:
-    from anocir.plan import RLIMITS
-
-    names = {number: name for name, number in RLIMITS.items()}
-    assert getattr(resource, names[kind], kind) == kind
-
     def action() -> tuple[int, int]:
         hard = resource.getrlimit(kind)[1]
         low = 4096 if hard == -1 else hard // 2

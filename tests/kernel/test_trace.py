@@ -1,0 +1,243 @@
+"""--trace: every call is written, decoded, with what it was made for; without it nothing is there."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from anocir import errors
+from anocir.linux import const, files, mounts, processes, tasks, trace
+from tests import machine
+from tests.kernel import child
+
+pytestmark = pytest.mark.kernel
+
+LINE = re.compile(r"^(\d+) (\S+) (\S+) (\S+)\((.*)\) = (.+) <(\d+\.\d{6})>$")
+
+
+def traced(tmp_path: Path, action, flags: int = 0) -> list[tuple[str, ...]]:
+    """Run with a trace and return its lines: (phase, JSON path, call, arguments, result)."""
+    path = tmp_path / "trace"
+
+    def run() -> int:
+        trace.open(str(path))
+        action()
+        return os.getpid()
+
+    pid = child.run(run, flags)
+    rows = []
+    for line in path.read_text().splitlines():
+        match = LINE.match(line)
+        assert match, line
+        assert match[1] == str(pid)
+        rows.append(tuple(match.group(2, 3, 4, 5, 6)))
+    return rows
+
+
+def attempt(call, *args, **kwargs) -> None:
+    try:
+        call(*args, **kwargs)
+    except OSError:
+        pass
+
+
+def test_a_line_has_phase_path_call_result_and_time(tmp_path) -> None:
+    def action() -> None:
+        errors.scope[:] = ["setup", "filesystem", "mounts[0]"]
+        files.close(files.open("/etc/passwd", files.O_RDONLY))
+        errors.scope[:] = ["", "", ""]
+        attempt(files.open, "/missing/x", files.O_WRONLY | files.O_CREAT, 0o640)
+        attempt(files.mkdir, "/etc", 0o755)
+
+    rows = traced(tmp_path, action)
+    assert rows[0][:4] == ("setup/filesystem", "mounts[0]", "openat", '"/etc/passwd", 0')
+    assert rows[1] == ("setup/filesystem", "mounts[0]", "close", rows[0][4], "0")
+    assert int(rows[0][4]) > 2
+    assert rows[2][3] in (
+        '"/missing/x", O_CREAT|O_WRONLY, 0o640',
+        '"/missing/x", O_WRONLY|O_CREAT, 0o640',
+    )
+    assert rows[2][:3] == ("host", "-", "openat") and rows[2][4].startswith("-1 ENOENT")
+    assert rows[3] == ("host", "-", "mkdirat", '"/etc", 0o755', "-1 EEXIST (file exists)")
+
+
+@pytest.mark.needs("root")
+def test_flags_of_mounts_and_namespaces_are_names(tmp_path) -> None:
+    place = tmp_path / "place"
+    place.mkdir()
+
+    def action() -> None:
+        fs_fd = mounts.fsopen("tmpfs")
+        mounts.fsconfig_string(fs_fd, "size", "64k")
+        mounts.fsconfig_create(fs_fd)
+        fd = mounts.fsmount(fs_fd, const.MOUNT_ATTR_NOSUID | const.MOUNT_ATTR_NODEV)
+        target = os.open(place, os.O_PATH)
+        mounts.move_mount(fd, target)
+        mounts.mount("x", str(place), "tmpfs", const.MS_NOSUID | const.MS_RDONLY, "mode=700")
+        attempt(mounts.openat2, target, "a/../b", files.O_PATH,
+                const.RESOLVE_IN_ROOT | const.RESOLVE_NO_MAGICLINKS)  # fmt: skip
+        tasks.unshare(const.CLONE_NEWUTS | const.CLONE_NEWIPC)
+        tasks.prctl(const.PR_SET_NO_NEW_PRIVS, 1)
+
+    rows = {row[2]: row for row in traced(tmp_path, action, machine.CLONE_NEWNS)}
+    assert rows["fsopen"][3] == '"tmpfs"'
+    assert rows["fsconfig"][3].endswith('"size", "64k"')
+    assert set(rows["fsmount"][3].split(", ")[1].split("|")) == {
+        "MOUNT_ATTR_NOSUID",
+        "MOUNT_ATTR_NODEV",
+    }
+    assert rows["mount"][3].startswith(f'"x", "{place}", "tmpfs", ')
+    assert set(rows["mount"][3].split(", ")[3].split("|")) == {"MS_NOSUID", "MS_RDONLY"}
+    assert rows["openat2"][4] == "-1 ENOENT (no such file or directory)"
+    assert {"RESOLVE_IN_ROOT", "RESOLVE_NO_MAGICLINKS"} == set(
+        rows["openat2"][3].split(", ")[3].split("|")
+    )
+    assert set(rows["unshare"][3].split("|")) == {"CLONE_NEWUTS", "CLONE_NEWIPC"}
+    assert rows["prctl"][3].startswith("PR_SET_NO_NEW_PRIVS, 1")
+
+
+def test_strings_cannot_break_a_line(tmp_path) -> None:
+    nasty = 'a"b\n) = 0 <0.0>\x1b[31m\\'
+    rows = traced(tmp_path, lambda: (attempt(files.stat, nasty), attempt(files.stat, b"\xff\n")))
+    assert rows[0][3] == '"a\\"b\\n) = 0 <0.0>\\x1b[31m\\\\"'
+    assert rows[1][3] == '"\\\\xff\\n"'
+
+
+def test_long_data_is_cut(tmp_path) -> None:
+    def action() -> None:
+        fd = os.open("/dev/null", os.O_WRONLY)
+        files.write(fd, b"y" * 5000)
+
+    rows = traced(tmp_path, action)
+    assert rows[0][2] == "write" and rows[0][4] == "5000"
+    assert rows[0][3].endswith('yyy..."') and len(rows[0][3]) < 250
+
+
+def test_calls_that_come_back_twice_or_never_are_written_before(tmp_path) -> None:
+    path = tmp_path / "trace"
+
+    def action() -> None:
+        trace.open(str(path))
+        pid = tasks.clone()
+        if pid == 0:
+            argv, kept = tasks.strings(["true"])
+            envp, more = tasks.strings([])
+            tasks.execve(b"/bin/true", argv, envp)
+            assert kept and more
+        os.waitpid(pid, 0)
+
+    child.run(action)
+    rows = [LINE.match(line) for line in path.read_text().splitlines()]
+    found = [(row[4], row[6]) for row in rows]
+    assert found[0] == ("clone", "...") and found.count(("clone", "0")) == 1
+    assert found[-1] == ("execve", "...") or ("execve", "...") in found
+    assert {row[1] for row in rows} >= {rows[0][1]} and len({row[1] for row in rows}) == 2
+
+
+def test_the_trace_is_appended_and_private(tmp_path) -> None:
+    path = tmp_path / "trace"
+    path.write_text("before\n")
+
+    def action() -> None:
+        trace.open(str(path))
+        files.stat("/")
+
+    child.run(action)
+    assert path.read_text().startswith("before\n") and path.read_text().count("\n") == 2
+    path.unlink()
+    child.run(action)
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_fd_is_high_and_not_inherited_and_moves(tmp_path) -> None:
+    def action():
+        trace.open(str(tmp_path / "trace"))
+        first = trace.fd(), os.get_inheritable(trace.fd())
+        trace.move(57)
+        files.stat("/")
+        return first, trace.fd(), os.get_inheritable(57)
+
+    (number, inheritable), moved, again = child.run(action)
+    assert number >= 100 and not inheritable and moved == 57 and not again
+    assert (tmp_path / "trace").read_text().count("stat(") == 1
+
+
+def test_attach_writes_into_an_open_file() -> None:
+    def action() -> str:
+        read_end, write_end = os.pipe()
+        trace.attach(write_end)
+        files.stat("/")
+        return os.read(read_end, 1000).decode()
+
+    assert " stat(" in child.run(action)
+
+
+def test_a_trace_that_cannot_be_written_is_an_error() -> None:
+    def action() -> None:
+        trace.attach(os.open("/dev/full", os.O_WRONLY))
+        files.stat("/")
+
+    with pytest.raises(errors.Error, match="--trace: write: no space left on device"):
+        child.run(action)
+
+
+def test_without_it_the_module_is_not_there() -> None:
+    code = (
+        "import sys\nfrom anocir import init, lifecycle, create\n"
+        "print('anocir.linux.trace' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
+# What makes no system call, or makes one through another function that is traced.
+NOT_CALLS = {
+    files: {
+        "encode",
+        "decode",
+        "write_all",
+        "read_fd",
+        "read_file",
+        "write_file",
+        "makedev",
+        "exists",
+    },
+    mounts: set(),
+    tasks: {"strings"},
+    processes: {"exit_code", "alive", "stat"},
+}
+# Known gaps of the trace.
+NOT_TRACED = {
+    files: {
+        "dup_above",
+        "set_inheritable",
+        "pipe",
+        "funlock",
+        "fstatvfs",
+        "listdir",
+        "getcwd",
+        "isatty",
+    },
+    mounts: set(),
+    tasks: {"session_keyring", "execveat", "default_signal"},
+    processes: {"kill_group"},
+}
+
+
+def public(module) -> set[str]:
+    return {name for name, value in vars(module).items()
+            if inspect.isfunction(value) and value.__module__ == module.__name__ and name[0] != "_"}  # fmt: skip
+
+
+@pytest.mark.parametrize("module", [files, mounts, tasks, processes], ids=lambda m: m.__name__)
+def test_the_table_names_functions_that_exist_and_all_calls(module) -> None:
+    table = set(trace._DECODE[module])
+    assert table <= public(module), "the table names what is not there"
+    missing = public(module) - table - NOT_CALLS[module] - NOT_TRACED[module]
+    assert not missing, "these calls do not show in a trace"
