@@ -11,7 +11,11 @@ import sys
 
 import posix
 
-from . import cli, errors, log
+try:
+    from . import cli, errors, log
+except Exception as error:  # no memory, no descriptor, a damaged file: there is no log yet
+    posix.write(2, f"anocir: cannot load itself: {error}\n".encode("utf-8", "replace"))
+    posix._exit(1)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -47,6 +47,7 @@ class Init:
     def __init__(self, middle: int, line: Channel) -> None:
         """Take the pid of the sealed interpreter and our end of its channel."""
         self.middle = middle
+        self.middle_fd = -1
         self.channel = line
         self.pid = 0
         self.pidfd = -1
@@ -63,6 +64,7 @@ class Init:
         """
         self.waiting = waiting
         while True:
+            self._watch_middle()
             kind, payload = self.channel.receive()
             if kind == wanted:
                 return payload
@@ -76,6 +78,28 @@ class Init:
                 raise Error(f"init died while {waiting} ({self._end()})")
             else:
                 raise Error(f"unexpected frame {kind} while {waiting}")
+
+    def _watch_middle(self) -> None:
+        """Wait for a frame or for the end of the middle process.
+
+        When it dies right after it has cloned init, init keeps the channel open, so that there
+        is no end of file; closing our end lets init go.
+        """
+        if not self.middle or self.channel.buffer:
+            return
+        import select
+
+        if self.middle_fd < 0:
+            self.middle_fd = processes.pidfd_open(self.middle)
+        poll = select.poll()
+        poll.register(self.channel.sock, select.POLLIN)
+        poll.register(self.middle_fd, select.POLLIN)
+        ready = [fd for fd, _ in poll.poll()]
+        if ready == [self.middle_fd]:
+            # It may have sent its last frame between our two looks.
+            poll.unregister(self.middle_fd)
+            if not poll.poll(0):
+                raise Error(f"init died while {self.waiting} ({self._end()})")
 
     def _end(self) -> str:
         """Say how the process ended."""
@@ -93,6 +117,9 @@ class Init:
         self.start_time = processes.stat(self.pid)[3]
         middle, self.middle = self.middle, 0
         processes.wait(middle)
+        if self.middle_fd >= 0:
+            files.close(self.middle_fd)
+            self.middle_fd = -1
 
     def kill(self) -> None:
         """End it whatever it does, and reap it."""

@@ -203,27 +203,30 @@ def start(settings: Settings, container_id: str) -> None:
     from . import channel
 
     container, status = open_(settings, container_id)
-    container.lock()
-    status = status_of(container)
-    check("start", container, status)
-    pid = container.state["pid"]
     try:
-        line = channel.connect(container.dir_fd, store.SOCKET)
-    except FileNotFoundError:
-        raise Error(CONTRACT["already running"]) from None  # another start is on its way
-    except ConnectionRefusedError:
-        raise Error(CONTRACT["already stopped"]) from None
-    mode = b"container" if settings.start_exec_errors == "container" else b""
-    line.send(channel.START, mode)
-    files.unlink(store.SOCKET, container.dir_fd)
-    container.unlock()
-    config = container.config()
-    try:
-        serve_start(container, config, pid, -1, line)
-    except Error as error:
-        _after_failed_start(settings, container, config, error)
-        raise
-    _poststart(settings, container, config)
+        container.lock()
+        status = status_of(container)
+        check("start", container, status)
+        pid = container.state["pid"]
+        try:
+            line = channel.connect(container.dir_fd, store.SOCKET)
+        except FileNotFoundError:
+            raise Error(CONTRACT["already running"]) from None  # another start is on its way
+        except ConnectionRefusedError:
+            raise Error(CONTRACT["already stopped"]) from None
+        mode = b"container" if settings.start_exec_errors == "container" else b""
+        line.send(channel.START, mode)
+        files.unlink(store.SOCKET, container.dir_fd)
+        container.unlock()
+        config = container.config()
+        try:
+            serve_start(container, config, pid, -1, line)
+        except Error as error:
+            _after_failed_start(settings, container, config, error)
+            raise
+        _poststart(settings, container, config)
+    finally:
+        container.close()  # and so give back the lock, wherever it failed
 
 
 def serve_start(
@@ -423,12 +426,19 @@ def delete(settings: Settings, container_id: str, options: Options) -> None:
     force = bool(options["force"])
     try:
         container = store.open_container(settings.root, container_id)
-        container.lock()
-        container.load(damaged=force)
+        try:
+            _delete(settings, container, force)
+        finally:
+            container.close()
     except Error as error:
-        if force and error.text == CONTRACT["missing"]:
-            return
-        raise
+        # Also when another delete was faster.
+        if not force or error.text != CONTRACT["missing"]:
+            raise
+
+
+def _delete(settings: Settings, container: Container, force: bool) -> None:
+    container.lock()
+    container.load(damaged=force)
     status = status_of(container) if container.intent else STOPPED
     if not force:
         check("delete", container, status)
