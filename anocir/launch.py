@@ -41,7 +41,7 @@ _BOOT: Final = (
 class Init:
     """The process being made: first the middle process, then the container's init."""
 
-    __slots__ = ("born_there", "channel", "console", "middle", "pid", "pidfd",
+    __slots__ = ("born_there", "channel", "console", "middle", "middle_fd", "pid", "pidfd",
                  "start_time", "waiting")  # fmt: skip
 
     def __init__(self, middle: int, line: Channel) -> None:
