@@ -91,10 +91,7 @@ def defender() -> Iterator[drive.Runtime]:
     os.chmod(directory, 0o755)
     machine.make_cgroup_parent(PARENT)
     try:
-        # A copy, so that a build meanwhile changes nothing.
-        copy = os.path.join(directory, "anocir")
-        shutil.copy(path, copy)
-        yield drive.Runtime(copy, directory)
+        yield drive.Runtime(path, directory)
     finally:
         for hierarchy in machine.hierarchies():
             os.rmdir(hierarchy.mountpoint + PARENT)
