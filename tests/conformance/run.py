@@ -134,9 +134,22 @@ def machine_facts() -> set[str]:
         facts.add("v1 net_cls, net_prio")
     if os.path.isdir("/sys/fs/cgroup/cpu,cpuacct"):
         facts.add("cpu,cpuacct")
+    if _apparmor_lacks_profile():
+        facts.add("AppArmor without the profile")
     if _may_raise_limits():
         facts.add("CAP_SYS_RESOURCE")
     return facts
+
+
+def _apparmor_lacks_profile() -> bool:
+    try:
+        with open("/sys/module/apparmor/parameters/enabled", encoding="ascii") as stream:
+            if stream.read().strip() != "Y":
+                return False
+        with open("/sys/kernel/security/apparmor/profiles", encoding="utf-8") as stream:
+            return "acme_secure_profile" not in stream.read()
+    except OSError:
+        return False
 
 
 def _may_raise_limits() -> bool:

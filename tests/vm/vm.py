@@ -281,7 +281,7 @@ def write_scripts(
         "user": USER if options.user else "",
         "uid": str(UID),
         "cgroups": "1" if options.cgroup1 else "2",
-        "lsm": "selinux" if options.selinux else "apparmor",
+        "lsm": options.lsm,
         "version": kernel_version(),
         "disk": str(options.disk),
         "path": os.environ.get("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"),
@@ -299,10 +299,12 @@ def write_scripts(
 def qemu_words(options: argparse.Namespace, run: str) -> list[str]:
     """QEMU's command line."""
     words = WORDS
-    if options.selinux:
+    if options.lsm == "selinux":
         words += " lsm=landlock,yama,selinux,bpf selinux=1 enforcing=0"
-    else:
+    elif options.lsm == "apparmor":
         words += " lsm=landlock,yama,apparmor,bpf"
+    else:
+        words += " lsm=landlock,yama,bpf apparmor=0"
     if options.cgroup1:
         words += " systemd.unified_cgroup_hierarchy=0 systemd.legacy_systemd_cgroup_controller=1"
     found = [
@@ -440,7 +442,7 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         "--user", action="store_true", help=f"as {USER} ({UID}) in a delegated cgroup"
     )
     parser.add_argument("--cgroup1", action="store_true", help="every cgroup v1 hierarchy, no v2")
-    parser.add_argument("--selinux", action="store_true", help="SELinux in place of AppArmor")
+    parser.add_argument("--lsm", choices=("apparmor", "selinux", "none"), default="apparmor")
     parser.add_argument(
         "--see", action="append", default=[], metavar="DIR", help="show it below the new /tmp"
     )
