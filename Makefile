@@ -10,9 +10,11 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 TESTS = tests
 ARGS =
 RUNTIME_TOOLS =
+# make conformance, bench, fuzz, reliability RUNTIMES='runc crun other=/path/to/it'
+RUNTIMES =
 
 .DEFAULT_GOAL := help
-.PHONY: help build install demo check test conformance bench fuzz clean prepare-demo prepare-check prepare-test
+.PHONY: help build install demo check test conformance bench fuzz reliability clean prepare-demo prepare-check prepare-test
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -34,13 +36,17 @@ test: prepare-test build ## all tests that this machine can run (as root); insta
 
 conformance: build ## run a built checkout of runtime-tools: RUNTIME_TOOLS=DIR
 	@[ -n "$(RUNTIME_TOOLS)" ] || { echo "usage: make conformance RUNTIME_TOOLS=DIR"; exit 2; }
-	$(SUDO) $(PYTHON) tests/conformance/run.py --suite $(RUNTIME_TOOLS) $(ARGS) dist/anocir
+	$(SUDO) $(PYTHON) tests/conformance/run.py --suite $(RUNTIME_TOOLS) $(ARGS) $(or $(RUNTIMES),$(RUNTIME),dist/anocir)
 
 bench: build ## measure against runc and crun
-	$(SUDO) $(PYTHON) tests/bench/bench.py $(ARGS) dist/anocir runc crun
+	$(SUDO) $(PYTHON) tests/bench/bench.py $(ARGS) $(or $(RUNTIMES),dist/anocir runc crun)
 
-fuzz: prepare-check ## the property tests, with many more examples
+fuzz: prepare-check build ## 10,000 mutated configurations, and the property tests with many more examples
 	$(VENV)/bin/python -m pytest tests/unit --hypothesis-profile fuzz --timeout 0 $(ARGS)
+	$(SUDO) $(PYTHON) tests/reliability/fuzz.py --count 10000 $(or $(RUNTIMES),dist/anocir)
+
+reliability: build ## kills, injected failures, races, damage: the whole table, an hour or so
+	$(SUDO) $(PYTHON) tests/reliability/measure.py $(ARGS) $(or $(RUNTIMES),dist/anocir)
 
 clean: ## remove what was built, the private virtual environment too
 	rm -rf build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis
