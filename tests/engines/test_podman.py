@@ -109,7 +109,7 @@ def root_podman(podman_box: Box) -> Tuple[Podman, Podman]:
         # One storage for each: podman's lock on it would make the two sides wait for each other.
         side = Podman(podman_box, name, directories(f"{HOME}/{name}"))
         podman_box.run([*side.prefix, "import", "-", IMAGE], stdin=busybox_tar()).ok()
-        side.run([], ["true"])
+        side.run([], ["true"]).ok()
         sides.append(side)
     return sides[0], sides[1]
 
@@ -523,9 +523,9 @@ def test_notify_socket(pair: Tuple[Podman, Podman], mode: str) -> None:
     ours = pair[0]
     listener = f"{HOME}/notify-{mode}"
     script = (
-        "import socket,sys,time\n"
-        "s=socket.socket(socket.AF_UNIX,socket.SOCK_DGRAM); s.bind(sys.argv[1]); s.settimeout(6)\n"
-        "print('listening', flush=True)\n"
+        "import os,socket,sys\n"
+        "s=socket.socket(socket.AF_UNIX,socket.SOCK_DGRAM); s.bind(sys.argv[1]); s.settimeout(60)\n"
+        "print('listening', os.getpid(), flush=True)\n"
         "try:\n"
         "  while True: print(s.recv(4096), flush=True)\n"
         "except OSError: print('quiet', flush=True)\n"
@@ -533,7 +533,7 @@ def test_notify_socket(pair: Tuple[Podman, Podman], mode: str) -> None:
     log = f"{HOME}/notify-{mode}.log"
     ours.box.path(log).write_text("")
     child = ours.box.spawn(["python3", "-c", script, listener], log=log)
-    ours.box.wait(["cat", log], "listening")
+    listener_pid = ours.box.wait(["cat", log], "listening").out.split()[1]
     # The image has nothing that speaks to a unix socket: the host's Python does.
     tell = (
         "import os,socket,time\n"
@@ -559,7 +559,7 @@ def test_notify_socket(pair: Tuple[Podman, Podman], mode: str) -> None:
             ours.box.wait([*ours.prefix, "logs", f"notify-{mode}"], "notify")
     finally:
         ours("rm", "-f", "-t", "0", f"notify-{mode}")
-        child.kill()
+        ours.box.run(["kill", listener_pid])
         child.wait()
         for path in (listener, log):
             ours.box.run(["rm", "-f", path])
