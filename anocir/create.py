@@ -417,6 +417,8 @@ def _undo(
     if init.console is not None:
         files.close(init.console[0])
     hooked = "hook" in str(error)
+    if container.intent.get("resctrl"):
+        container.intent["resctrl"]["named"] = False  # nobody has used the class yet
     try:
         container.lock()
         lifecycle.destroy(settings, container, config if hooked else {})

@@ -10,6 +10,7 @@ from .linux import files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any, Final
 
 _MOUNTINFO: Final = "/proc/self/mountinfo"
@@ -33,44 +34,67 @@ def plan(entry: dict[str, Any], container_id: str) -> dict[str, Any]:
     top = mountpoint()
     closid = entry.get("closID") or container_id
     group = top if closid == "/" else f"{top}/{closid}"
-    made = [] if files.exists(group) else [group]
-    if (
-        entry.get("closID")
-        and made
-        and not (entry.get("l3CacheSchema") or entry.get("memBwSchema") or entry.get("schemata"))
-    ):
+    there = files.exists(group)
+    if entry.get("closID") and not there and not _lines(entry):
         raise at("linux.intelRdt.closID", f"{group} does not exist and no schema is given")
-    monitor = ""
-    if entry.get("enableMonitoring"):
-        monitor = f"{group}/mon_groups/{container_id}"
+    monitor = f"{group}/mon_groups/{container_id}" if entry.get("enableMonitoring") else ""
+    # A group that was asked for by name MUST NOT be removed with the container.
+    made = [] if there or entry.get("closID") else [group]
+    if monitor:
         made.append(monitor)
-    return {"group": group, "monitor": monitor, "made": made}
+    return {"group": group, "monitor": monitor, "made": made, "there": there}
 
 
 def apply(record: dict[str, Any], entry: dict[str, Any], pid: int) -> None:
     """Make the group with its schemata and put the process into it."""
-    for path in record["made"]:
-        try:
-            files.mkdir(path, 0o755)
-        except OSError as error:
-            raise at("linux.intelRdt", f"mkdir {path}: {strerror(error.errno or 0)}") from None
-    write_schemata(record, entry)
+    if record["there"]:
+        if entry.get("closID"):
+            _check_schemata(record, entry)
+        else:
+            write_schemata(record, entry)
+    else:
+        _mkdir(record["group"])
+        write_schemata(record, entry)
+    if record["monitor"]:
+        _mkdir(record["monitor"])
     files.write_file(f"{record['group']}/tasks", str(pid))
     if record["monitor"]:
         files.write_file(f"{record['monitor']}/tasks", str(pid))
 
 
-def write_schemata(record: dict[str, Any], entry: dict[str, Any]) -> None:
-    """Write the schemata line by line; a group that was there before keeps what it had."""
-    lines = [*(entry.get("schemata") or [])]
-    for key in ("l3CacheSchema", "memBwSchema"):
-        text = entry.get(key) or ""
+def _mkdir(path: str) -> None:
+    try:
+        files.mkdir(path, 0o755)
+    except OSError as error:
+        raise at("linux.intelRdt", f"mkdir {path}: {strerror(error.errno or 0)}") from None
+
+
+def _lines(entry: dict[str, Any]) -> list[str]:
+    """Return the lines to write: l3CacheSchema, memBwSchema, and `schemata` last."""
+    lines = [
         # A line for memory bandwidth in the L3 schema would overwrite the one that is meant.
-        wanted = [line for line in text.split("\n") if line]
-        if key == "l3CacheSchema":
-            wanted = [line for line in wanted if not line.strip().startswith("MB:")]
-        lines += wanted
-    for line in lines:
+        line
+        for line in (entry.get("l3CacheSchema") or "").split("\n")
+        if line and not line.strip().startswith("MB:")
+    ]
+    lines += [line for line in (entry.get("memBwSchema") or "").split("\n") if line]
+    return lines + list(entry.get("schemata") or [])
+
+
+def _check_schemata(record: dict[str, Any], entry: dict[str, Any]) -> None:
+    """Refuse a schema that differs from the one of a group that others use as well."""
+    present = {
+        line.strip()
+        for line in files.decode(files.read_file(f"{record['group']}/schemata")).split("\n")
+    }
+    for line in _lines(entry):
+        if line.strip() not in present:
+            raise at("linux.intelRdt", f"{record['group']} has another schema than {line!r}")
+
+
+def write_schemata(record: dict[str, Any], entry: dict[str, Any]) -> None:
+    """Write the schemata line by line."""
+    for line in _lines(entry):
         try:
             files.write_file(f"{record['group']}/schemata", line + "\n")
         except OSError as error:
@@ -78,9 +102,42 @@ def write_schemata(record: dict[str, Any], entry: dict[str, Any]) -> None:
             raise Error(f"linux.intelRdt: write schemata {line!r}: {reason}") from None
 
 
+def _compare(record: dict[str, Any], entry: dict[str, Any]) -> None:
+    path = f"{record['group']}/schemata"
+    present: dict[tuple[str, str], int | str] = {}
+    for line in files.decode(files.read_file(path)).split("\n"):
+        present.update(_domains(line))
+    for key in ("l3CacheSchema", "memBwSchema"):
+        for line in _lines(entry, key):
+            for domain, value in _domains(line).items():
+                if present.get(domain) != value:
+                    raise at(
+                        f"linux.intelRdt.{key}",
+                        f"{line!r} is not what {path} has for {domain[0]} domain {domain[1]}",
+                        "a class that exists is not changed; leave the schema out to join it",
+                    )
+
+
+def _domains(line: str) -> dict[tuple[str, str], int | str]:
+    """Parse `L3:0=7f0;1=1f`: (resource, domain) to value, which is hexadecimal but for MB."""
+    resource, _, rest = line.strip().partition(":")
+    result: dict[tuple[str, str], int | str] = {}
+    for part in filter(None, rest.split(";")):
+        domain, _, value = part.partition("=")
+        number: int | str = value.strip()
+        try:
+            number = int(value, 10 if resource == "MB" else 16)
+        except ValueError:
+            pass
+        result[resource, domain.strip()] = number
+    return result
+
+
 def remove(record: dict[str, Any]) -> None:
-    """Remove the directories that create made, innermost first."""
+    """Remove the directories that create made, innermost first, but for a named class."""
     for path in reversed(record["made"]):
+        if path == record["group"] and record.get("named"):
+            continue
         try:
             files.rmdir(path)
         except FileNotFoundError:
