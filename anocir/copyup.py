@@ -9,6 +9,7 @@ from __future__ import annotations
 import posix
 
 from .linux import files
+from .linux.const import ELOOP
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ def copy(source_fd: int, target_fd: int) -> None:
     found = files.fstat(source_fd)
     readable = files.open(".", files.O_RDONLY | files.O_DIRECTORY, dir_fd=source_fd)
     try:
-        for name in posix.listdir(readable):
+        for name in files.listdir(readable):
             _entry(source_fd, target_fd, name)
     finally:
         files.close(readable)
@@ -56,8 +57,14 @@ def _entry(source_fd: int, target_fd: int, name: str) -> None:
         files.mknod(name, found.st_mode, found.st_rdev, dir_fd=target_fd)
         files.chown(name, found.st_uid, found.st_gid, dir_fd=target_fd, follow=False)
         return
-    flags = files.O_RDONLY | files.O_NOFOLLOW | files.O_NONBLOCK
-    inner = files.open(name, flags, dir_fd=source_fd)
+    looked_at = files.open(name, _NOFOLLOW, dir_fd=source_fd)
+    try:
+        # Opening a device has effects, and somebody may have put one here meanwhile.
+        if files.fstat(looked_at).st_mode & files.S_IFMT != files.S_IFREG:
+            raise OSError(ELOOP, "open", name)
+        inner = files.open(f"/proc/self/fd/{looked_at}", files.O_RDONLY)
+    finally:
+        files.close(looked_at)
     flags = files.O_WRONLY | files.O_CREAT | files.O_EXCL | files.O_NOFOLLOW
     outer = files.open(name, flags, 0o600, dir_fd=target_fd)
     try:

@@ -42,7 +42,7 @@ def mount(source: str, entry: dict[str, Any], words: list[str], pid: int, where:
         userns = namespaces.make_user_namespace(*_parse(text, where))
     else:
         userns = files.open(f"/proc/{pid}/ns/user", files.O_RDONLY)
-    fd = -1
+    fd = mount_fd = -1
     try:
         fd = files.open(source, files.O_PATH)
         clone = OPEN_TREE_CLONE | AT_EMPTY_PATH | (AT_RECURSIVE if bind_rec else 0)
@@ -50,6 +50,8 @@ def mount(source: str, entry: dict[str, Any], words: list[str], pid: int, where:
         flags = AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0)
         mounts.mount_setattr(mount_fd, flags, MOUNT_ATTR_IDMAP, userns_fd=userns)
     except OSError as error:
+        if mount_fd >= 0:
+            files.close(mount_fd)
         hint = "id-mapped mounts need Linux 5.12" if error.errno == ENOSYS else (
             "the file system may not support id-mapped mounts")  # fmt: skip
         raise at(

@@ -186,6 +186,8 @@ def compile_exec(config: Config, process: Config, facts: Mapping[str, Any]) -> P
     if not facts["no_new_keyring"]:
         setup.append(("keyring", "", "_ses." + facts["id"], ""))
     setup.append(("root_here", ""))
+    if _labels(process, facts):
+        setup.append(("open_attributes", "process"))
     if process.get("terminal"):
         size = process.get("consoleSize") or {}
         setup.append(

@@ -155,7 +155,7 @@ def _unlink(name: str, dir_fd: int) -> None:
 
 
 def _remove_tree(dir_fd: int) -> None:
-    for name in posix.listdir(dir_fd):
+    for name in files.listdir(dir_fd):
         found = files.lstat(name, dir_fd)
         if found.st_mode & files.S_IFMT == files.S_IFDIR:
             flags = files.O_RDONLY | files.O_DIRECTORY | files.O_NOFOLLOW
@@ -195,9 +195,16 @@ def reserve(root: str, container_id: str) -> Container:
         except FileExistsError:
             if files.exists(path + "/intent.json"):
                 raise Error(CONTRACT["exists"]) from None
-        container = open_container(root, container_id)
+        try:
+            container = open_container(root, container_id)
+        except Error:
+            continue  # removed between our two calls
         files.flock(container.dir_fd)
-        if files.fstat(container.dir_fd).st_nlink == 0:
+        found = files.fstat(container.dir_fd)
+        if found.st_uid != posix.geteuid() or found.st_mode & 0o022:
+            container.close()
+            raise Error(f"{path} is there and belongs to somebody else")
+        if found.st_nlink == 0:
             container.close()  # removed between our two calls
             continue
         if files.exists("intent.json", container.dir_fd):

@@ -8,6 +8,7 @@ functions of this module are replaced by ones that log.
 from __future__ import annotations
 
 import fcntl as _fcntl
+import sys as _sys
 import posix
 
 TYPE_CHECKING = False
@@ -261,7 +262,9 @@ def fsync(fd: int) -> None:
 def listdir(path: str | bytes | int) -> list[str]:
     """getdents(2): the names in a directory, without . and .."""
     if isinstance(path, int):
-        return posix.listdir(path)
+        # Decoded by the locale, unlike every other name.
+        encoding = _sys.getfilesystemencoding()
+        return [decode(name.encode(encoding, "surrogateescape")) for name in posix.listdir(path)]
     return [decode(name) for name in posix.listdir(encode(path))]
 
 

@@ -154,7 +154,8 @@ def close_range(first: int, last: int) -> None:
 
 def _most() -> int:
     """Return the number above every descriptor that can be open."""
-    return _resource.getrlimit(_resource.RLIMIT_NOFILE)[1] % (1 << 20) or 1 << 20
+    hard = _resource.getrlimit(_resource.RLIMIT_NOFILE)[1]
+    return min(hard, 1 << 20) if hard >= 0 else 1 << 20
 
 
 def strings(values: Sequence[str | bytes]) -> tuple[bytearray, list[bytearray]]:

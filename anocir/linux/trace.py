@@ -18,7 +18,7 @@ from errno import errorcode
 import posix
 
 from .. import errors
-from . import const, files, mounts, processes, tasks
+from . import const, files, mounts, netlink, processes, tasks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -116,6 +116,9 @@ _DECODE: Final[dict[Any, dict[str, tuple[str, tuple[Any, ...]]]]] = {
         "fchdir": ("fchdir", ()),
         "chroot": ("chroot", (_text,)),
         "umask": ("umask", (_octal,)),
+        "pipe": ("pipe2", ()),
+        "dup_above": ("fcntl(F_DUPFD_CLOEXEC)", ()),
+        "listdir": ("getdents64", (_text,)),
     },
     mounts: {
         "mount": ("mount", (_text, _text, _text, _MS, _text)),
@@ -161,6 +164,14 @@ _DECODE: Final[dict[Any, dict[str, tuple[str, tuple[Any, ...]]]]] = {
         "setresuid": ("setresuid", ()),
         "setsid": ("setsid", ()),
         "setrlimit": ("setrlimit", ()),
+        "execveat": ("execveat", (None, lambda _: "argv", lambda _: "envp")),
+        "session_keyring": ("keyctl(GET_KEYRING_ID)", ()),
+        "default_signal": ("rt_sigaction(SIG_DFL)", ()),
+    },
+    netlink: {
+        name: (f"netlink({name})", ())
+        for name, value in vars(netlink).items()
+        if callable(value) and not name.startswith("_") and value.__module__ == netlink.__name__
     },
     processes: {
         "spawn": ("vfork+execve", (_text, lambda argv: f"[{b' '.join(argv).decode()!r}]",
@@ -169,6 +180,7 @@ _DECODE: Final[dict[Any, dict[str, tuple[str, tuple[Any, ...]]]]] = {
         "pidfd_open": ("pidfd_open", ()),
         "pidfd_send_signal": ("pidfd_send_signal", ()),
         "kill": ("kill", ()),
+        "kill_group": ("kill(-pgrp)", ()),
     },
 }  # fmt: skip
 
@@ -205,7 +217,7 @@ def move(target: int) -> None:
 
 def _traced(function: Any, shown: str, formats: tuple[Any, ...]) -> Any:
     def call(*args: Any, **kwargs: Any) -> Any:
-        if shown in ("execve", "clone", "clone3"):
+        if shown in ("execve", "execveat", "clone", "clone3"):
             # What does not come back, or comes back twice, is written before.
             _line(shown, formats, args, kwargs, "...", 0.0)
         before = time.perf_counter()
