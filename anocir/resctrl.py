@@ -10,7 +10,6 @@ from .linux import files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from typing import Any, Final
 
 _MOUNTINFO: Final = "/proc/self/mountinfo"
@@ -49,7 +48,7 @@ def apply(record: dict[str, Any], entry: dict[str, Any], pid: int) -> None:
     """Make the group with its schemata and put the process into it."""
     if record["there"]:
         if entry.get("closID"):
-            _check_schemata(record, entry)
+            _compare(record, entry)
         else:
             write_schemata(record, entry)
     else:
@@ -71,25 +70,19 @@ def _mkdir(path: str) -> None:
 
 def _lines(entry: dict[str, Any]) -> list[str]:
     """Return the lines to write: l3CacheSchema, memBwSchema, and `schemata` last."""
-    lines = [
-        # A line for memory bandwidth in the L3 schema would overwrite the one that is meant.
-        line
-        for line in (entry.get("l3CacheSchema") or "").split("\n")
-        if line and not line.strip().startswith("MB:")
+    return [
+        *_schema(entry, "l3CacheSchema"),
+        *_schema(entry, "memBwSchema"),
+        *(entry.get("schemata") or []),
     ]
-    lines += [line for line in (entry.get("memBwSchema") or "").split("\n") if line]
-    return lines + list(entry.get("schemata") or [])
 
 
-def _check_schemata(record: dict[str, Any], entry: dict[str, Any]) -> None:
-    """Refuse a schema that differs from the one of a group that others use as well."""
-    present = {
-        line.strip()
-        for line in files.decode(files.read_file(f"{record['group']}/schemata")).split("\n")
-    }
-    for line in _lines(entry):
-        if line.strip() not in present:
-            raise at("linux.intelRdt", f"{record['group']} has another schema than {line!r}")
+def _schema(entry: dict[str, Any], key: str) -> list[str]:
+    lines = [line for line in (entry.get(key) or "").split("\n") if line]
+    if key == "l3CacheSchema":
+        # A line for memory bandwidth in the L3 schema would overwrite the one that is meant.
+        lines = [line for line in lines if not line.strip().startswith("MB:")]
+    return lines
 
 
 def write_schemata(record: dict[str, Any], entry: dict[str, Any]) -> None:
@@ -103,12 +96,13 @@ def write_schemata(record: dict[str, Any], entry: dict[str, Any]) -> None:
 
 
 def _compare(record: dict[str, Any], entry: dict[str, Any]) -> None:
+    """Refuse a schema that differs from the one of a group that others use as well."""
     path = f"{record['group']}/schemata"
     present: dict[tuple[str, str], int | str] = {}
     for line in files.decode(files.read_file(path)).split("\n"):
         present.update(_domains(line))
     for key in ("l3CacheSchema", "memBwSchema"):
-        for line in _lines(entry, key):
+        for line in _schema(entry, key):
             for domain, value in _domains(line).items():
                 if present.get(domain) != value:
                     raise at(
