@@ -75,13 +75,15 @@ def cgroups(parent: str, ids: list[str]) -> list[str]:
     """Every cgroup below the tests' parent or named after a container, deepest first."""
     found = []
     for hierarchy in machine.hierarchies():
-        inside = hierarchy.mountpoint + parent
-        for directory, names, _ in os.walk(hierarchy.mountpoint, topdown=False):
-            for name in names:
-                path = os.path.join(directory, name)
-                if path.startswith(inside + "/") or any(one in name for one in ids):
-                    found.append(path)
-    return found
+        top = hierarchy.mountpoint
+        for directory, names, _ in os.walk(top):
+            inside = (directory + "/").startswith(f"{top}{parent}/")
+            for name in list(names):
+                if inside or any(one in name for one in ids):
+                    found.append(os.path.join(directory, name))
+                elif name.startswith("anocir-") and f"/{name}" != parent:
+                    names.remove(name)  # of another test run
+    return found[::-1]
 
 
 def _mounts() -> dict[tuple[str, str], str]:

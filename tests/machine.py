@@ -193,7 +193,7 @@ def mountinfo(pid: str = "self") -> list[tuple[list[str], str, str]]:
 
 def children() -> set[int]:
     """The children of this process, adopted orphans included."""
-    pids = set()
+    pids: set[int] = set()
     for task in os.listdir("/proc/self/task"):
         try:
             with open(f"/proc/self/task/{task}/children") as file:

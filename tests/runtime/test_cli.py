@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import os
+import shutil
 from typing import Any
 
 import pytest
@@ -115,7 +116,7 @@ def test_an_option_without_its_value_says_so(runtime: Runtime) -> None:
 
 
 def test_checkpoint_help_fails_as_long_as_there_is_no_criu(runtime: Runtime) -> None:
-    if drive.shutil.which("criu"):
+    if shutil.which("criu"):
         pytest.skip("[no-criu] criu is installed")
     # engines take success for "can checkpoint"
     result = runtime.bare("checkpoint", "--help", ok=None)
