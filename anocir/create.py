@@ -380,7 +380,8 @@ def _idmapped(init: Init, config: dict[str, Any], intent: dict[str, Any]) -> dic
         source = mount.get("source") or ""
         if not source.startswith("/"):
             source = f"{intent['bundle']}/{source}"
-        result[index] = idmap.mount(source, mount, words, init.pid, where)
+        linux = config.get("linux") or {}
+        result[index] = idmap.mount(source, mount, words, init.pid, where, linux)
     return result
 
 

@@ -12,8 +12,11 @@ from . import channel
 from .errors import Error, at, strerror
 from .linux import files, netlink, processes, tasks
 from .linux.const import (
+    CLONE_NEWCGROUP,
+    CLONE_NEWTIME,
     CLONE_NEWUSER,
     EINVAL,
+    ENOENT,
     EPERM,
     NS_GET_NSTYPE,
     PR_SET_DUMPABLE,
@@ -94,8 +97,20 @@ def unshare(context: Context, flags: int) -> None:
     try:
         tasks.unshare(flags)
     except OSError as error:
-        hint = "the kernel lacks one of these namespaces" if error.errno == EINVAL else ""
+        hint = _lacking(flags) if error.errno == EINVAL else ""
         raise Error(f"unshare namespaces: {strerror(error.errno or 0)}", hint) from None
+
+
+def _lacking(flags: int) -> str:
+    """Say which of these namespaces the kernel does not have."""
+    for flag, name, file, since in (
+        (CLONE_NEWTIME, "time", "time", "5.6"),
+        (CLONE_NEWCGROUP, "cgroup", "cgroup", "4.6"),
+        (CLONE_NEWUSER, "user", "user", "3.8"),
+    ):
+        if flags & flag and not files.exists(f"/proc/self/ns/{file}"):
+            return f"{name} namespaces need Linux {since}, this is {posix.uname().release}"
+    return "the kernel lacks one of these namespaces"
 
 
 def time_offsets(context: Context, lines: str) -> None:
@@ -104,7 +119,12 @@ def time_offsets(context: Context, lines: str) -> None:
     if mapped:
         # The files of a process that is not dumpable belong to the real root.
         tasks.prctl(PR_SET_DUMPABLE, 1)
-    files.write_file("/proc/self/timens_offsets", lines)
+    try:
+        files.write_file("/proc/self/timens_offsets", lines)
+    except OSError as error:
+        needs = f"time namespaces need Linux 5.6, this is {posix.uname().release}"
+        hint = needs if error.errno == ENOENT else ""
+        raise Error(f"set the clocks' offsets: {strerror(error.errno or 0)}", hint) from None
     if mapped:
         tasks.prctl(PR_SET_DUMPABLE, 0)
 

@@ -209,6 +209,7 @@ def compile_exec(config: Config, process: Config, facts: Mapping[str, Any]) -> P
     ]
     if any(kind == "user" for kind, _ in facts["join"]):
         setup.insert(0, ("become_root", "linux.namespaces"))
+    setup += _domain_steps(config.get("linux") or {})
     setup.append(("command", "process.args", True))
     setup.append(("join_late", "linux.resources"))
     return {
@@ -480,6 +481,12 @@ def _finish_steps(config: Config, facts: Mapping[str, Any]) -> list[Step]:
         steps.append(
             ("final_propagation", "linux.rootfsPropagation", mountoptions.PROPAGATION[propagation])
         )
+    return steps + _domain_steps(linux)
+
+
+def _domain_steps(linux: Config) -> list[Step]:
+    """Return what holds for every process of the container, exec's as well."""
+    steps: list[Step] = []
     if linux.get("personality"):
         domain = PERSONALITIES[linux["personality"]["domain"]]
         steps.append(("personality", "linux.personality", domain))

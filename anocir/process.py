@@ -15,11 +15,13 @@ from .errors import CONTRACT, Error, strerror
 from .linux import files, tasks
 from .linux.const import (
     EACCES,
+    EBUSY,
     EINVAL,
     EISDIR,
     ENOENT,
     ENOSYS,
     ENOTDIR,
+    ENOTSUP,
     EPERM,
     PR_CAP_AMBIENT,
     PR_CAP_AMBIENT_CLEAR_ALL,
@@ -40,6 +42,10 @@ if TYPE_CHECKING:
 
 _KEY_USR_SEARCH: Final = 0x00080000
 _MAX_CAPABILITY: Final = 63
+SCHED_DEADLINE: Final = 6
+# Modes of set_mempolicy(2) and the kernel that brought them: PREFERRED_MANY, WEIGHTED_INTERLEAVE.
+_MEMORY_SINCE: Final = {5: "5.15", 6: "6.9"}
+_NUMA_BALANCING: Final = 1 << 13
 
 
 def session(context: Context) -> None:
@@ -152,12 +158,40 @@ def scheduler(
     deadline: int, period: int,
 ) -> None:  # fmt: skip
     """Set process.scheduler."""
-    tasks.sched_setattr(policy, flags, nice, priority, runtime, deadline, period)
+    try:
+        tasks.sched_setattr(policy, flags, nice, priority, runtime, deadline, period)
+    except OSError as error:
+        number = error.errno or 0
+        raise Error(
+            f"sched_setattr: {strerror(number)}", _scheduler_hint(number, policy, flags)
+        ) from None
+
+
+def _scheduler_hint(number: int, policy: int, flags: int) -> str:
+    release = posix.uname().release
+    if number == ENOSYS:
+        return f"process.scheduler needs Linux 3.14, this is {release}"
+    if number in (EINVAL, ENOTSUP) and flags & ~1:
+        return (
+            "of its flags RECLAIM needs Linux 4.13, DL_OVERRUN 4.16, KEEP_POLICY, KEEP_PARAMS and "
+            f"UTIL_CLAMP 5.3 (with CONFIG_UCLAMP_TASK), this is {release}"
+        )
+    if number == EBUSY and policy == SCHED_DEADLINE:
+        return "the processors have not that much time left for deadline processes"
+    if number == EPERM and policy == SCHED_DEADLINE:
+        return "a deadline process needs CAP_SYS_NICE and every processor of its root domain"
+    if number == EPERM:
+        return "it needs CAP_SYS_NICE, and real time a share in each cgroup (cpu.rt_runtime_us)"
+    return ""
 
 
 def io_priority(context: Context, value: int) -> None:
     """Set process.ioPriority."""
-    tasks.ioprio_set(value)
+    try:
+        tasks.ioprio_set(value)
+    except OSError as error:
+        hint = "the kernel is built without CONFIG_BLOCK" if error.errno == ENOSYS else ""
+        raise Error(f"ioprio_set: {strerror(error.errno or 0)}", hint) from None
 
 
 def personality(context: Context, domain: int) -> None:
@@ -167,7 +201,18 @@ def personality(context: Context, domain: int) -> None:
 
 def memory_policy(context: Context, mode: int, nodes: int) -> None:
     """Set linux.memoryPolicy."""
-    tasks.set_mempolicy(mode, nodes)
+    try:
+        tasks.set_mempolicy(mode, nodes)
+    except OSError as error:
+        hint = ""
+        if error.errno == ENOSYS:
+            hint = "linux.memoryPolicy needs a kernel with CONFIG_NUMA"
+        elif error.errno == EINVAL:
+            since = _MEMORY_SINCE.get(mode & 0xFF)
+            since = "5.12" if mode & _NUMA_BALANCING and not since else since
+            hint = f"this mode needs Linux {since}, this is {posix.uname().release}" if since else (
+                "are these nodes there, and does the mode take nodes?")  # fmt: skip
+        raise Error(f"set_mempolicy: {strerror(error.errno or 0)}", hint) from None
 
 
 def label(context: Context, name: str, text: str) -> None:
@@ -273,7 +318,10 @@ def seccomp(context: Context, program: dict[str, Any]) -> None:
     try:
         listener = tasks.seccomp_filter(program["bpf"], flags)
     except OSError as error:
-        raise Error(f"load seccomp filter: {strerror(error.errno or 0)}") from None
+        hint = ""
+        if program["notify"] and error.errno == EINVAL:
+            hint = f"SCMP_ACT_NOTIFY needs Linux 5.0, this is {posix.uname().release}"
+        raise Error(f"load seccomp filter: {strerror(error.errno or 0)}", hint) from None
     if program["notify"]:
         # The profile may trap sendmsg, so the descriptor is fetched, not sent.
         context.channel.send(channel.LISTENER, str(listener).encode())

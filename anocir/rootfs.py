@@ -11,6 +11,7 @@ CVE-2019-16884, CVE-2019-19921, CVE-2021-30465, CVE-2025-31133, CVE-2025-52565, 
 
 from __future__ import annotations
 
+import posix
 
 from . import copyup, inroot
 from .errors import Error, strerror
@@ -31,6 +32,7 @@ from .linux.const import (
     MOUNT_ATTR_NODEV,
     MOUNT_ATTR_NOEXEC,
     MOUNT_ATTR_NOSUID,
+    MOUNT_ATTR_NOSYMFOLLOW,
     MOUNT_ATTR_RDONLY,
     MS_BIND,
     MS_NODEV,
@@ -266,7 +268,13 @@ def _recursive(mount_fd: int, options: Options) -> None:
     except OSError as error:
         if error.errno == ENOSYS:
             raise Error(
-                "recursive mount options need mount_setattr(2)", "Linux 5.12 or newer has it"
+                "recursive mount options need mount_setattr(2)",
+                f"Linux 5.12 has it, this is {posix.uname().release}",
+            ) from None
+        if error.errno == EINVAL and options["recursive_set"] & MOUNT_ATTR_NOSYMFOLLOW:
+            raise Error(
+                "rnosymfollow: invalid argument",
+                f"it needs Linux 5.14, this is {posix.uname().release}",
             ) from None
         raise
 
