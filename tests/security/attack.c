@@ -6,7 +6,7 @@
  *   attack enter32 DIRECTORY  mkdir(2) by the 32-bit entry of the kernel
  *   attack enterx32 DIRECTORY mkdir(2) by its x32 number
  *   attack dir DIRECTORY      mkdir(2) as everybody does it
- *   attack personality VALUE  personality(2) with all 64 bits of the value
+ *   attack personality A B    personality(2) with all 64 bits of A, and a second argument
  *   attack abstract           the names of abstract sockets, one a line
  */
 #define _GNU_SOURCE
@@ -172,8 +172,8 @@ int main(int argc, char **argv)
 	if (!strcmp(verb, "dir") && argc > 2)
 		return answer(raw(SYS_mkdirat == 34 ? 34 : 83, SYS_mkdirat == 34 ? AT_FDCWD : (long)argv[2],
 				  SYS_mkdirat == 34 ? (long)argv[2] : 0755));
-	if (!strcmp(verb, "personality") && argc > 2)
-		return answer(raw(SYS_personality, strtoull(argv[2], NULL, 0), 0));
+	if (!strcmp(verb, "personality") && argc > 3)
+		return answer(raw(SYS_personality, strtoull(argv[2], NULL, 0), strtoull(argv[3], NULL, 0)));
 	if (!strcmp(verb, "abstract"))
 		return abstract();
 	return 2;

@@ -131,7 +131,10 @@ class Arena:
 
     def altered(self, interpreter: str = "", first_line: str = "", **modules: str) -> drive.Runtime:
         """The archive with code appended to modules; `linux__tasks` stands for linux/tasks."""
-        additions = {name.replace("linux__", "linux/"): code for name, code in modules.items()}
+        additions = {
+            name.replace("linux__", "linux/").replace("spec__", "spec/"): code
+            for name, code in modules.items()
+        }
         text = repr((sorted(additions.items()), interpreter, first_line))
         tag = hashlib.sha256(text.encode()).hexdigest()[:12]
         path = os.path.join(self.defender.directory, "altered-" + tag)

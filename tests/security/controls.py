@@ -36,6 +36,7 @@ def altered(
         with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as new:
             for item in old.infolist():
                 module, _, suffix = item.filename.partition("anocir/")[2].rpartition(".")
+                module = module.replace("/__init__", "")
                 if additions and module in additions:
                     if suffix == "pyc":
                         continue  # it would be taken instead of its source
