@@ -38,8 +38,25 @@ TOOLS = ("shiv==1.0.8", "jeepney==0.9.0")
 # Old kernels read 128 bytes of the first line, the last of which is the terminating zero.
 FIRST_LINE_LIMIT = 127
 FIRST_LINE = (
-    '#!{python} -IBScimport sys;sys.path[:0]=sys.argv[1]+"/site-packages",;'
-    "import anocir.__main__ as m;m.main()"
+    '#!{python} -IBScimport sys,marshal;f=open(sys.argv[1],"rb");f.readline();exec(marshal.load(f))'
+)
+# What the first line reads next, as text, since every Python can read that: with the right Python
+# the block of modules (anocir/preload.py), else the zip.  launch.py starts init through the same
+# text, with another `entry`.
+SECOND = """\
+import _frozen_importlib_external as e
+sys.path[:0] = [f.name + "/site-packages"]
+if e.MAGIC_NUMBER == {magic!r}:
+    exec(marshal.loads(f.read({preload})))
+    install(f, {index})
+m = __import__(globals().get("entry", "anocir.__main__"), fromlist=["main"])
+m.main()
+"""
+# Modules that are only imported by rare commands and on rare hosts stay in the zip alone.
+COLD = re.compile(
+    r"anocir/(schema|preload|build_id|idmap|resctrl|netdevices|notify|resources|spec/advice"
+    r"|commands/(spec|features|events|update)|cgroup/(systemd|unit|stats)|linux/(bpf|trace)"
+    r"|seccomp/(generate|library|program|support|rules))\.pyc"
 )
 # For `python3 dist/anocir`: sys.argv[0] and sys.path[0] are the archive already.
 MAIN = """\
@@ -139,7 +156,8 @@ def build(tools: str, python: str) -> bytes:
                     sources[inner] = archive.read(name)
             environment = archive.read("environment.json")
         compiled = compile_sources(python, sources, Path(scratch, "compiled"))
-    return assemble(line, {**sources, **compiled}, environment)
+    start = line.encode() + b"\n" + block(compiled)
+    return assemble(start, {**sources, **compiled}, environment)
 
 
 def stage(tools: str, site: Path) -> None:
@@ -260,14 +278,35 @@ class Strip(ast.NodeTransformer):
         return node
 
 
-def assemble(line: str, files: dict[str, bytes], environment: bytes) -> bytes:
+def block(compiled: dict[str, bytes]) -> bytes:
+    """Return what stands between the first line and the zip: SECOND, then its block of modules."""
+    index = {}
+    blob = b""
+    magic = b""
+    for name, data in sorted(compiled.items()):
+        if name.startswith("anocir/") and not COLD.fullmatch(name):
+            module = name[: -len(".pyc")].replace("/", ".")
+            package = module.endswith(".__init__")
+            code = data[16:]
+            index[module[: -len(".__init__")] if package else module] = (
+                len(blob), len(code), package,
+            )  # fmt: skip
+            blob += code
+            magic = data[:4]
+    table = marshal.dumps(index, 2)
+    preload = compiled["anocir/preload.pyc"][16:]
+    text = SECOND.format(magic=magic, preload=len(preload), index=len(table))
+    return marshal.dumps(text, 2) + preload + table + blob
+
+
+def assemble(start: bytes, files: dict[str, bytes], environment: bytes) -> bytes:
     """Return the final zip, in the order in which it is read: the package's .pyc first."""
     entries = {f"site-packages/{name}": data for name, data in files.items()}
     # What shiv wrote about the build, for its command shiv-info.
     entries["environment.json"] = environment
     entries["__main__.py"] = MAIN.encode()
     with tempfile.TemporaryFile() as file:
-        file.write(line.encode() + b"\n")
+        file.write(start)
         with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
             for name in sorted(entries, key=_rank):
                 info = zipfile.ZipInfo(name, EPOCH)

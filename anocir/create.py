@@ -42,13 +42,9 @@ def create(
     container_id: str,
     options: Options,
     init: Init,
-    listen_fds: int,
     foreground: bool,
-) -> Init:
-    """Make a container up to the point where its init, which boots already, waits for start.
-
-    Returns init, whose console is still ours when `foreground`.
-    """
+) -> None:
+    """Make a container up to the point where its init, which boots already, waits for start."""
     bundle = absolute(options["bundle"])
     config = spec.load(f"{bundle}/config.json")
     spec.check(config)
@@ -70,7 +66,7 @@ def create(
     if "mount" not in plan.namespaces(config):
         intent["host_mounts"] = lifecycle.mount_count(rootfs)
     facts = _facts(settings, container_id, config, options, intent)
-    facts["listen_fds"] = listen_fds
+    facts["listen_fds"] = init.listen_fds
     compiled = plan.compile_create(config, facts)
     if settings.level() >= log.DEBUG:
         for line in plan.describe(compiled):
@@ -82,7 +78,6 @@ def create(
     except BaseException as error:
         _undo(settings, init, container, config, error)
         raise
-    return init
 
 
 def absolute(path: str) -> str:

@@ -32,7 +32,6 @@ def execute(
     options: Options,
     argv: Sequence[str],
     init: Init,
-    listen_fds: int,
 ) -> int:
     """Run a process in a container that allows it; `init` boots already.
 
@@ -51,7 +50,7 @@ def execute(
         "state": {},
         "no_new_keyring": True,
         "preserve_fds": options["preserve_fds"],
-        "listen_fds": listen_fds,
+        "listen_fds": init.listen_fds,
         "join": [],
     }
     fds = _namespaces(container.state["pid"], facts["join"])

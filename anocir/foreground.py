@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from typing import Any, Final
 
     from .cli import Options, Settings
+    from .launch import Init
 
 # What the kernel sends for a fault of ours, and what cannot be blocked, is not forwarded.
 _NOT_FORWARDED: Final = {
@@ -34,7 +35,7 @@ _FORWARDED: Final = [n for n in range(1, 65) if n not in _NOT_FORWARDED]
 _OURS: Final = {int(_signal.SIGCHLD), int(_signal.SIGURG), int(_signal.SIGPIPE)}
 
 
-def run(settings: Settings, container_id: str, options: Options) -> int:
+def run(settings: Settings, container_id: str, options: Options, init: Init) -> int:
     """create, start, wait, delete: the exit status of the process, 0 when detached."""
     detached = bool(options["detach"])
     if not detached and not options["no_subreaper"]:
@@ -42,7 +43,7 @@ def run(settings: Settings, container_id: str, options: Options) -> int:
         tasks.prctl(PR_SET_CHILD_SUBREAPER, 1)
     if not detached:
         block_signals()
-    init = lifecycle.make(settings, container_id, options, foreground=not detached)
+    lifecycle.make(settings, container_id, options, init, foreground=not detached)
     init.channel.close()
     master = init.console[0] if init.console else -1
     watcher = None

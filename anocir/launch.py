@@ -13,7 +13,7 @@ import marshal
 
 import posix
 
-from . import channel, log
+from . import activation, channel, log
 from .errors import Error, reason, strerror
 from .linux import files, mounts, processes
 from .linux.const import (
@@ -26,26 +26,35 @@ from .linux.const import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any, Final
 
     from .channel import Channel
-    from .cli import Settings
+    from .cli import Options, Settings
 
-_BOOT: Final = (
-    "import sys;sys.path[:0]=[sys.argv.pop(1)];"
-    "from anocir.init import main;main()"
-)  # fmt: skip
+# Where the modules come from for the second interpreter: from the start of the archive, as for the
+# first one, or from the source directory.
+_ARCHIVE: Final = "/site-packages"
+_BOOT_ARCHIVE: Final = (
+    'entry="anocir.init";import sys,marshal;f=open(sys.argv.pop(1),"rb");f.readline();'
+    "exec(marshal.load(f))"
+)
+_BOOT_SOURCE: Final = (
+    "import sys;sys.path[:0]=[sys.argv.pop(1)];from anocir.init import main;main()"
+)
 
 
 class Init:
     """The process being made: first the middle process, then the container's init."""
 
-    __slots__ = ("born_there", "channel", "console", "middle", "middle_fd", "pid", "pidfd",
-                 "start_time", "waiting")  # fmt: skip
+    __slots__ = (
+        "born_there", "channel", "console", "listen_fds", "middle", "middle_fd", "pid", "pidfd",
+        "start_time", "waiting",
+    )  # fmt: skip
 
-    def __init__(self, middle: int, line: Channel) -> None:
-        """Take the pid of the sealed interpreter and our end of its channel."""
+    def __init__(self, middle: int, line: Channel, listen_fds: int) -> None:
+        """Take the pid of the sealed interpreter, our end of its channel, LISTEN_FDS."""
+        self.listen_fds = listen_fds
         self.middle = middle
         self.middle_fd = -1
         self.channel = line
@@ -140,27 +149,46 @@ def error_of(payload: bytes) -> Error:
     return Error(text, hint)
 
 
+def ahead(settings: Settings, options: Options, operation: Callable[[Init], int]) -> int:
+    """Start init, then do the operation with it; whatever fails, init ends.
+
+    It comes first of all: it boots on the other core while this side imports, reads and plans.
+    """
+    init = boot(settings, options["preserve_fds"])
+    try:
+        return operation(init)
+    except BaseException:
+        init.kill()
+        raise
+
+
 def boot(settings: Settings, preserved: int) -> Init:
     """Start the sealed interpreter; it imports what init needs and waits for its plan.
 
-    `preserved` descriptors from 3 on are the container's; all others of the caller's it closes.
+    `preserved` descriptors from 3 on are the container's, and before them those that a service
+    manager has passed; all others of the caller's it closes.
     """
+    listen_fds = activation.listen_fds()
+    preserved += listen_fds
     interpreter = files.readlink("/proc/self/exe")
     sealed = seal(interpreter)
     mine, theirs = channel.pair()
     theirs_high = files.dup_above(theirs, 3 + preserved)
     files.close(theirs)
     files.set_inheritable(theirs_high, True)
+    path, boot_code = settings.import_path, _BOOT_SOURCE
+    if path.endswith(_ARCHIVE):
+        path, boot_code = path[: -len(_ARCHIVE)], _BOOT_ARCHIVE
     argv = [
-        files.encode(interpreter), b"-IBS", b"-X", b"utf8", b"-c", _BOOT.encode(),
-        files.encode(settings.import_path), str(theirs_high).encode(), str(preserved).encode(),
+        files.encode(interpreter), b"-IBS", b"-X", b"utf8", b"-c", boot_code.encode(),
+        files.encode(path), str(theirs_high).encode(), str(preserved).encode(),
     ]  # fmt: skip
     try:
         pid = processes.spawn(f"/proc/self/fd/{sealed}".encode(), argv, {}, [], session=False)
     finally:
         files.close(theirs_high)
         files.close(sealed)
-    return Init(pid, mine)
+    return Init(pid, mine, listen_fds)
 
 
 def seal(path: str) -> int:

@@ -176,26 +176,20 @@ def list_(settings: Settings) -> list[dict[str, Any]]:
     return states
 
 
-def create(settings: Settings, container_id: str, options: Options) -> None:
-    """Make a container; its init waits for start."""
-    make(settings, container_id, options, foreground=False).channel.close()
+def create(settings: Settings, container_id: str, options: Options, init: Init) -> None:
+    """Make a container of an init that boots already; it waits for start."""
+    make(settings, container_id, options, init, foreground=False)
+    init.channel.close()
 
 
-def make(settings: Settings, container_id: str, options: Options, foreground: bool) -> Init:
-    """Make a container and return its init; with `foreground` we keep its terminal."""
-    from . import activation, launch
+def make(
+    settings: Settings, container_id: str, options: Options, init: Init, foreground: bool
+) -> None:
+    """Make a container; with `foreground` we keep its terminal (init.console)."""
+    from . import create as maker
 
     store.check_free(settings.root, container_id)
-    listen_fds = activation.listen_fds()
-    # First of all: it boots on the other core while this side imports, reads and plans.
-    init = launch.boot(settings, options["preserve_fds"] + listen_fds)
-    try:
-        from . import create as maker
-
-        return maker.create(settings, container_id, options, init, listen_fds, foreground)
-    except BaseException:
-        init.kill()
-        raise
+    maker.create(settings, container_id, options, init, foreground)
 
 
 def start(settings: Settings, container_id: str) -> None:
@@ -537,30 +531,24 @@ def ps(settings: Settings, container_id: str) -> list[int]:
     return sorted(_manager(container).pids())
 
 
-def run(settings: Settings, container_id: str, options: Options) -> int:
+def run(settings: Settings, container_id: str, options: Options, init: Init) -> int:
     """create, start, wait, delete: the exit status of the process, 0 when detached."""
     from . import foreground
 
-    return foreground.run(settings, container_id, options)
+    return foreground.run(settings, container_id, options, init)
 
 
-def exec_(settings: Settings, container_id: str, options: Options, argv: Sequence[str]) -> int:
+def exec_(
+    settings: Settings, container_id: str, options: Options, argv: Sequence[str], init: Init
+) -> int:
     """Run another process in the container: its exit status, 0 when detached."""
-    from . import activation, launch
-
     try:
         container, status = open_(settings, container_id)
         if not (status == PAUSED and options["ignore_paused"]):
             check("exec", container, status)
-        listen_fds = activation.listen_fds()
-        init = launch.boot(settings, options["preserve_fds"] + listen_fds)
-        try:
-            from . import execute
+        from . import execute
 
-            return execute.execute(settings, container, options, argv, init, listen_fds)
-        except BaseException:
-            init.kill()
-            raise
+        return execute.execute(settings, container, options, argv, init)
     except Error as error:
         if not error.text.startswith(CONTRACT["exec failed"]):
             error.text = CONTRACT["exec failed"] + error.text

@@ -5,11 +5,12 @@ Side: host.
 
 from __future__ import annotations
 
-from .. import lifecycle
+from .. import launch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..cli import Options, Settings, Table
+    from ..launch import Init
 
 HELP = "create a container; start runs its program"
 USAGE = "[OPTIONS] ID"
@@ -30,5 +31,11 @@ ARGS = (1, 1)
 
 def run(settings: Settings, options: Options, args: list[str]) -> int:
     """Create the container and leave it waiting for start."""
-    lifecycle.create(settings, args[0], options)
-    return 0
+
+    def operation(init: Init) -> int:
+        from .. import lifecycle
+
+        lifecycle.create(settings, args[0], options, init)
+        return 0
+
+    return launch.ahead(settings, options, operation)

@@ -5,11 +5,12 @@ Side: host.
 
 from __future__ import annotations
 
-from .. import cli, errors, lifecycle
+from .. import cli, errors, launch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..cli import Options, Settings, Table
+    from ..launch import Init
 
 HELP = "run another process in a container"
 USAGE = "[OPTIONS] ID [COMMAND [ARGUMENTS]]"
@@ -42,4 +43,10 @@ def run(settings: Settings, options: Options, args: list[str]) -> int:
     """Answer with the exit status of the process, 128 + N for signal N."""
     if len(args) < 2 and not options["process"]:
         raise errors.Error('"exec" requires a minimum of 2 argument(s)', "or --process FILE")
-    return lifecycle.exec_(settings, args[0], options, args[1:])
+
+    def operation(init: Init) -> int:
+        from .. import lifecycle
+
+        return lifecycle.exec_(settings, args[0], options, args[1:], init)
+
+    return launch.ahead(settings, options, operation)

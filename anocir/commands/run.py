@@ -5,12 +5,13 @@ Side: host.
 
 from __future__ import annotations
 
-from .. import lifecycle
+from .. import launch
 from . import create
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..cli import Options, Settings, Table
+    from ..launch import Init
 
 HELP = "create and start a container, and wait for its end"
 USAGE = "[OPTIONS] ID"
@@ -25,4 +26,10 @@ ARGS = (1, 1)
 
 def run(settings: Settings, options: Options, args: list[str]) -> int:
     """Answer with the exit status of the container's process, 128 + N for signal N."""
-    return lifecycle.run(settings, args[0], options)
+
+    def operation(init: Init) -> int:
+        from .. import lifecycle
+
+        return lifecycle.run(settings, args[0], options, init)
+
+    return launch.ahead(settings, options, operation)
