@@ -72,6 +72,14 @@ def hierarchies() -> List[str]:
     )
 
 
+def remove_cgroups(top: Path) -> bool:
+    """Remove a tree of cgroups as far as it is empty; tell whether it is gone."""
+    for path, _, _ in os.walk(top, topdown=False):
+        with contextlib.suppress(OSError):
+            Path(path).rmdir()
+    return not top.exists()
+
+
 class Box:
     """Namespaces, cgroups and a pid 1 that hold an engine together."""
 
@@ -112,13 +120,8 @@ class Box:
         self._holder.wait()
         deadline = time.monotonic() + 10
         for one in self.hierarchies:
-            top = CGROUP / one / self.name
-            while top.exists() and time.monotonic() < deadline:
-                for path, _, _ in os.walk(top, topdown=False):
-                    with contextlib.suppress(OSError):
-                        Path(path).rmdir()
-                if top.exists():
-                    time.sleep(0.05)
+            while not remove_cgroups(CGROUP / one / self.name) and time.monotonic() < deadline:
+                time.sleep(0.05)
 
     def path(self, inside: str) -> Path:
         """Name a path of the box as the test process reaches it."""

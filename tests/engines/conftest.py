@@ -12,7 +12,7 @@ from typing import Callable, Iterator, List, Sequence
 
 import pytest
 
-from tests.engines.box import Box
+from tests.engines.box import CGROUP, Box, hierarchies, remove_cgroups
 from tests.engines.calls import forms, known, remember
 from tests.engines.docker import Dockerd, Sides, remove_all
 from tests.engines.image import IMAGE
@@ -42,6 +42,11 @@ def new_box(stem: str) -> Box:
     if os.getuid() != 0:
         pytest.skip("needs root")
     need("nsenter", "unshare", "ip")
+    # A test run that was killed could not remove its empty cgroups.
+    for one in hierarchies():
+        for old in (CGROUP / one).glob("anocir-engines-*"):
+            if not Path(f"/proc/{old.name.split('-')[2]}").exists():
+                remove_cgroups(old)
     return Box(f"anocir-engines-{os.getpid()}-{stem}")
 
 

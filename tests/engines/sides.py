@@ -33,11 +33,12 @@ PHRASES = (
 )
 
 # runc 1.1 leaves the tmpfs over the version 1 hierarchies writable, whatever config.json says; and it masks
-# with the container's own /dev/null, so the mount options of masked files differ.
-MOUNTS = "awk '$5 != \"/sys/fs/cgroup\" {print $5, substr($6, 1, 2)}' /proc/self/mountinfo | sort"
+# with the container's own /dev/null, so the mount options of masked files differ. It does not show the
+# version 2 hierarchy beside those of version 1 either.
+MOUNTS = "awk '$5 !~ \"^/sys/fs/cgroup(/unified)?$\" {print $5, substr($6, 1, 2)}' /proc/self/mountinfo | sort"
 MOUNT_OPTIONS = (
     "awk '$5 ~ \"^/(proc|dev|dev/.*|sys|sys/fs/cgroup/.*|etc/.*)?$\" {print $5, $6}'"
-    " /proc/self/mountinfo | sort"
+    " /proc/self/mountinfo | grep -v unified | sort"
 )
 
 S = TypeVar("S")

@@ -166,7 +166,7 @@ SHELL_CASES: Tuple[Case, ...] = (
     (
         "cgroup view",
         "",
-        "cut -d: -f2 /proc/self/cgroup | sort; ls /sys/fs/cgroup",
+        "cut -d: -f2 /proc/self/cgroup | sort; ls /sys/fs/cgroup | grep -v unified",
         0,
         "",
     ),
@@ -249,7 +249,7 @@ PRIVILEGED = """
 grep Cap /proc/self/status
 echo 1 > /proc/sys/net/ipv4/ip_forward && ls -d /dev/kmsg && mount -t tmpfs x /mnt && echo mounted
 grep Seccomp: /proc/self/status
-awk '$5 ~ "^/(proc|sys)" {print $5, $6}' /proc/self/mountinfo | sort
+awk '$5 ~ "^/(proc|sys)" {print $5, $6}' /proc/self/mountinfo | grep -v unified | sort
 """
 
 
