@@ -296,6 +296,7 @@ def _make(
     _intel_rdt(container, config, init.pid)
     spare = _idmapped(init, config, intent)
     init.channel.send(channel.GO, marshal.dumps(list(spare)), list(spare.values()))
+    init.reap_middle()
     close_all(spare.values())
     _host_hooks(init, container, config)
     init.expect(channel.READY, "setting up the container")

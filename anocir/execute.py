@@ -97,6 +97,7 @@ def _launch(
     rootless = posix.geteuid() != 0 or create.in_user_namespace()
     launch.adjust(init, {"process": process}, rootless)
     init.channel.send(channel.GO, marshal.dumps([]))
+    init.reap_middle()
     init.expect(channel.READY, "preparing the process")
     if not joining or (joining["into"] and not init.born_there):
         manager.exec_join(init.pid, init_pid, subs)

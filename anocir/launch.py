@@ -94,7 +94,7 @@ class Init:
         When it dies right after it has cloned init, init keeps the channel open, so that there
         is no end of file; closing our end lets init go.
         """
-        if not self.middle or self.channel.buffer:
+        if self.pid or self.channel.buffer:
             return
         import select
 
@@ -120,10 +120,13 @@ class Init:
         return f"signal {status - 128}" if status > 128 else f"exit status {status}"
 
     def adopt(self, payload: bytes) -> None:
-        """Take the pid of init from the middle process, which has ended now."""
+        """Take the pid of init from the middle process, which is about to end."""
         self.pid, self.born_there = marshal.loads(payload)
         self.pidfd = processes.pidfd_open(self.pid)
         self.start_time = processes.stat(self.pid)[3]
+
+    def reap_middle(self) -> None:
+        """Wait for the end of the middle process, which has nothing to do any more."""
         middle, self.middle = self.middle, 0
         processes.wait(middle)
         if self.middle_fd >= 0:
