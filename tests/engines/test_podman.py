@@ -115,8 +115,11 @@ def root_podman(podman_box: Box) -> Tuple[Podman, Podman]:
 
 
 def traces(box: Box) -> Dict[str, List[str]]:
-    """List the box's traces but for mounts that podman makes once and keeps."""
+    """List the box's traces but for what podman makes once and keeps."""
     found = box.traces()
+    found["cgroups"] = [
+        x for x in found["cgroups"] if not x.endswith(("/conmon", "/libpod_parent"))
+    ]
     found["mounts"] = [x for x in found["mounts"] if not x.endswith(("/overlay", "/run/netns"))]
     return found
 
