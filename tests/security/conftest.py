@@ -146,13 +146,15 @@ class Arena:
         """Debian's runc or crun; the test needs its gate."""
         return controls.installed(self.defender, name)
 
-    def called_by(self, setup: str, runtime: drive.Runtime | None = None) -> drive.Runtime:
+    def called_by(
+        self, setup: str, runtime: drive.Runtime | None = None, prefix: str = ""
+    ) -> drive.Runtime:
         """The runtime as a caller has it who does this, in shell, before each call."""
         whose = runtime or self.defender
-        tag = hashlib.sha256(f"{setup}{whose.path}".encode()).hexdigest()[:12]
+        tag = hashlib.sha256(f"{setup}{prefix}{whose.path}".encode()).hexdigest()[:12]
         path = os.path.join(self.defender.directory, f"{whose.name}-called-{tag}")
         with open(path, "w") as file:
-            file.write(f'#!/bin/sh\n{setup}\nexec {whose.path} "$@"\n')
+            file.write(f'#!/bin/sh\n{setup}\nexec {prefix} {whose.path} "$@"\n')
         os.chmod(path, 0o755)
         if whose.path in self.strict:
             self.strict.add(path)

@@ -7,12 +7,14 @@ some modules, where it replaces functions: everything else is what users run. De
 
 from __future__ import annotations
 
+import marshal
 import os
+import re
 import shutil
 import subprocess
 import sys
 import zipfile
-from typing import Mapping
+from typing import BinaryIO, Mapping
 
 from tests import drive, machine
 
@@ -30,9 +32,10 @@ def altered(
     left = dict(additions or {})
     with open(archive, "rb") as file:
         line = file.readline().decode().rstrip("\n")
+        start = _without(file, {"anocir." + name.replace("/", ".") for name in left})
     line = (first_line or line).replace(PYTHON, interpreter or PYTHON, 1)
     with zipfile.ZipFile(archive) as old, open(target, "wb") as file:
-        file.write(line.encode() + b"\n")
+        file.write(line.encode() + b"\n" + start)
         with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as new:
             for item in old.infolist():
                 module, _, suffix = item.filename.partition("anocir/")[2].rpartition(".")
@@ -46,6 +49,18 @@ def altered(
                     new.writestr(item, old.read(item))
     assert not left, f"the archive has no module {', '.join(left)}"
     os.chmod(target, 0o755)
+
+
+def _without(file: BinaryIO, modules: set[str]) -> bytes:
+    """What stands between the first line and the zip, its block of modules without these (build.py)."""
+    text = marshal.load(file)
+    sizes = [int(size) for size in re.findall(r"(?:read|install)\((?:f, )?(\d+)\)", text)]
+    preload = file.read(sizes[0])
+    index = marshal.loads(file.read(sizes[1]))
+    blob = file.read(max(offset + size for offset, size, _ in index.values()))
+    table = marshal.dumps({name: row for name, row in index.items() if name not in modules}, 2)
+    text = text.replace(f"install(f, {sizes[1]})", f"install(f, {len(table)})")
+    return marshal.dumps(text, 2) + preload + table + blob
 
 
 def another(like: drive.Runtime, path: str, name: str, tag: str) -> drive.Runtime:

@@ -186,7 +186,7 @@ def test_control_crun_runs_them_as_root(arena: Arena) -> None:
     assert taken["4294967295"] == "0"
 
 
-UNCHECKED = {"spec__kinds": "def identity(value, _):\n    return\n"}
+UNCHECKED = {"spec__kinds": "def integer(value, bounds):\n    return\n"}
 UNVERIFIED = {
     "process": (
         "def user(context, uid, gid, additional_gids):\n"

@@ -1,0 +1,290 @@
+"""T-HOOK, T-TTY, T-KEY, T-SOCK, T-DIR, T-SIG: what a caller, its terminal and its hooks have to do with a container."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import struct
+import subprocess
+import termios
+
+import pytest
+
+from tests import drive
+from tests.security.conftest import Arena
+from tests.security.test_identity import SLEEP, status
+
+HOOKS = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
+
+# hooks -------------------------------------------------------------------------------------------------------
+
+
+def hook_surroundings(arena: Arena, **modules: str) -> dict[str, tuple[list[str], str]]:
+    """The environment and the working directory that each hook has."""
+    container = arena.container(arena.altered(**modules) if modules else None)
+    container.process["env"] += ["LD_PRELOAD=/evil.so", "PATH=/evil", "SECRET=process"]
+    files = {}
+    for name in HOOKS:
+        path = files[name] = container.bundle.outside("hook-" + name, "")
+        if name == "startContainer":
+            path, files[name] = "/tmp/hook", os.path.join(container.bundle.rootfs, "tmp/hook")
+        # Shell words only: the hook has no PATH.
+        script = "export LIST=; while read -r line; do :; done; "
+        copy = f"/bin/cat /proc/self/environ > {path}; echo >> {path}; /bin/readlink /proc/self/cwd >> {path}"
+        container.bundle.hook(name, script + copy, env=["OWN=1"])
+    caller = {**os.environ, "LD_LIBRARY_PATH": "/evil", "SECRET": "caller"}
+    container.bundle.process["args"] = ["/bin/sleep", "100"]
+    container.create(env=caller)
+    container.start(env=caller)
+    drive.call(container.runtime.command("delete", "--force", container.id), env=caller)
+    found = {}
+    for name, path in files.items():
+        with open(path) as file:
+            environment, _, cwd = file.read().partition("\n")
+        found[name] = sorted(filter(None, environment.split("\0"))), cwd.strip()
+    return found
+
+
+def test_a_hook_has_its_own_environment_and_no_directory_of_the_image(arena: Arena) -> None:
+    """T-HOOK1, CVE-2025-23266, CVE-2024-0132."""
+    for name, (environment, cwd) in hook_surroundings(arena).items():
+        assert environment == ["OWN=1"], name
+        assert "rootfs" not in cwd, name
+
+
+def test_control_a_hook_with_the_callers_environment_is_seen(arena: Arena) -> None:
+    inherit = (
+        "_spawn_as_it_is = processes.spawn\n"
+        "def _spawn(hook, ends):\n"
+        "    actions = [(posix.POSIX_SPAWN_DUP2, end, target) for target, end in enumerate(ends)]\n"
+        "    path = files.encode(hook['path'])\n"
+        "    args = [files.encode(arg) for arg in hook['args']]\n"
+        "    return processes.spawn(path, args, posix.environ, actions)\n"
+    )
+    environment, _ = hook_surroundings(arena, hooks=inherit)["prestart"]
+    assert {"LD_LIBRARY_PATH=/evil", "SECRET=caller"} <= set(environment)
+
+
+# terminals ---------------------------------------------------------------------------------------------------
+
+
+def typed_into_the_caller(arena: Arena, verb: str, **modules: str) -> tuple[str, int]:
+    """Call from a terminal, without one for the container: what TIOCSTI said, bytes in the caller's input."""
+    container = arena.container(arena.altered(**modules) if modules else None)
+    arena.install(container, "attack", "/bin/attack")
+    attack = ["/bin/attack", "type", "reboot"]
+    if verb == "run":
+        container.process["args"] = attack
+        container.bundle.write()
+        words = ["--bundle", container.bundle.path, container.id]
+    else:
+        container.launch(SLEEP)
+        words = [container.id, *attack]
+    terminal = drive.Terminal(container.runtime.command(verb, *words))
+    try:
+        drive.finish(terminal.child)
+        attributes = termios.tcgetattr(terminal.slave)
+        attributes[3] &= ~termios.ICANON  # what is typed counts without a line's end
+        termios.tcsetattr(terminal.slave, termios.TCSANOW, attributes)
+        waiting = struct.unpack("i", fcntl.ioctl(terminal.slave, termios.FIONREAD, bytes(4)))[0]
+        said = drive.read_terminal(terminal.master, b"\n").decode()
+    finally:
+        os.close(terminal.slave)
+        os.close(terminal.master)
+    return said, waiting
+
+
+@pytest.mark.parametrize("verb", ["run", "exec"])
+def test_nothing_is_typed_into_the_callers_terminal(arena: Arena, verb: str) -> None:
+    """T-TTY1, CVE-2017-5226, CVE-2016-10124."""
+    said, waiting = typed_into_the_caller(arena, verb)
+    assert ("EPERM" in said or "EIO" in said) and waiting == 0
+
+
+@pytest.mark.needs("tiocsti")
+def test_control_in_the_callers_session_it_is(arena: Arena) -> None:
+    said, waiting = typed_into_the_caller(
+        arena, "run", process="def session(context):\n    return\n"
+    )
+    assert "typed" in said and waiting == len("reboot")
+
+
+# keyrings, sockets -------------------------------------------------------------------------------------------
+
+
+def session_keyrings(arena: Arena, *options: str) -> list[str]:
+    """The serial numbers of the session keyrings of the host and of two containers."""
+    question = ["syscall", "keyctl", "0", "-3", "0"]
+    host = subprocess.run(
+        [arena.defender.template.probe, *question], capture_output=True, text=True, check=True
+    ).stdout
+    found = [host.strip()]
+    for _ in range(2):
+        container = arena.container()
+        container.process["args"] = ["/bin/probe", *question]
+        found.append(container.make("run", *options).line)
+    return found
+
+
+@pytest.mark.needs("keyrings")
+def test_each_container_has_a_session_keyring(arena: Arena) -> None:
+    """T-KEY1: keyrings are in no namespace."""
+    assert len(set(session_keyrings(arena))) == 3
+
+
+@pytest.mark.needs("keyrings")
+def test_control_without_a_new_one_it_is_the_hosts(arena: Arena) -> None:
+    host, *others = session_keyrings(arena, "--no-new-keyring")
+    assert others == [host, host]
+
+
+def abstract_sockets(arena: Arena, **modules: str) -> str:
+    """The abstract sockets that a container on the caller's network can reach."""
+    runtime = arena.altered(**modules) if modules else None
+    # In a network of its own, so that only the runtime's sockets are there.
+    container = arena.container(arena.called_by("", runtime, prefix="unshare -n"))
+    arena.install(container, "attack", "/bin/attack")
+    container.bundle.drop_namespace("network")
+    container.process["args"] = ["/bin/attack", "abstract"]
+    return container.make("run").stdout
+
+
+def test_no_abstract_socket_is_made(arena: Arena) -> None:
+    """T-SOCK1, CVE-2020-15257."""
+    assert abstract_sockets(arena) == ""
+
+
+def test_control_one_would_be_seen(arena: Arena) -> None:
+    abstract = (
+        "import _socket\n_s = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)\n"
+        "_s.bind(b'\\0anocir-test')\n_s.listen(1)\n"
+    )
+    assert "@anocir-test" in abstract_sockets(arena, foreground=abstract)
+
+
+# the state directory -----------------------------------------------------------------------------------------
+
+
+def use_of_roots(arena: Arena, runtime: drive.Runtime | None = None) -> dict[str, str]:
+    """Create with roots that are not there, or not safe: "mode OCTAL" of a new one, "taken" or "refused"."""
+    found = {}
+    for kind in ("new", "nested", "foreign", "group", "world"):
+        container = arena.container(runtime)
+        container.bundle.write()
+        root = os.path.join(arena.directory(), "root")
+        if kind == "nested":
+            root = os.path.join(root, "deeper")
+        if kind in ("foreign", "group", "world"):
+            os.mkdir(root)
+            os.chmod(root, {"group": 0o770, "world": 0o777}.get(kind, 0o700))
+            if kind == "foreign":
+                os.chown(root, 1234, 1234)
+        bundle = ["--bundle", container.bundle.path, container.id]
+        path = (runtime or arena.defender).path
+        with open(container.stdout_path, "ab") as out:
+            command = [path, "--root", root, "create", *bundle]
+            result = drive.call(
+                ["/bin/sh", "-c", 'umask 0; exec "$@"', "sh", *command],
+                ok=None, stdout=out, stderr=out,
+            )  # fmt: skip
+        if result.status:
+            found[kind] = "refused"
+        elif kind in ("new", "nested"):
+            modes = {
+                os.stat(os.path.join(root, name)).st_mode & 0o7777 for name in (".", container.id)
+            }
+            if kind == "nested":
+                modes.add(os.stat(os.path.dirname(root)).st_mode & 0o7777)
+            found[kind] = "mode " + " ".join(f"{mode:o}" for mode in sorted(modes))
+        else:
+            found[kind] = "taken"
+        drive.call([path, "--root", root, "delete", "--force", container.id], ok=None)
+    return found
+
+
+def test_the_state_is_for_its_owner_only(arena: Arena) -> None:
+    """T-DIR1, CVE-2021-41103: also with an open umask, and never in a directory of somebody else."""
+    assert use_of_roots(arena) == {
+        "new": "mode 700",
+        "nested": "mode 700",
+        "foreign": "refused",
+        "group": "refused",
+        "world": "refused",
+    }
+
+
+def test_control_a_root_that_is_not_looked_at_is_taken(arena: Arena) -> None:
+    plain = (
+        "def _make_root(root):\n"
+        "    whole = ''\n"
+        "    for part in root.split('/')[1:]:\n"
+        "        whole += '/' + part\n"
+        "        if not files.exists(whole):\n"
+        "            files.mkdir(whole, 0o755)\n"
+    )
+    found = use_of_roots(arena, arena.altered(store=plain))
+    assert found["new"] == "mode 700 755"
+    assert found["foreign"] == found["group"] == found["world"] == "taken"
+
+
+# signals -----------------------------------------------------------------------------------------------------
+
+
+def _hostile() -> None:
+    # As nohup and some supervisors do, only more of it; 32 and 33 are the C library's.
+    for number in range(1, 65):
+        if number not in (signal.SIGKILL, signal.SIGSTOP, 32, 33):
+            signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1, signal.SIGTERM, signal.SIGRTMIN})
+
+
+def signal_masks(arena: Arena, runtime: drive.Runtime | None = None) -> dict[str, tuple[int, int]]:
+    """Ignored and blocked signals of run, exec and a hook, when the caller ignores all and blocks some."""
+    found = {}
+    for verb in ("run", "exec", "hook"):
+        container = arena.container(runtime)
+        container.process["args"] = ["/bin/cat", "/proc/self/status"]
+        if verb == "run":
+            text = container.make("run", preexec_fn=_hostile, restore_signals=False).stdout
+        elif verb == "exec":
+            container.launch(SLEEP)
+            command = ["/bin/cat", "/proc/self/status"]
+            text = container.exec(*command, preexec_fn=_hostile, restore_signals=False).stdout
+        else:
+            path = container.bundle.outside("signals", "")
+            container.bundle.hook("createRuntime", f"/bin/cat /proc/$$/status > {path}")
+            container.create(preexec_fn=_hostile, restore_signals=False)
+            with open(path) as file:
+                text = file.read()
+        lines = status(text)
+        found[verb] = int(lines["SigIgn"], 16), int(lines["SigBlk"], 16)
+    return found
+
+
+def test_a_program_has_default_signals(arena: Arena) -> None:
+    """T-SIG1: whatever the caller ignores or blocks, and what the interpreter ignores itself."""
+    masks = signal_masks(arena)
+    assert masks["run"] == masks["exec"] == (0, 0)
+    # A shell that was started with ignored signals cannot undo that, so it shows what it got.
+    assert masks["hook"] == (0, 0)
+
+
+@pytest.mark.needs("runc-1.1.5+ds1")
+def test_control_runc_passes_blocked_signals_on(arena: Arena) -> None:
+    container = arena.container(arena.installed("runc"))
+    container.process["args"] = ["/bin/cat", "/proc/self/status"]
+    text = container.make("run", preexec_fn=_hostile, restore_signals=False).stdout
+    assert int(status(text)["SigBlk"], 16) & 1 << (signal.SIGUSR1 - 1)
+
+
+def test_control_without_a_reset_they_are_passed_on(arena: Arena) -> None:
+    runtime = arena.altered(
+        linux__tasks="def default_signal(number):\n    return\n",
+        linux__processes=(
+            "def spawn(path, argv, env, actions, session=True):\n"
+            "    return posix.posix_spawn(path, argv, env, file_actions=actions, setsid=session)\n"
+        ),
+    )
+    ignored, blocked = signal_masks(arena, runtime)["run"]
+    assert ignored & 1 << (signal.SIGPIPE - 1) and blocked & 1 << (signal.SIGUSR1 - 1)
