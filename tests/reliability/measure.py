@@ -5,7 +5,8 @@ usage: measure.py [options] [NAME=]RUNTIME...
 
 Steps (--steps): kill inject inject-all race many list runs damage disk fuzz. `inject` strikes at the runtime's
 own process, `inject-all` at its children too (the container's init among them). --every N takes each N-th
-point of the enumeration only. Prints a markdown table and the first examples of what went wrong; exits with 1
+point of the enumeration only; "N unread" counts failures that struck while the interpreter read the archive,
+before any line of it could say so better than Python does. Prints a markdown table and the first examples of what went wrong; exits with 1
 if anocir's column has anything but zeros.
 """
 
@@ -140,7 +141,8 @@ def cell(figures: dict[str, Any]) -> str:
         return "not tried"
     wrong = "; ".join(f"{name} {figure}" for name, figure in faults(figures).items())
     seconds = f", {figures['seconds']} s" if "seconds" in figures else ""
-    return f"{wrong or '0'} of {tried}{seconds}"
+    unread = f" ({figures['unloaded']} unread)" if figures.get("unloaded") else ""
+    return f"{wrong or '0'} of {tried}{seconds}{unread}"
 
 
 def table(columns: dict[str, dict[str, dict[str, Any]]]) -> str:

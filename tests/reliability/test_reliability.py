@@ -16,7 +16,7 @@ import pytest
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 REPOSITORY = os.path.dirname(os.path.dirname(HERE))
-RUNTIME = os.environ.get("RUNTIME", os.path.join(REPOSITORY, "dist/anocir"))
+RUNTIME = os.environ.get("RUNTIME") or os.path.join(REPOSITORY, "dist/anocir")
 
 pytestmark = [
     pytest.mark.reliability,

@@ -14,7 +14,7 @@ import pytest
 from tests.vm import vm
 
 REPOSITORY = os.path.dirname(os.path.dirname(vm.HERE))
-RUNTIME = os.environ.get("RUNTIME", os.path.join(REPOSITORY, "dist/anocir"))
+RUNTIME = os.environ.get("RUNTIME") or os.path.join(REPOSITORY, "dist/anocir")
 SUITE = os.environ.get("RUNTIME_TOOLS", "")
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(900)]

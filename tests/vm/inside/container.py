@@ -15,7 +15,7 @@ from tests.reliability.ground import base_config, make_rootfs
 REPOSITORY = os.path.dirname(
     os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 )
-RUNTIME = os.environ.get("RUNTIME", os.path.join(REPOSITORY, "dist/anocir"))
+RUNTIME = os.environ.get("RUNTIME") or os.path.join(REPOSITORY, "dist/anocir")
 # the machine is slow, and slower still beside others
 PATIENCE = 60
 
