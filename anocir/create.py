@@ -285,12 +285,22 @@ def _make(
         init.expect(channel.MAP, "making the user namespace")
         namespaces.write_maps(init.middle, config["linux"])
         init.channel.send(channel.MAPPED)
-    joining = send_cgroups(init, manager.self_join())
+    joining = manager.self_join()
+    into = ""
+    if plan.in_user_namespace(config) or in_user_namespace():
+        # Root of a user namespace may not be born there, and where clone3(2) fails for that, the
+        # new pid namespace can have no first process any more (ENOMEM).
+        into, joining = joining["into"], {**joining, "into": ""}
+    joining = send_cgroups(init, joining)
     init.adopt(init.expect(channel.PID, "joining and making namespaces"))
     container.save_state(pid=init.pid, start_time=init.start_time)
     if not joining or (joining["into"] and not init.born_there):
         manager.join(init.pid)
     rootless = posix.geteuid() != 0 or in_user_namespace()
+    if into and joining and rootless:
+        manager.join(init.pid)
+    elif into and joining:
+        files.write_file(f"{into}/cgroup.procs", str(init.pid))
     launch.adjust(init, config, rootless)
     _net_devices(init, config)
     _intel_rdt(container, config, init.pid)
@@ -393,7 +403,7 @@ def _net_devices(init: Init, config: dict[str, Any]) -> None:
 def _intel_rdt(container: Container, config: dict[str, Any], pid: int) -> None:
     """Put init into its resource control group (resctrl)."""
     entry = (config.get("linux") or {}).get("intelRdt")
-    if entry:
+    if entry is not None:
         from . import resctrl
 
         made = resctrl.plan(entry, container.id)
