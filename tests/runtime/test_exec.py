@@ -74,7 +74,7 @@ def test_exec_has_the_environment_of_the_config(container: Container) -> None:
 
 
 def test_exec_adds_variables(running: Container) -> None:
-    result = running.exec("env", options=["--env", "A=1", "-e", "B=2=3"])
+    result = running.exec("env", options=["--env", "A=1", "--env", "B=2=3"])
     assert {"A=1", "B=2=3"} <= set(result.stdout.splitlines())
     assert PATH in result.stdout.splitlines()
 
