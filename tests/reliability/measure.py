@@ -6,8 +6,8 @@ usage: measure.py [options] [NAME=]RUNTIME...
 Steps (--steps): kill inject inject-all race many list runs damage disk fuzz. `inject` strikes at the runtime's
 own process, `inject-all` at its children too (the container's init among them). --every N takes each N-th
 point of the enumeration only; "N unread" counts failures that struck while the interpreter read the archive,
-before any line of it could say so better than Python does. Prints a markdown table and the first examples of what went wrong; exits with 1
-if anocir's column has anything but zeros.
+before any line of it could say so better than Python does. Prints a markdown table and the first examples of
+what went wrong; exits with 1 if anocir's column has anything but zeros.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ NEUTRAL = frozenset(
         "refused",
         "passed over",
         "skipped",
+        "unloaded",
     ]
 )
 
