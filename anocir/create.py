@@ -424,8 +424,9 @@ def _undo(
     if init.console is not None:
         files.close(init.console[0])
     hooked = "hook" in str(error)
-    if container.intent.get("resctrl"):
-        container.intent["resctrl"]["named"] = False  # nobody has used the class yet
+    classes = container.intent.get("resctrl")
+    if classes and not classes["there"] and classes["group"] not in classes["made"]:
+        classes["made"].insert(0, classes["group"])  # a new class that nobody has used yet
     try:
         container.lock()
         lifecycle.destroy(settings, container, config if hooked else {})

@@ -49,6 +49,7 @@ def apply(record: dict[str, Any], entry: dict[str, Any], pid: int) -> None:
     if record["there"]:
         if entry.get("closID"):
             _compare(record, entry)
+            write_schemata(record, {"schemata": entry.get("schemata")})
         else:
             write_schemata(record, entry)
     else:
@@ -128,10 +129,8 @@ def _domains(line: str) -> dict[tuple[str, str], int | str]:
 
 
 def remove(record: dict[str, Any]) -> None:
-    """Remove the directories that create made, innermost first, but for a named class."""
+    """Remove the directories that create made, innermost first."""
     for path in reversed(record["made"]):
-        if path == record["group"] and record.get("named"):
-            continue
         try:
             files.rmdir(path)
         except FileNotFoundError:
