@@ -194,6 +194,9 @@ def _run(context: Context) -> None:
     _launch(context, mode)
 
 
+_CLONE_AGAIN: Final = (EACCES, EBUSY, EINVAL, ENODEV, ENOSYS, ENOTSUP, EPERM)
+
+
 def _clone(cgroup_fd: int) -> tuple[int, bool]:
     """Clone init: (0 in init, else its pid; whether it was born in the cgroup).
 
@@ -203,13 +206,17 @@ def _clone(cgroup_fd: int) -> tuple[int, bool]:
         try:
             pid = tasks.clone_into(cgroup_fd)
         except OSError as error:
-            if error.errno not in (EACCES, EBUSY, EINVAL, ENODEV, ENOSYS, ENOTSUP, EPERM):
-                raise
+            if error.errno not in _CLONE_AGAIN:
+                raise Error(f"clone3 into the cgroup: {strerror(error.errno or 0)}") from None
         else:
             files.close(cgroup_fd)
             return pid, True
         files.close(cgroup_fd)
-    return tasks.clone(CLONE_PARENT), False
+    try:
+        return tasks.clone(CLONE_PARENT), False
+    except OSError as error:
+        # ENOMEM also means a new pid namespace that the failed clone3 has used up.
+        raise Error(f"clone init: {strerror(error.errno or 0)}") from None
 
 
 def _listener(context: Context) -> Any:

@@ -471,6 +471,8 @@ def _look_up(context: Context, command: Command, cwd: str) -> None:
             fd = inroot.open(context.root_fd, text if text.startswith("/") else f"{cwd}/{text}")
         except OSError as error:
             if error.errno in (ENOENT, ENOTDIR):
+                if "/" in command.name:
+                    failure = error.errno
                 continue
             return  # a magic link, or one that root may not follow: execve will say
         mode = files.fstat(fd).st_mode
@@ -511,7 +513,7 @@ def execute(command: Command) -> NoReturn:
 
 
 def _exec_reason(name: str, code: int) -> str:
-    if code == ENOENT:
+    if code in (ENOENT, ENOTDIR):
         return f"stat {name}: {strerror(code)}"
     if code == EISDIR:
         # The docker CLI answers 126 for the second part, newer ones for the first as well.
