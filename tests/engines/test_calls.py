@@ -106,6 +106,8 @@ def test_form_works(calls_box: Box, engine_runtime: str, engine: str, form: str)
     box = calls_box
     container = box.fresh("call")
     words = form.split()
+    if "disabled" in words and engine_runtime.endswith("runc"):
+        pytest.skip("runc has no --cgroup-manager")
     verb = next((word for word in words if word in WANTED or word in ("create", "run")), words[-1])
     terminal = "SOCKET" in words
     write_bundle(box, container, terminal=terminal and verb == "create", forever=verb != "run")
