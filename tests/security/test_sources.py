@@ -49,9 +49,13 @@ def unmasked(arena: Arena, runtime: drive.Runtime | None = None) -> list[str]:
         result = container.try_run(
             "head -c 100 /secret; echo x > /secret; head -c 100 /secret; true"
         )
-        if "secret" in result.stdout or "marker" in result.stdout or pattern in result.stdout:
-            found.append(kind)
-        elif "x" in result.stdout or "\0" in result.stdout:
+        if (
+            "secret" in result.stdout
+            or "marker" in result.stdout
+            or pattern in result.stdout
+            or "x" in result.stdout
+            or "\0" in result.stdout
+        ):
             found.append(kind)
         with open("/proc/sys/kernel/core_pattern") as file:
             assert file.read() == pattern
