@@ -241,6 +241,8 @@ def open_namespaces(config: dict[str, Any]) -> list[int]:
             fds.append(fd)
             if entry["type"] == "network":
                 _check_net_sysctls(config, fd)
+            elif entry["type"] == "user" and config["linux"].get("uidMappings"):
+                namespaces.check_maps(fd, config["linux"])
     return fds
 
 

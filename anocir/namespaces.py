@@ -162,6 +162,55 @@ def domainname(context: Context, name: str) -> None:
     tasks.setdomainname(name)
 
 
+def check_maps(fd: int, linux: dict[str, Any]) -> None:
+    """Refuse id maps that are not those of the user namespace that is joined by path.
+
+    Side: host.  A process in there is needed to read them: user_namespaces(7).
+    """
+    found = _maps_of(fd)
+    for name, lines in found.items():
+        wanted = [
+            (entry["containerID"], entry["hostID"], entry["size"])
+            for entry in linux.get(f"{name[:3]}Mappings") or []
+        ]
+        if wanted and sorted(wanted) != sorted(lines):
+            raise at(
+                f"linux.{name[:3]}Mappings",
+                "are not those of the user namespace that linux.namespaces names",
+                "leave them out to take the namespace as it is",
+            )
+
+
+def _maps_of(fd: int) -> dict[str, list[tuple[int, ...]]]:
+    """Return uid_map and gid_map of a namespace as we see them; nothing where we may not join."""
+    ready_read, ready_write = files.pipe()
+    end_read, end_write = files.pipe()
+    pid = tasks.clone()
+    if pid == 0:
+        files.close(end_write)
+        try:
+            tasks.setns(fd, CLONE_NEWUSER)
+            files.write(ready_write, b"x")
+            files.read(end_read, 1)
+        finally:
+            posix._exit(0)
+    files.close(ready_write)
+    try:
+        if not files.read(ready_read, 1):
+            return {}
+        return {
+            name: [
+                tuple(int(word) for word in line.split())
+                for line in files.read_file(f"/proc/{pid}/{name}").splitlines()
+            ]
+            for name in ("uid_map", "gid_map")
+        }
+    finally:
+        for one in (ready_read, end_read, end_write):
+            files.close(one)
+        processes.wait(pid)
+
+
 def write_maps(pid: int, linux: dict[str, Any]) -> None:
     """Write the id maps of the new user namespace of process `pid`.
 

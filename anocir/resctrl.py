@@ -34,7 +34,8 @@ def plan(entry: dict[str, Any], container_id: str) -> dict[str, Any]:
     closid = entry.get("closID") or container_id
     group = top if closid == "/" else f"{top}/{closid}"
     there = files.exists(group)
-    if entry.get("closID") and not there and not _lines(entry):
+    asked = entry.get("l3CacheSchema") or entry.get("memBwSchema") or entry.get("schemata")
+    if entry.get("closID") and not there and not asked:
         raise at("linux.intelRdt.closID", f"{group} does not exist and no schema is given")
     monitor = f"{group}/mon_groups/{container_id}" if entry.get("enableMonitoring") else ""
     # A group that was asked for by name MUST NOT be removed with the container.
