@@ -51,6 +51,19 @@ test_packages() {
     echo "podman command -v podman"
     echo "buildah command -v buildah"
     echo "conmon command -v conmon"
+    echo "netavark test -x /usr/lib/podman/netavark"
+    echo "tini command -v tini"
+    # For the machines of tests/vm: cgroup v2, systemd, AppArmor, SELinux.
+    echo "qemu-system-x86 command -v qemu-system-x86_64"
+    echo "qemu-system-common test -x /usr/lib/qemu/virtiofsd"
+    echo "kmod command -v depmod"
+    echo "e2fsprogs command -v mkfs.ext4"
+    echo "apparmor command -v apparmor_parser"
+    echo "checkpolicy command -v checkpolicy"
+    echo "systemd-sysv test -e /sbin/init"
+    echo "dbus command -v dbus-daemon"
+    echo "dbus-user-session dpkg -s dbus-user-session"
+    echo "libpam-systemd dpkg -s libpam-systemd"
 }
 
 # Packages without which the rest still works.
