@@ -53,8 +53,8 @@ def run(action: Callable[[], Any], flags: int = 0) -> Any:
 KNOWN = (Error, OSError, *(type(OSError(number, "")) for number in range(1, 120)))
 
 
-def end(action: Callable[[], Any]) -> int:
-    """Call `action` in a forked child; return how the child ended, as `subprocess` says it."""
+def start(action: Callable[[], Any]) -> int:
+    """Call `action` in a forked child that ends with it; return its pid."""
     pid = os.fork()
     if pid == 0:
         signal.alarm(PATIENCE)
@@ -64,7 +64,12 @@ def end(action: Callable[[], Any]) -> int:
             traceback.print_exc()
             os._exit(99)
         os._exit(0)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    return pid
+
+
+def end(action: Callable[[], Any]) -> int:
+    """Call `action` in a forked child; return how the child ended, as `subprocess` says it."""
+    return os.waitstatus_to_exitcode(os.waitpid(start(action), 0)[1])
 
 
 def status_field(name: str, pid: Any = "self") -> str:

@@ -119,10 +119,7 @@ def test_write_all_writes_all_through_a_pipe_that_is_too_small() -> None:
         os.close(read_end)
         files.write_all(write_end, data)
 
-    pid = os.fork()
-    if pid == 0:
-        writer()
-        os._exit(0)
+    pid = child.start(writer)
     os.close(write_end)
     with open(read_end, "rb") as file:
         assert file.read() == data

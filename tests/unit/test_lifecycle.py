@@ -1,0 +1,216 @@
+"""Every operation in every state, and how the state is found."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from anocir import lifecycle, store
+from anocir.errors import CONTRACT, Error
+from anocir.linux import processes
+
+pytestmark = pytest.mark.unit
+
+STATES = ["creating", "created", "running", "paused", "stopped"]
+YES = None
+
+# runtime.md and runc: what is allowed, or what is said. In the order of STATES.
+TABLE = {
+    "start": ["cannot start a container that is being created", YES,
+              "cannot start an already running container", "cannot start a container in the paused state",
+              "cannot start a container that has stopped"],
+    "kill": [YES, YES, YES, YES, "container not running"],
+    "delete": ["cannot delete container box that is not stopped: creating",
+               "cannot delete container box that is not stopped: created",
+               "cannot delete container box that is not stopped: running",
+               "cannot delete container box that is not stopped: paused", YES],
+    "exec": ["cannot exec in a container that is being created", YES, YES,
+             "cannot exec in a paused container (use --ignore-paused to override)",
+             "cannot exec in a stopped container"],
+    "pause": ["container not running", YES, YES, "container is paused already", "container not running"],
+    "resume": ["container not paused", "container not paused", "container not paused", YES,
+               "container not paused"],
+    "update": ["container not running", YES, YES, YES, "container not running"],
+    "events": ["container with id box is not running", YES, YES, YES, "container with id box is not running"],
+}  # fmt: skip
+
+
+def container(**state) -> store.Container:
+    one = store.Container("/nowhere/box", "box", -1)
+    one.state = state
+    one.intent = {
+        "bundle": "/bundle",
+        "rootfs": "/bundle/rootfs",
+        "created": "now",
+        "owner": "root",
+    }
+    return one
+
+
+@pytest.mark.parametrize(
+    ("operation", "status", "expected"),
+    [
+        (operation, status, row[index])
+        for operation, row in TABLE.items()
+        for index, status in enumerate(STATES)
+    ],
+)
+def test_every_cell(operation: str, status: str, expected: str | None) -> None:
+    if expected is YES:
+        lifecycle.check(operation, container(), status)
+    else:
+        with pytest.raises(Error) as caught:
+            lifecycle.check(operation, container(), status)
+        assert caught.value.text == expected
+
+
+def test_the_table_has_these_operations_and_states_and_no_others() -> None:
+    assert set(lifecycle.TRANSITIONS) == set(TABLE)
+    for row in lifecycle.TRANSITIONS.values():
+        assert list(row) == STATES
+    assert STATES == [
+        lifecycle.CREATING,
+        lifecycle.CREATED,
+        lifecycle.RUNNING,
+        lifecycle.PAUSED,
+        lifecycle.STOPPED,
+    ]
+
+
+def test_texts_that_others_match_come_from_one_place() -> None:
+    for operation, key in [("start", "already running"), ("kill", "not running"), ("resume", "not paused"),
+                           ("exec", "exec stopped"), ("delete", "not stopped")]:  # fmt: skip
+        assert CONTRACT[key] in lifecycle.TRANSITIONS[operation].values()
+
+
+# The state of a container ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def process():
+    """A process that sleeps, with a name of our choice."""
+    read_end, write_end = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(60)
+        os.write(write_end, b"x")
+        while True:
+            signal.pause()
+    os.read(read_end, 1)
+    os.close(read_end)
+    os.close(write_end)
+    yield pid
+    try:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    except (ProcessLookupError, ChildProcessError):
+        pass
+
+
+@pytest.fixture
+def frozen(monkeypatch):
+    def freeze(value: bool) -> None:
+        monkeypatch.setattr(lifecycle.cgroup, "frozen", lambda record: value)
+
+    freeze(False)
+    return freeze
+
+
+def state_of(pid: int) -> dict:
+    return {"created": True, "pid": pid, "start_time": processes.stat(pid)[3]}
+
+
+def rename(pid: int, name: str) -> None:
+    Path(f"/proc/{pid}/comm").write_text(name)
+
+
+def test_a_process_with_a_name_of_its_own_is_running(process, frozen) -> None:
+    assert lifecycle.status_of(container(**state_of(process))) == "running"
+
+
+def test_init_that_still_has_its_name_is_created(frozen) -> None:
+    name = os.fsencode(Path("/proc/self/comm").read_text().strip())
+    Path("/proc/self/comm").write_text("anocir:init")
+    try:
+        assert lifecycle.status_of(container(**state_of(os.getpid()))) == "created"
+    finally:
+        Path("/proc/self/comm").write_bytes(name)
+
+
+def test_the_freezer_decides_about_paused(process, frozen) -> None:
+    frozen(True)
+    assert lifecycle.status_of(container(**state_of(process))) == "paused"
+
+
+def test_another_process_of_the_same_number_is_stopped(process, frozen) -> None:
+    state = state_of(process)
+    state["start_time"] -= 1
+    assert lifecycle.status_of(container(**state)) == "stopped"
+
+
+def test_a_zombie_is_stopped(process, frozen) -> None:
+    state = state_of(process)
+    os.kill(process, signal.SIGKILL)
+    os.waitid(os.P_PID, process, os.WEXITED | os.WNOWAIT)
+    assert lifecycle.status_of(container(**state)) == "stopped"
+    os.waitpid(process, 0)
+    assert lifecycle.status_of(container(**state)) == "stopped"
+
+
+def test_before_commit_it_is_creating_as_long_as_the_creator_lives(process, frozen) -> None:
+    one = container(pid=process, start_time=1)
+    one.intent["creator"] = [process, processes.stat(process)[3]]
+    assert lifecycle.status_of(one) == "creating"
+    one.intent["creator"] = [process, 1]
+    assert lifecycle.status_of(one) == "stopped"
+    del one.intent["creator"]
+    assert lifecycle.status_of(one) == "stopped"
+
+
+def test_the_state_is_that_of_the_specification() -> None:
+    one = container(pid=17, created=True)
+    found = lifecycle.oci_state(one, "running")
+    assert found == {
+        "ociVersion": "1.3.0", "id": "box", "pid": 17, "status": "running", "bundle": "/bundle",
+        "rootfs": "/bundle/rootfs", "created": "now", "owner": "root",
+    }  # fmt: skip
+    assert lifecycle.oci_state(one, "stopped")["pid"] == 0
+    assert lifecycle.oci_state(one, "created", 99)["pid"] == 99
+    one.intent["annotations"] = {"a": "b"}
+    assert lifecycle.oci_state(one, "running")["annotations"] == {"a": "b"}
+
+
+# Signals -----------------------------------------------------------------------------------------
+
+SIGNALS = [("TERM", 15), ("SIGTERM", 15), ("term", 15), ("sigTerm", 15), ("9", 9), ("0", 0), ("64", 64), ("KILL", 9),
+           ("USR1", 10), ("RTMIN", 34), ("SIGRTMIN+3", 37), ("rtmin+30", 64), ("RTMAX", 64), ("WINCH", 28)]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "number"), SIGNALS)
+def test_a_signal_has_a_number_or_a_name(text: str, number: int) -> None:
+    assert lifecycle.signal_number(text) == number
+
+
+@pytest.mark.parametrize("text", ["", "SIG", "65", "-1", "NOTHING", "SIGSIGTERM", "1.5", "9 ", "²", "RTMIN+31", "RTMIN+",
+                                  "SIG_DFL", "_IGN", "SIG_BLOCK", "99999999999999999999", "RTMAX-1x", "TERM+1"])  # fmt: skip
+def test_what_is_no_signal_is_refused(text: str) -> None:
+    with pytest.raises(Error, match="unknown signal"):
+        lifecycle.signal_number(text)
+
+
+def test_every_signal_of_this_system_is_known_by_its_name() -> None:
+    for one in signal.Signals:
+        assert lifecycle.signal_number(one.name) == one.value
+        assert lifecycle.signal_number(one.name[3:].lower()) == one.value
+
+
+def test_mounts_on_one_another_are_counted() -> None:
+    rows = Path("/proc/self/mountinfo").read_text().splitlines()
+    points = [row.split()[4] for row in rows]
+    for point in {"/", "/proc", points[-1]}:
+        path = point.replace("\\040", " ").replace("\\134", "\\")
+        assert lifecycle.mount_count(path) == points.count(point)
+    assert lifecycle.mount_count("/nowhere") == 0
