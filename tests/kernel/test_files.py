@@ -452,7 +452,6 @@ def test_listdir_names_all_but_the_two_dots(tmp_path, directory) -> None:
     assert len(files.listdir(directory)) == 3, "the position of the descriptor does not matter"
 
 
-@pytest.mark.xfail(reason="posix.listdir(fd) decodes by the locale, unlike everything else")
 def test_listdir_of_a_descriptor_decodes_as_utf8_in_every_locale(tmp_path) -> None:
     (tmp_path / "é").touch()
     code = (

@@ -25,7 +25,6 @@ from tests.kernel import child
 
 pytestmark = [pytest.mark.kernel, pytest.mark.needs("root")]
 
-walk_bug = pytest.mark.xfail(reason="the walk takes file/ for file, and ignores O_DIRECTORY")
 DIRECTORY = files.O_PATH | files.O_DIRECTORY
 
 
@@ -182,13 +181,11 @@ def test_both_ways_agree_with_chroot(tree, way, path: str) -> None:
 TRAILING = ["file/", "file/.", "to-file-slash", "a/b/file/", "absolute-file/", "absolute-file/."]
 
 
-@walk_bug
 @pytest.mark.parametrize("path", TRAILING)
 def test_a_slash_at_the_end_asks_for_a_directory(tree, way, path: str) -> None:
     assert ask(tree, path, files.O_PATH, follow=True) == "ENOTDIR"
 
 
-@walk_bug
 @pytest.mark.parametrize("path", ["file", "absolute-file", "a", "absolute", "dangling", ""])
 def test_o_directory_counts_in_both_ways(tree, way, path: str) -> None:
     assert (
@@ -283,7 +280,6 @@ def made(place: Place, make, path: str) -> str:
         return errno.errorcode[error.errno]
 
 
-@walk_bug
 @pytest.mark.parametrize(
     ("path", "answer"), [*MAKE, ("file", "ENOTDIR"), ("absolute-file", "ENOTDIR")]
 )
@@ -355,7 +351,6 @@ RANDOM = settings(
 )
 
 
-@walk_bug
 @RANDOM
 @given(TREES, st.lists(TEXT, min_size=1, max_size=8))
 @example([("a", DIR), ("a/b", "/../.."), ("c", "a/b/../etc")], ["c", "a/b/c", "a/b/../a"])
@@ -372,7 +367,6 @@ def test_random_trees_mean_the_same_to_all_three(entries, paths) -> None:
         place.close()
 
 
-@walk_bug
 @RANDOM
 @given(TREES, st.lists(st.tuples(st.booleans(), TEXT), min_size=1, max_size=6))
 def test_whatever_is_made_in_random_trees_is_inside(entries, wishes) -> None:

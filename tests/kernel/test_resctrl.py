@@ -135,7 +135,6 @@ def test_a_class_that_is_not_there_is_made_with_its_schema(tree, key: str) -> No
     assert (tree.top / "gold" / "tasks").read_text() == "4711"
 
 
-@pytest.mark.xfail(reason="schemata is written first, and should be last")
 def test_the_order_is_cache_then_bandwidth_then_schemata(tree) -> None:
     applied(
         tree,
@@ -154,7 +153,6 @@ def test_bandwidth_inside_the_cache_schema_is_left_out(tree) -> None:
     assert tree.writes == ["box/schemata: L3:0=f\n", "box/schemata: MB:0=20\n"]
 
 
-@pytest.mark.xfail(reason="the schemata of a class that exists are written, and should be compared")
 def test_a_class_that_is_there_with_another_schema_is_an_error(tree) -> None:
     tree.group("gold")
     with pytest.raises(Error, match="linux.intelRdt"):
@@ -213,7 +211,6 @@ def test_remove_takes_what_was_made_for_the_container(tree) -> None:
     resctrl.remove(record)
 
 
-@pytest.mark.xfail(reason="a class that was named is removed, and should stay")
 def test_a_named_class_that_was_made_stays(tree) -> None:
     record = applied(tree, {"closID": "gold", "l3CacheSchema": "L3:0=f"})
     empty(tree.top / "gold")
