@@ -179,6 +179,7 @@ static int abstract(void)
 int main(int argc, char **argv)
 {
 	const char *verb = argc > 1 ? argv[1] : "";
+	alarm(120); /* nothing here may outlive its test for long */
 	if (!strcmp(verb, "scan") && argc > 2)
 		return scan(argv[2]);
 	if (!strcmp(verb, "swap") && argc > 3)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import resource
 import shutil
 import subprocess
 import tempfile
@@ -29,6 +30,7 @@ PROGRAMS = {
     "attack": "-O1 -static",
     "library": "-O1 -shared -fPIC -nostdlib",
 }
+FILE_SIZE = 16 << 20
 DEBIAN = {"runc": "1.1.5+ds1", "crun": "1.8.1"}
 
 
@@ -90,9 +92,13 @@ def defender() -> Iterator[drive.Runtime]:
     directory = tempfile.mkdtemp(prefix="anocir-security-")
     os.chmod(directory, 0o755)
     machine.make_cgroup_parent(PARENT)
+    # A program that reads a false /dev/null for ever must not fill the disk.
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (FILE_SIZE, hard))
     try:
         yield drive.Runtime(path, directory)
     finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         for hierarchy in machine.hierarchies():
             os.rmdir(hierarchy.mountpoint + PARENT)
         remove_tree(directory)

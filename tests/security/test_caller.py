@@ -15,6 +15,8 @@ from tests import drive
 from tests.security.conftest import Arena
 from tests.security.test_identity import SLEEP, status
 
+# What dash and busybox add themselves.
+SHELLS_OWN = ("PWD=", "SHLVL=1", "PATH=/sbin:/usr/sbin:/bin:/usr/bin")
 HOOKS = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
 
 # hooks -------------------------------------------------------------------------------------------------------
@@ -23,14 +25,14 @@ HOOKS = ("prestart", "createRuntime", "createContainer", "startContainer", "post
 def hook_surroundings(arena: Arena, **modules: str) -> dict[str, tuple[list[str], str]]:
     """The environment and the working directory that each hook has."""
     container = arena.container(arena.altered(**modules) if modules else None)
-    container.process["env"] += ["LD_PRELOAD=/evil.so", "PATH=/evil", "SECRET=process"]
+    container.process["env"] += ["LD_PRELOAD=/evil.so", "PATH=/evil/bin", "SECRET=process"]
     files = {}
     for name in HOOKS:
         path = files[name] = container.bundle.outside("hook-" + name, "")
         if name == "startContainer":
             path, files[name] = "/tmp/hook", os.path.join(container.bundle.rootfs, "tmp/hook")
         # Shell words only: the hook has no PATH.
-        script = "export LIST=; while read -r line; do :; done; "
+        script = "while read -r line; do :; done; "
         copy = f"/bin/cat /proc/self/environ > {path}; echo >> {path}; /bin/readlink /proc/self/cwd >> {path}"
         container.bundle.hook(name, script + copy, env=["OWN=1"])
     caller = {**os.environ, "LD_LIBRARY_PATH": "/evil", "SECRET": "caller"}
@@ -42,7 +44,8 @@ def hook_surroundings(arena: Arena, **modules: str) -> dict[str, tuple[list[str]
     for name, path in files.items():
         with open(path) as file:
             environment, _, cwd = file.read().partition("\n")
-        found[name] = sorted(filter(None, environment.split("\0"))), cwd.strip()
+        entries = [entry for entry in environment.split("\0") if entry]
+        found[name] = [entry for entry in entries if not entry.startswith(SHELLS_OWN)], cwd.strip()
     return found
 
 

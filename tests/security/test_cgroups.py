@@ -36,9 +36,12 @@ def test_cgroups_of_the_host_are_read_only(arena: Arena, userns: bool) -> None:
 def test_control_a_mount_that_forgets_it_is_seen(arena: Arena) -> None:
     forget = (
         "_cgroup_mount_as_it_is = cgroup_mount\n"
-        "def cgroup_mount(context, destination, view, own_namespace, options):\n"
-        "    options = {**options, 'set': options['set'] & ~MOUNT_ATTR_RDONLY}\n"
-        "    _cgroup_mount_as_it_is(context, destination, view, own_namespace, options)\n"
+        "def cgroup_mount(*args):\n"
+        "    _cgroup_mount_as_it_is(*map(_writable, args))\n"
+        "def _writable(arg):\n"
+        "    if isinstance(arg, dict) and 'set' in arg:\n"
+        "        return {**arg, 'set': arg['set'] & ~MOUNT_ATTR_RDONLY}\n"
+        "    return arg\n"
     )
     assert writable_cgroups(arena, True, rootfs=forget)
 

@@ -167,8 +167,9 @@ def test_control_without_closing_they_have_more(arena: Arena) -> None:
         arena,
         init="def _close_foreign(fd, first):\n    return\n",
         process="def close_descriptors(context):\n    context.capabilities = tasks.capget()[1]\n",
+        linux__tasks="def close_on_exec(first):\n    return\n",
     )
-    assert 9 in found["program"] and 9 in found["exec"]
+    assert 9 in found["program"] and 9 in found["exec"] and 9 in found["prestart"], found
 
 
 def descriptors_of_init(arena: Arena, **modules: str) -> list[str]:
