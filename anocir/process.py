@@ -11,6 +11,7 @@ import _signal
 import posix
 
 from . import channel, inroot
+from .capabilities import names
 from .errors import CONTRACT, Error, strerror
 from .linux import files, tasks
 from .linux.const import (
@@ -378,7 +379,7 @@ def capabilities(
     have = context.capabilities
     missing = (effective | permitted | inheritable | ambient) & ~have
     if missing:
-        context.warn(f"capabilities that cannot be granted: mask {missing:#x}")
+        context.warn("capabilities that cannot be granted: " + " ".join(names(missing)))
     tasks.capset(effective & have, permitted & have, inheritable & have)
     try:
         tasks.prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
