@@ -239,7 +239,8 @@ def _cgroup2(controller: str) -> str:
 
 
 def _cgroup_any(controller: str) -> str:
-    found = v1_mountpoint(controller) or v2_mountpoint(controller)
+    alone = _cgroup2_only() == ""  # beside version 1 hierarchies the runtimes use those alone
+    found = v1_mountpoint(controller) or (alone and v2_mountpoint(controller))
     return "" if found else f"a cgroup hierarchy with {controller}"
 
 

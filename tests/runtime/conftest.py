@@ -26,15 +26,15 @@ GUARD = pytest.StashKey["Guard"]()
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Expect the known differences of runc and crun, strictly."""
     base = os.path.basename(drive.find_runtime())
-    name = next((known for known in KNOWN_DIFFERENCES if known in base), "")
+    runtime_name = next((known for known in KNOWN_DIFFERENCES if known in base), "")
     for item in items:
         if not str(item.path).startswith(HERE):
             continue
         item.add_marker(pytest.mark.runtime)
         item.add_marker(pytest.mark.needs("root"))
-        whole = item.nodeid.rpartition("/")[2]
-        for key in (whole, whole.partition("[")[0]):
-            reason = KNOWN_DIFFERENCES.get(name, {}).get(key)
+        name = os.path.basename(item.path) + "::" + item.nodeid.partition("::")[2]
+        for key in (name, name.partition("[")[0], name.partition("::")[0]):
+            reason = KNOWN_DIFFERENCES.get(runtime_name, {}).get(key)
             if reason:
                 strict = not reason.startswith("sometimes: ")
                 item.add_marker(pytest.mark.xfail(reason=reason, strict=strict))
