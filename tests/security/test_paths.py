@@ -324,3 +324,92 @@ def test_control_a_root_that_is_looked_up_again_is_another(arena: Arena) -> None
     )
     _, mixed = mixed_roots(arena, 20, inroot=again, rootfs=remember)
     assert mixed
+
+
+# files that the caller names ---------------------------------------------------------------------------------
+
+
+def victim_of_a_pid_file(arena: Arena, **modules: str) -> str:
+    """Let whoever shares the directory of the pid file prepare links there; what a file of the host holds then."""
+    directory = arena.directory()
+    victim = os.path.join(arena.directory(), "victim")
+    with open(victim, "w") as file:
+        file.write("host\n")
+    for name in (".pid", ".pid.tmp", "pid.tmp", ".pid.new", "pid.new", "pid~"):
+        os.symlink(victim, os.path.join(directory, name))
+    container = arena.container(arena.altered(**modules) if modules else None)
+    path = os.path.join(directory, "pid")
+    result = container.create("--pid-file", path, ok=None)
+    if result.status == 0:
+        with open(path) as file:
+            assert int(file.read()) == container.pid
+    with open(victim) as file:
+        return file.read()
+
+
+def test_a_pid_file_is_written_through_no_link(arena: Arena) -> None:
+    """Rule 5: the temporary name beside the pid file can be guessed."""
+    assert victim_of_a_pid_file(arena) == "host\n"
+
+
+def test_control_a_temporary_file_that_follows_is_seen(arena: Arena) -> None:
+    follow = (
+        "def write_pid_file(path, pid):\n"
+        "    directory, slash, name = path.rpartition('/')\n"
+        "    temporary = f'{directory}{slash}.{name}'\n"
+        "    fd = files.open(temporary, files.O_WRONLY | files.O_CREAT | files.O_TRUNC, 0o666)\n"
+        "    files.write_all(fd, str(pid).encode())\n"
+        "    files.rename(temporary, path)\n"
+    )
+    assert victim_of_a_pid_file(arena, launch=follow) != "host\n"
+
+
+PASSWD = ("fifo", "endless", "huge", "link to the host", "directory")
+
+
+def home_from(arena: Arena, kind: str, **modules: str) -> drive.Result:
+    """Take HOME from a false /etc/passwd of the image."""
+    container = arena.container(arena.altered(**modules) if modules else None)
+    path = os.path.join(container.bundle.rootfs, "etc/passwd")
+    os.unlink(path)
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "endless":
+        os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(1, 5))
+    elif kind == "huge":
+        with open(path, "wb") as file:
+            file.truncate(15 << 20)
+    elif kind == "link to the host":
+        host = os.path.join(arena.directory(), "passwd")
+        with open(host, "w") as file:
+            file.write("root:x:0:0::/host-home:/bin/sh\n")
+        os.symlink(host, path)
+    else:
+        os.mkdir(path)
+    return container.try_run("echo $HOME", ok=True, timeout=5)
+
+
+@pytest.mark.parametrize("kind", PASSWD)
+def test_a_false_passwd_neither_blocks_nor_leads_out(arena: Arena, kind: str) -> None:
+    assert home_from(arena, kind).line == "/"
+
+
+@pytest.mark.parametrize("kind", ["fifo", "link to the host"])
+def test_control_a_passwd_that_is_just_opened(arena: Arena, kind: str) -> None:
+    just = (
+        "def home(context, uid):\n"
+        "    if context.env:\n        return\n"
+        "    target = files.readlink(f'/proc/self/fd/{context.root_fd}') + '/etc/passwd'\n"
+        "    text = files.read_file(target)\n"
+        "    context.env.append('HOME=' + (_home_in(text, uid) or '/'))\n"
+    )
+    early = (
+        "_setup_as_it_is = _finish_steps\n"
+        "def _finish_steps(config, facts):\n"
+        "    return [('home', '', 0), *_setup_as_it_is(config, facts)]\n"
+    )
+    if kind == "fifo":
+        with pytest.raises(AssertionError, match="no end within"):
+            home_from(arena, kind, process=just, plan=early)
+    else:
+        assert home_from(arena, kind, process=just, plan=early).line == "/host-home"

@@ -558,6 +558,28 @@ def test_control_a_bare_first_line_obeys_them(arena: Arena) -> None:
     assert obeyed_variables(arena, runtime)
 
 
+def environment_of_init(arena: Arena, **modules: str) -> bytes:
+    """The environment of an init that waits for start."""
+    container = arena.container(arena.altered(**modules) if modules else None)
+    container.create(env={**os.environ, "LD_LIBRARY_PATH": "/evil", "SECRET": "caller"})
+    with open(f"/proc/{container.pid}/environ", "rb") as file:
+        return file.read().strip(b"\0")
+
+
+def test_init_starts_without_an_environment(arena: Arena) -> None:
+    """T-PY8: LD_PRELOAD and its like end with the host side."""
+    assert environment_of_init(arena) == b""
+
+
+def test_control_an_inherited_environment_is_seen(arena: Arena) -> None:
+    inherit = (
+        "_spawn_as_it_is = spawn\n"
+        "def spawn(path, argv, env, *rest, **more):\n"
+        "    return _spawn_as_it_is(path, argv, posix.environ, *rest, **more)\n"
+    )
+    assert b"SECRET=caller" in environment_of_init(arena, linux__processes=inherit)
+
+
 SHIV = (
     "SHIV_ENTRY_POINT", "SHIV_MODULE", "SHIV_INTERPRETER", "SHIV_CONSOLE_SCRIPT",
     "SHIV_PREPEND_PYTHONPATH", "SHIV_ROOT", "SHIV_FORCE_EXTRACT", "SHIV_EXTEND_PYTHONPATH",
