@@ -9,6 +9,7 @@ forgets to detach shows up here, and nothing of it reaches the host.
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from typing import Any, Callable, Iterator
 
@@ -82,10 +83,10 @@ def _hide_unified() -> str:
 
 
 def _remove_plain_directories(directory: str) -> None:
-    # crun makes cgroup paths below the place where version 2 was, in the tmpfs
-    for path, names, _ in os.walk(directory, topdown=False):
-        for name in names:
-            os.rmdir(os.path.join(path, name))
+    # crun makes cgroup paths, as plain files, below the place where version 2 was, in the tmpfs
+    for name in os.listdir(directory):
+        if name == PARENT[1:] or f"t{os.getpid()}-" in name:
+            shutil.rmtree(os.path.join(directory, name))
 
 
 class Guard:
