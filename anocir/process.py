@@ -13,7 +13,7 @@ import posix
 from . import channel, inroot
 from .capabilities import names
 from .errors import CONTRACT, Error, strerror
-from .linux import files, tasks
+from .linux import files, mounts, tasks
 from .linux.const import (
     EACCES,
     EBUSY,
@@ -31,6 +31,7 @@ from .linux.const import (
     PR_CAPBSET_READ,
     PR_SET_KEEPCAPS,
     PR_SET_NO_NEW_PRIVS,
+    PROC_SUPER_MAGIC,
     SECCOMP_FILTER_FLAG_NEW_LISTENER,
 )
 
@@ -57,9 +58,7 @@ def session(context: Context) -> None:
 def keyring(context: Context, name: str, label: str) -> None:
     """Join a session keyring of the container's own: keyrings are not part of a namespace."""
     if label:
-        fd = files.open("/proc/thread-self/attr/keycreate", files.O_WRONLY)
-        files.write(fd, files.encode(label))
-        files.close(fd)
+        _label_keys(label)
     try:
         serial = tasks.join_session_keyring(name)
         wanted = tasks.keyring_permissions(serial) | _KEY_USR_SEARCH
@@ -69,6 +68,23 @@ def keyring(context: Context, name: str, label: str) -> None:
             raise Error(f"join session keyring: {strerror(error.errno or 0)}",
                         "--no-new-keyring does without") from None  # fmt: skip
         context.warn(f"no session keyring: {strerror(error.errno)}")
+
+
+def _label_keys(text: str) -> None:
+    """Ask the LSM for the label of the keys that this process makes from here on."""
+    path = "/proc/thread-self/attr/keycreate"
+    fd = files.open(path, files.O_WRONLY)
+    try:
+        # The mount namespace may be one that was joined, with anything in the place of /proc.
+        if mounts.fstatfs_type(fd) != PROC_SUPER_MAGIC:
+            raise Error(f"{path} is not on a procfs")
+        files.write(fd, files.encode(text))
+    except OSError as error:
+        raise Error(
+            f"process.selinuxLabel: write {text} to {path}: {strerror(error.errno or 0)}"
+        ) from None
+    finally:
+        files.close(fd)
 
 
 def home(context: Context, uid: int) -> None:
