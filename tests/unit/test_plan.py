@@ -363,7 +363,13 @@ def test_the_last_of_a_variable_counts_and_stands_where_it_stood() -> None:
 
 
 def test_passed_descriptors_and_the_notify_socket_are_in_the_environment() -> None:
-    made = compiled(load("spec"), listen_fds=2, preserve_fds=3, notify="/run/notify/notify.sock")
+    made = compiled(
+        load("spec"),
+        listen_fds=2,
+        preserve_fds=3,
+        notify="/run/notify/notify.sock",
+        notify_source="/box/notify",
+    )
     env = made["process"]["env"]
     assert {"LISTEN_FDS=2", "LISTEN_PID=1", "NOTIFY_SOCKET=/run/notify/notify.sock"} <= set(env)
     assert made["process"]["fds"] == 5
