@@ -386,7 +386,7 @@ def home_from(arena: Arena, kind: str, **modules: str) -> drive.Result:
         os.symlink(host, path)
     else:
         os.mkdir(path)
-    return container.try_run("echo $HOME", ok=True, timeout=5)
+    return container.try_run("echo $HOME", ok=True, timeout=3)
 
 
 @pytest.mark.parametrize("kind", PASSWD)

@@ -343,7 +343,7 @@ def mistake_in_init(arena: Arena, **modules: str) -> drive.Result:
         for name in ("process.py", "init.py"):
             os.mkfifo(f"{container.bundle.rootfs}{top}/{name}")
     container.create()
-    return container.start(ok=None, timeout=5)
+    return container.start(ok=None, timeout=2)
 
 
 def test_a_mistake_of_ours_reads_no_source(arena: Arena) -> None:
