@@ -18,6 +18,7 @@ import socket
 import struct
 import subprocess
 import threading
+import time
 from typing import Any, Callable, Iterator, Sequence
 
 import pytest
@@ -369,6 +370,43 @@ def test_a_profile_with_everything_is_one_filter(box: Container) -> None:
     )
     box.launch("sleep 100")
     assert filters_of(box.pid)[0] == "filters 1"
+
+
+def logged(box: Container, seccomp: dict[str, Any]) -> str:
+    """What the kernel's log says of the call (audit(8) record type 1326), empty for nothing."""
+    for attempt in range(3):
+        fd = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            os.lseek(fd, 0, os.SEEK_END)
+            asked(box, seccomp, GETPGID_CALL)
+            lines = []
+            while True:
+                try:
+                    lines.append(os.read(fd, 8192).decode(errors="replace"))
+                except BlockingIOError:
+                    break
+                except BrokenPipeError:  # overwritten meanwhile
+                    continue
+        finally:
+            os.close(fd)
+        found = [line for line in lines if "type=1326" in line and "seccomp_probe" in line]
+        found = [line for line in found if f"syscall={GETPGID} " in line]
+        if found:
+            return found[0]
+        if attempt < 2:
+            time.sleep(5.5)  # the kernel prints no more than so many records in five seconds
+    return ""
+
+
+def test_log_is_in_the_kernels_log_and_errno_only_with_the_flag(box: Container) -> None:
+    if not os.path.exists("/dev/kmsg"):
+        pytest.skip("[audit] this machine has not /dev/kmsg")
+    record = logged(box, profile("ALLOW", rule("getpgid", "LOG")))
+    if not record:
+        pytest.skip("[audit] this machine has not a kernel that prints audit records")
+    assert "code=0x7ffc0000" in record
+    wanted = profile("ALLOW", rule("getpgid", "ERRNO"), flags=["SECCOMP_FILTER_FLAG_LOG"])
+    assert "code=0x50000" in logged(box, wanted)
 
 
 # what the runtime itself needs --------------------------------------------------------------------
