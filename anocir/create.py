@@ -67,6 +67,10 @@ def create(
         intent["host_mounts"] = lifecycle.mount_count(rootfs)
     facts = _facts(settings, container_id, config, options, intent)
     facts["listen_fds"] = init.listen_fds
+    if posix.environ.get(b"NOTIFY_SOCKET"):
+        from . import notify
+
+        facts.update(notify.facts(f"{settings.root}/{container_id}"))
     compiled = plan.compile_create(config, facts)
     if settings.level() >= log.DEBUG:
         for line in plan.describe(compiled):
@@ -272,6 +276,11 @@ def _make(
     """Do it: every step from the first side effect to COMMIT."""
     container.save_config(config)
     container.save_intent(intent)
+    if posix.environ.get(b"NOTIFY_SOCKET"):
+        from . import notify
+
+        if notify.wanted():
+            notify.prepare(container.dir_fd)
     container.unlock()
     manager = cgroup.load(intent["cgroup"])
     listener = channel.listen(container.dir_fd, store.SOCKET)
@@ -410,6 +419,7 @@ def _intel_rdt(container: Container, config: dict[str, Any], pid: int) -> None:
 
         made = resctrl.plan(entry, container.id)
         container.save_intent({**container.intent, "resctrl": made})
+        container.save_state()  # which has a copy of the intent
         resctrl.apply(made, entry, pid)
 
 

@@ -10,7 +10,7 @@ import select
 
 import posix
 
-from . import lifecycle, log, terminal
+from . import lifecycle, log, store, terminal
 from .errors import Error, reason
 from .linux import files, processes, tasks
 from .linux.const import PR_SET_CHILD_SUBREAPER
@@ -50,7 +50,8 @@ def run(settings: Settings, container_id: str, options: Options, init: Init) -> 
     try:
         if not detached:
             watcher = Watcher(init.pid, init.pidfd, master)
-        lifecycle.start(settings, container_id)
+            watcher.notify = _notify_proxy(settings, container_id)
+        lifecycle.start(settings, container_id, notified=not detached)
         if watcher is None:
             return 0
         status = watcher.wait()
@@ -63,6 +64,19 @@ def run(settings: Settings, container_id: str, options: Options, init: Init) -> 
     if not options["keep"]:
         lifecycle.delete(settings, container_id, {"force": True})
     return status
+
+
+def _notify_proxy(settings: Settings, container_id: str) -> Any:
+    """Return what listens for the container's READY, or None without a service manager."""
+    if not posix.environ.get(b"NOTIFY_SOCKET"):
+        return None
+    from . import notify
+
+    container = store.open_container(settings.root, container_id)
+    try:
+        return notify.open_proxy(container.dir_fd)
+    finally:
+        container.close()
 
 
 def _remove(settings: Settings, container_id: str) -> None:
@@ -81,7 +95,7 @@ def block_signals() -> None:
 class Watcher:
     """Forwards signals and the terminal until the process has ended."""
 
-    __slots__ = ("pid", "pidfd", "relay", "signals")
+    __slots__ = ("notify", "pid", "pidfd", "relay", "signals")
 
     def __init__(self, pid: int, pidfd: int, master: int = -1) -> None:
         """Take a child of ours, its pidfd, and the master of its terminal or -1."""
@@ -89,6 +103,8 @@ class Watcher:
         self.pidfd = pidfd
         self.signals = tasks.signalfd(sum(1 << (number - 1) for number in _FORWARDED))
         self.relay = terminal.Relay(master) if master >= 0 else None
+        # A notify.Proxy until the container is ready.
+        self.notify: Any = None
 
     def close(self) -> None:
         """Restore the caller's terminal."""
@@ -99,6 +115,8 @@ class Watcher:
         """Return the exit status of the process, 128 + N for signal N."""
         poll = select.poll()
         poll.register(self.signals, select.POLLIN)
+        if self.notify is not None:
+            poll.register(self.notify, select.POLLIN)
         if self.relay is not None:
             poll.register(0, select.POLLIN)
             poll.register(self.relay.master, select.POLLIN)
@@ -107,9 +125,16 @@ class Watcher:
             for fd, events in poll.poll():
                 if fd == self.signals:
                     self._signals()
+                elif self.notify is not None and fd == self.notify.fileno():
+                    if self.notify.receive(self.pid):
+                        poll.unregister(fd)
+                        self.notify.close()
+                        self.notify = None
                 elif self.relay is not None:
                     self._relay(poll, fd, events)
             status = self._reap()
+        if self.notify is not None:
+            self.notify.receive(self.pid)  # what it said last of all
         if self.relay is not None:
             self._drain(self.relay)
         return status

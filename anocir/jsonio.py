@@ -40,7 +40,7 @@ def _pairs(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
 
 
 def _constant(name: str) -> Json:
-    raise ValueError(f"{name} is not JSON")
+    raise ValueError(f"the constant {name} is not JSON")
 
 
 def _number(text: str) -> float:
@@ -125,7 +125,7 @@ def loads(data: bytes, name: str = "JSON") -> Json:
         value, end = _scanner()(text, _skip(text, 0))
         end = _skip(text, end)
         if end != len(text):
-            raise ValueError(f"unexpected text after the document at byte {end}")
+            raise ValueError(f"unexpected text after the document at character {end}")
         if "\\u" in text or "\\U" in text:
             _refuse_surrogates(value)
     except (StopIteration, SystemError):
@@ -176,7 +176,7 @@ def _default(value: object) -> Json:
 def dumps(value: Json, indent: int | None = None, sort_keys: bool = False) -> str:
     """Return JSON text: compact in one line, or indented by `indent` spaces.
 
-    Text outside of ASCII is kept; bytes that were not UTF-8 (surrogateescape) become U+FFFD.
+    Text outside of ASCII is kept; a byte that was not UTF-8 (surrogateescape) becomes "?".
     """
     if _c is None:
         import json

@@ -192,16 +192,27 @@ def make(
     maker.create(settings, container_id, options, init, foreground)
 
 
-def start(settings: Settings, container_id: str) -> None:
-    """Let init execute the program; return once it runs, or raise what kept it from running."""
+def start(settings: Settings, container_id: str, notified: bool = False) -> None:
+    """Let init execute the program; return once it runs, or raise what kept it from running.
+
+    Where the caller has a service manager, return once the program says that it is ready, unless
+    the caller of this function is the one who is `notified`.
+    """
     from . import channel
 
     container, status = open_(settings, container_id)
+    proxy = None
+    pidfd = -1
     try:
         container.lock()
         status = status_of(container)
         check("start", container, status)
         pid = container.state["pid"]
+        if not notified and posix.environ.get(b"NOTIFY_SOCKET"):
+            from . import notify
+
+            proxy = notify.open_proxy(container.dir_fd)
+            pidfd = processes.pidfd_open(pid) if proxy else -1
         try:
             line = channel.connect(container.dir_fd, store.SOCKET)
         except FileNotFoundError:
@@ -214,12 +225,17 @@ def start(settings: Settings, container_id: str) -> None:
         container.unlock()
         config = container.config()
         try:
-            serve_start(container, config, pid, -1, line)
+            serve_start(container, config, pid, pidfd, line)
         except Error as error:
             _after_failed_start(settings, container, config, error)
             raise
         _poststart(settings, container, config)
+        if proxy:
+            proxy.wait(pid, pidfd)
     finally:
+        if proxy:
+            proxy.close()
+            files.close(pidfd)
         container.close()  # and so give back the lock, wherever it failed
 
 
@@ -296,6 +312,7 @@ def _after_failed_start(
     """End init; after a failed startContainer hook the lifecycle goes on with destruction."""
     _kill_and_wait(container, container.state["pid"])
     if "startContainer hook" in error.text:
+        container.lock()
         destroy(settings, container, config)
 
 
@@ -308,6 +325,7 @@ def _poststart(settings: Settings, container: Container, config: dict[str, Any])
         _run_hooks("poststart", entries, oci_state(container, RUNNING))
     except Error:
         _kill_and_wait(container, container.state["pid"])
+        container.lock()
         destroy(settings, container, config)
         raise
 

@@ -124,7 +124,8 @@ def compile_create(config: Config, facts: Mapping[str, Any]) -> Plan:
     `facts` is what the host side knows: `id`, `bundle`, `rootfs` (absolute), `state` (for hooks
     in the container), `cgroup` (the manager's mount_view or None), `seccomp` (compiled program or
     None), `apparmor`, `selinux` (whether the host has them), `no_pivot`, `no_new_keyring`,
-    `listen_fds`, `notify`, `user_namespace` (whether the runtime itself is inside one).
+    `listen_fds`, `notify` and `notify_source` (where the caller has a service manager),
+    `user_namespace` (whether the runtime itself is inside one).
     """
     spaces = namespaces(config)
     process = config.get("process")
@@ -138,6 +139,8 @@ def compile_create(config: Config, facts: Mapping[str, Any]) -> Plan:
     if "user" not in spaces:
         setup += _root_steps(config, facts)
     setup += _mount_steps(config, facts)
+    if facts.get("notify"):
+        setup.append(_notify_mount(facts))
     setup += _device_steps(config, facts)
     if process and process.get("terminal"):
         size = process.get("consoleSize") or {}
@@ -320,6 +323,11 @@ _ROOTFS_PROPAGATION: Final = {
 }
 
 
+# The place among the bind sources of the directory with the notify socket, and its mount point.
+_NOTIFY: Final = -1
+_NOTIFY_AT: Final = "/run/notify"
+
+
 def _root_steps(config: Config, facts: Mapping[str, Any]) -> list[Step]:
     """Open the rootfs and every bind source while the host's mounts are untouched.
 
@@ -346,6 +354,10 @@ def _root_steps(config: Config, facts: Mapping[str, Any]) -> list[Step]:
             steps.append(
                 ("source", where, index, source, "copy-symlink" in options, mount["destination"])
             )
+    if facts.get("notify"):
+        steps.append(
+            ("source", "NOTIFY_SOCKET", _NOTIFY, facts["notify_source"], False, _NOTIFY_AT)
+        )
     steps.append(("root", "root.path", facts["rootfs"], "mount" in spaces))
     return steps
 
@@ -397,6 +409,11 @@ def _mount_steps(config: Config, facts: Mapping[str, Any]) -> list[Step]:
                 options["data"].append(f'context="{label}"')
             steps.append(("filesystem", where, kind, source or kind, destination, options))
     return steps
+
+
+def _notify_mount(facts: Mapping[str, Any]) -> Step:
+    options = mountoptions.parse(["bind", "ro", "nosuid", "nodev", "noexec"], "NOTIFY_SOCKET")
+    return ("bind", "NOTIFY_SOCKET", _NOTIFY, facts["notify_source"], _NOTIFY_AT, options)
 
 
 def _check_proc(destination: str, where: str, bind: bool) -> None:

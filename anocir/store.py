@@ -185,7 +185,7 @@ def open_container(root: str, container_id: str) -> Container:
 def reserve(root: str, container_id: str) -> Container:
     """Make the directory of a new container and hold its lock.  Raises Error when it exists.
 
-    A directory without an intent is what a killed create or delete left: it is taken over.
+    A directory without intent and state is what a killed create or delete left: it is taken over.
     """
     _make_root(root)
     path = f"{root}/{container_id}"
@@ -193,7 +193,7 @@ def reserve(root: str, container_id: str) -> Container:
         try:
             files.mkdir(path, 0o700)
         except FileExistsError:
-            if files.exists(path + "/intent.json"):
+            if _taken(path):
                 raise Error(CONTRACT["exists"]) from None
         try:
             container = open_container(root, container_id)
@@ -207,7 +207,7 @@ def reserve(root: str, container_id: str) -> Container:
         if found.st_nlink == 0:
             container.close()  # removed between our two calls
             continue
-        if files.exists("intent.json", container.dir_fd):
+        if _taken(path):
             container.close()
             raise Error(CONTRACT["exists"])
         return container
@@ -215,8 +215,13 @@ def reserve(root: str, container_id: str) -> Container:
 
 def check_free(root: str, container_id: str) -> None:
     """Raise Error when the id is taken, before any work is done; `reserve` decides."""
-    if files.exists(f"{root}/{container_id}/intent.json"):
+    if _taken(f"{root}/{container_id}"):
         raise Error(CONTRACT["exists"])
+
+
+def _taken(path: str) -> bool:
+    """Tell whether a container is in the directory: either file alone says so."""
+    return files.exists(path + "/intent.json") or files.exists(path + "/state.json")
 
 
 def _make_root(root: str) -> None:

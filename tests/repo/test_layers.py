@@ -18,7 +18,7 @@ LAYERS = {
         "lifecycle", "create", "execute", "foreground", "resources", "launch", "idmap", "init",
     ),
     "mechanism": (
-        "rootfs", "namespaces", "process", "terminal", "hooks", "cgroup", "resctrl", "netdevices", "context",
+        "rootfs", "namespaces", "process", "terminal", "hooks", "cgroup", "resctrl", "netdevices", "notify", "context",
         "check",
     ),
     "support": ("inroot", "store", "channel", "copyup"),
@@ -26,7 +26,7 @@ LAYERS = {
         "spec", "plan", "mountoptions", "capabilities", "seccomp", "schema", "explain",
         "cgroup.convert", "cgroup.devices",
     ),
-    "basics": ("log", "jsonio", "activation"),
+    "basics": ("log", "jsonio", "activation", "preload"),
     "kernel": ("linux",),
     "errors": ("errors", ""),
 }  # fmt: skip
