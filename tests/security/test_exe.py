@@ -166,3 +166,20 @@ def test_control_a_descriptor_of_the_host_is_found(arena: Arena) -> None:
         "    files.open('/', files.O_PATH)\n"
     )
     assert scan(arena, userns=False, ptrace=True, init=leak)["escapes"] > 0
+
+
+CGROUP_DIRECTORY = """
+def send_cgroups(init, joining):
+    fds = [files.open(joining["into"], files.O_RDONLY | files.O_DIRECTORY)]
+    fds += [files.open(path, files.O_WRONLY) for path in [*joining["tasks"], *joining["late"]]]
+    init.channel.send(channel.CGROUP, marshal.dumps((True, len(joining["tasks"]))), fds)
+    close_all(fds)
+    return joining
+"""
+
+
+@pytest.mark.needs("cgroup2")
+def test_control_the_directory_of_a_cgroup_is_a_way_out(arena: Arena) -> None:
+    """What clone3(2) with CLONE_INTO_CGROUP needs must not be in the mount namespace of the host."""
+    found = scan(arena, userns=False, ptrace=True, times=30, create=CGROUP_DIRECTORY)
+    assert found["escapes"] > 0
