@@ -256,7 +256,9 @@ def signal_masks(arena: Arena, runtime: drive.Runtime | None = None) -> dict[str
             text = container.exec(*command, preexec_fn=_hostile, restore_signals=False).stdout
         else:
             path = container.bundle.outside("signals", "")
-            container.bundle.hook("createRuntime", f"/bin/cat /proc/$$/status > {path}")
+            # By the shell itself: one that waits for a child has blocked its signals.
+            copy = f"while read -r line; do echo $line; done < /proc/self/status > {path}"
+            container.bundle.hook("createRuntime", copy)
             container.create(preexec_fn=_hostile, restore_signals=False)
             with open(path) as file:
                 text = file.read()
@@ -269,8 +271,9 @@ def test_a_program_has_default_signals(arena: Arena) -> None:
     """T-SIG1: whatever the caller ignores or blocks, and what the interpreter ignores itself."""
     masks = signal_masks(arena)
     assert masks["run"] == masks["exec"] == (0, 0)
-    # A shell that was started with ignored signals cannot undo that, so it shows what it got.
-    assert masks["hook"] == (0, 0)
+    # posix_spawn(3) of glibc leaves the library's own signals 32 and 33 ignored, and hooks are the host's.
+    ignored, blocked = masks["hook"]
+    assert ignored & ~(3 << 31) == blocked == 0
 
 
 @pytest.mark.needs("runc-1.1.5+ds1")
