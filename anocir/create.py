@@ -298,9 +298,11 @@ def _make(
         init.channel.send(channel.MAPPED)
     joining = manager.self_join()
     into = ""
-    if plan.in_user_namespace(config) or in_user_namespace():
-        # Root of a user namespace may not be born there, and where clone3(2) fails for that, the
-        # new pid namespace can have no first process any more (ENOMEM).
+    spaces = plan.namespaces(config)
+    if "user" in spaces or spaces.get("cgroup") or in_user_namespace():
+        # Root of a user namespace may not be born there, nor who has joined a cgroup namespace;
+        # and where clone3(2) fails for that, the new pid namespace can have no first process any
+        # more (ENOMEM).
         into, joining = joining["into"], {**joining, "into": ""}
     joining = send_cgroups(init, joining)
     init.adopt(init.expect(channel.PID, "joining and making namespaces"))

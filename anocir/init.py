@@ -25,6 +25,7 @@ from .linux.const import (
     EBUSY,
     EINVAL,
     ENODEV,
+    ENOENT,
     ENOSYS,
     ENOTSUP,
     EPERM,
@@ -194,7 +195,8 @@ def _run(context: Context) -> None:
     _launch(context, mode)
 
 
-_CLONE_AGAIN: Final = (EACCES, EBUSY, EINVAL, ENODEV, ENOSYS, ENOTSUP, EPERM)
+# ENOENT: the cgroup lies outside of the cgroup namespace that was joined (nsdelegate).
+_CLONE_AGAIN: Final = (EACCES, EBUSY, EINVAL, ENODEV, ENOENT, ENOSYS, ENOTSUP, EPERM)
 
 
 def _clone(cgroup_fd: int) -> tuple[int, bool]:
