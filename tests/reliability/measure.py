@@ -133,7 +133,7 @@ def cell(figures: dict[str, Any]) -> str:
     tried = next(
         (
             figures[name]
-            for name in ("kills", "points", "rounds", "count", "cases")
+            for name in ("in time", "points", "rounds", "count", "cases")
             if name in figures
         ),
         0,
