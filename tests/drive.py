@@ -430,11 +430,12 @@ def set_size(fd: int, rows: int, columns: int) -> None:
 class Terminal:
     """A pseudo terminal with the runtime as its session, as a shell user has it."""
 
-    __slots__ = ("child", "master", "slave")
+    __slots__ = ("child", "initial", "master", "slave")
 
     def __init__(self, argv: Sequence[str], rows: int = 24, columns: int = 80) -> None:
         self.master, self.slave = os.openpty()
         set_size(self.slave, rows, columns)
+        self.initial = self.modes()
         self.child = spawn(
             argv,
             stdin=self.slave,

@@ -216,12 +216,11 @@ def test_an_interrupt_goes_to_the_program_and_not_to_the_runtime(container: Cont
 
 def test_the_callers_terminal_is_restored_after_the_run(container: Container) -> None:
     terminal = foreground(container, "echo ready; read line")
-    before = terminal.modes()
     terminal.expect("ready")
     assert not terminal.modes()[3] & termios.ICANON, "the relay needs a raw terminal"
     terminal.send("x\n")
     drive.finish(terminal.child)
-    assert terminal.modes() == before
+    assert terminal.modes() == terminal.initial
     terminal.close()
 
 
@@ -231,21 +230,19 @@ def test_the_callers_terminal_is_restored_when_the_runtime_is_terminated(
     terminal = foreground(
         container, "trap 'exit 3' TERM; echo ready; while :; do usleep 5000; done"
     )
-    before = terminal.modes()
     terminal.expect("ready")
     terminal.child.send_signal(signal.SIGTERM)
     drive.finish(terminal.child)
-    assert terminal.modes() == before
+    assert terminal.modes() == terminal.initial
     terminal.close()
 
 
 def test_the_callers_terminal_is_restored_when_the_program_is_killed(container: Container) -> None:
     terminal = foreground(container, "echo ready; sleep 100")
-    before = terminal.modes()
     terminal.expect("ready")
     container.kill("KILL")
     assert drive.finish(terminal.child) == 128 + signal.SIGKILL
-    assert terminal.modes() == before
+    assert terminal.modes() == terminal.initial
     terminal.close()
 
 
