@@ -88,7 +88,8 @@ def lacks_installed(name: str, version: str) -> str:
 def installed(like: drive.Runtime, name: str) -> drive.Runtime:
     """An installed runtime; crun without the version 2 hierarchy of a hybrid host, which it refuses."""
     path = shutil.which(name) or name
-    if name == "crun" and not machine.missing("cgroup1") and machine.v2_mountpoint():
+    hidden = machine.v2_mountpoint() or "/sys/fs/cgroup/unified"
+    if name == "crun" and not machine.missing("cgroup1") and os.path.isdir(hidden):
         script = os.path.join(like.directory, "crun")
         hidden = machine.v2_mountpoint()
         # A fresh tmpfs takes the directories that crun makes in the place of the cgroups.
