@@ -91,12 +91,11 @@ def installed(like: drive.Runtime, name: str) -> drive.Runtime:
     hidden = machine.v2_mountpoint() or "/sys/fs/cgroup/unified"
     if name == "crun" and not machine.missing("cgroup1") and os.path.isdir(hidden):
         script = os.path.join(like.directory, "crun")
-        hidden = machine.v2_mountpoint()
         # A fresh tmpfs takes the directories that crun makes in the place of the cgroups.
         with open(script, "w") as file:
             file.write(
                 "#!/bin/sh\nexec unshare -m sh -c '\n"
-                f'umount {hidden}; mount -t tmpfs none {hidden}; exec {path} "$@"\' crun "$@"\n'
+                f'umount {hidden} 2> /dev/null; mount -t tmpfs none {hidden}; exec {path} "$@"\' crun "$@"\n'
             )
         os.chmod(script, 0o755)
         path = script
