@@ -324,8 +324,13 @@ def write_pid_file(path: str, pid: int) -> None:
     """Write the pid without a newline; the file appears whole (written aside, renamed)."""
     directory, slash, name = path.rpartition("/")
     temporary = f"{directory}{slash}.{name}"
-    flags = files.O_WRONLY | files.O_CREAT | files.O_TRUNC
-    fd = files.open(temporary, flags, 0o666)
+    flags = files.O_WRONLY | files.O_CREAT | files.O_EXCL | files.O_NOFOLLOW
+    try:
+        fd = files.open(temporary, flags, 0o644)
+    except FileExistsError:
+        # Left by a runtime that was killed, or put there by somebody: never written through.
+        files.unlink(temporary)
+        fd = files.open(temporary, flags, 0o644)
     try:
         files.write_all(fd, str(pid).encode())
     finally:

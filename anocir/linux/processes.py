@@ -37,6 +37,9 @@ def spawn(
     The child has default signal dispositions, an empty mask and, with `session`, a session and
     so a process group of its own.  Raises OSError when the program cannot be executed.
     """
+    if _signal.getsignal(_signal.SIGCHLD) != _signal.SIG_DFL:
+        # A caller that ignores it would have the kernel reap our children.
+        _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
     return posix.posix_spawn(
         path, list(argv), env, file_actions=actions, setsid=session, setsigmask=[],
         setsigdef=_ALL_SIGNALS,

@@ -289,6 +289,7 @@ def test_control_without_a_reset_they_are_passed_on(arena: Arena) -> None:
         linux__tasks="def default_signal(number):\n    return\n",
         linux__processes=(
             "def spawn(path, argv, env, actions, session=True):\n"
+            "    _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)\n"
             "    return posix.posix_spawn(path, argv, env, file_actions=actions, setsid=session)\n"
         ),
     )
