@@ -542,8 +542,8 @@ class Agent:
                 fds.frombytes(data)
             self.states.append(json.loads(text))
             answering = threading.Thread(target=self._answer, args=(fds[0],), daemon=True)
-            self.threads.append(answering)
             answering.start()
+            self.threads.append(answering)
 
     def _answer(self, fd: int) -> None:
         poller = select.poll()
