@@ -26,7 +26,8 @@ from . import (
     store,
 )
 from .errors import Error, at, reason, scope
-from .linux import files, processes
+from .linux import files, mounts, processes
+from .linux.const import AT_FDCWD, ENOSYS, EPERM, OPEN_TREE_CLONE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -341,13 +342,27 @@ def send_cgroups(init: Init, joining: dict[str, Any]) -> dict[str, Any]:
     fds = []
     try:
         if joining["into"]:
-            fds.append(files.open(joining["into"], files.O_RDONLY | files.O_DIRECTORY))
+            fds.append(_cgroup_directory(joining["into"]))
         fds += [files.open(path, files.O_WRONLY) for path in [*joining["tasks"], *joining["late"]]]
         counts = (bool(joining["into"]), len(joining["tasks"]))
         init.channel.send(channel.CGROUP, marshal.dumps(counts), fds)
     finally:
         close_all(fds)
     return joining if fds else {}
+
+
+def _cgroup_directory(path: str) -> int:
+    """Open the cgroup that init is born in so that its descriptor leads nowhere else.
+
+    For a moment the process holds it inside the container's pid namespace, where one with
+    CAP_SYS_PTRACE could follow /proc/PID/fd/N/../.. into the host: a detached mount has no parent.
+    """
+    try:
+        return mounts.open_tree(AT_FDCWD, path, OPEN_TREE_CLONE)
+    except OSError as error:
+        if error.errno not in (ENOSYS, EPERM):
+            raise
+    return files.open(path, files.O_RDONLY | files.O_DIRECTORY)
 
 
 def close_all(fds: Any) -> None:

@@ -300,7 +300,7 @@ def bind(context: Context, index: int, source: str, destination: str, options: O
             if clone is None:
                 flags = MS_BIND | (MS_REC if options["rec"] else 0)
                 mounts.mount(f"/proc/self/fd/{opened}", f"/proc/self/fd/{target}", "", flags)
-                clone = inroot.open(context.root_fd, destination)
+                clone = _on_top(context, destination, opened)
                 attached = True
             mount_fd = clone
         _flags(mount_fd, options)
@@ -677,7 +677,7 @@ def readonly_path(context: Context, path: str) -> None:
         if clone is None:
             name = f"/proc/self/fd/{target}"
             mounts.mount(name, name, "", MS_BIND | MS_REC)
-            clone = inroot.open(context.root_fd, path)
+            clone = _on_top(context, path, target)
             _read_only(clone)
         else:
             _read_only(clone)
@@ -685,6 +685,20 @@ def readonly_path(context: Context, path: str) -> None:
         files.close(clone)
     finally:
         files.close(target)
+
+
+def _on_top(context: Context, path: str, same: int) -> int:
+    """Open what mount(2) has just put at a path, and check that it is the same file as `same`.
+
+    Only for kernels without open_tree(2), where a mount has no descriptor of its own: somebody
+    may have put another directory at the path meanwhile.
+    """
+    fd = inroot.open(context.root_fd, path)
+    found, wanted = files.fstat(fd), files.fstat(same)
+    if (found.st_dev, found.st_ino) != (wanted.st_dev, wanted.st_ino):
+        files.close(fd)
+        raise Error(f"{path} was replaced while it was being mounted")
+    return fd
 
 
 def _read_only(mount_fd: int) -> None:
