@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fnmatch
 import os
+import signal
 
 import pytest
 
@@ -16,6 +17,15 @@ from tests import machine
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 SKIPS = pytest.StashKey["list[tuple[str, str]]"]()
+
+
+# Ignored signals are inherited: what nohup(1) or a background job of a shell ignores must not be
+# what a peer passes on to its containers.
+for _number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+    if signal.getsignal(_number) == signal.SIG_IGN:
+        signal.signal(
+            _number, signal.default_int_handler if _number == signal.SIGINT else signal.SIG_DFL
+        )
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
