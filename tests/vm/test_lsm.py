@@ -6,8 +6,7 @@ import shutil
 
 import pytest
 
-from tests.vm.test_vm import inside, machine  # noqa: F401
-from tests.vm.test_vm import tests as pytest_words
+from tests.vm.test_vm import inside, machine, pytest_words  # noqa: F401
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(900)]
 
