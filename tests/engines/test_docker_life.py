@@ -283,7 +283,13 @@ def test_out_of_memory_is_told(sides: Sides) -> None:
         run = side.docker(
             *side.words(["--name", name, "--memory", "16m", "--memory-swap", "16m"], hog)
         )
-        seen = [run.status, side.docker.inspect(name, ".State.OOMKilled")]
+        # The shim's notice of the OOM and that of the exit go different ways.
+        deadline = time.monotonic() + 5
+        killed = side.docker.inspect(name, ".State.OOMKilled")
+        while killed != "true" and time.monotonic() < deadline:
+            time.sleep(0.2)
+            killed = side.docker.inspect(name, ".State.OOMKilled")
+        seen = [run.status, killed]
         side.docker("rm", name).ok()
         return seen
 

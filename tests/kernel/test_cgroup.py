@@ -59,19 +59,21 @@ def make():
 
     yield one
     for manager in reversed(managers):
+        members = manager.pids()
         manager.kill(signal.SIGKILL)
-        reap()
+        reap(members)
         manager.destroy()
     for mountpoint in directories():
         assert not os.path.exists(mountpoint + TOP)
 
 
-def reap() -> None:
-    try:
-        while True:
-            os.waitpid(-1, 0)
-    except ChildProcessError:
-        pass
+def reap(members: list[int]) -> None:
+    """Wait for the killed ones that are ours, and for nobody else: other tests have children too."""
+    for pid in members:
+        try:
+            os.waitpid(pid, 0)
+        except ChildProcessError:
+            continue
 
 
 def spawn(manager, action=None, join=None):
@@ -364,8 +366,9 @@ def test_kill_takes_a_whole_tree_also_while_paused(make, paused):
         time.sleep(0.01)
     if paused:
         manager.freeze()
+    members = manager.pids()
     manager.kill(signal.SIGKILL)
-    reap()
+    reap(members)
     deadline = time.monotonic() + 5
     while manager.pids() and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -391,7 +394,7 @@ def test_processes_below_are_listed_and_directories_below_removed(make):
         file.write(str(pid))
     assert manager.pids() == [pid]
     manager.kill(signal.SIGKILL)
-    reap()
+    reap([pid])
     manager.destroy()
     assert not os.path.exists(base)
 
@@ -444,7 +447,7 @@ def test_a_parent_that_another_container_uses_stays(make):
     pid = spawn(second)
     assert second.pids() == [pid]
     second.kill(signal.SIGKILL)
-    reap()
+    reap([pid])
     second.destroy()
     for mountpoint in directories():  # the parents are the first one's, which is gone
         for path in (f"{mountpoint}{TOP}/p", mountpoint + TOP):
@@ -587,7 +590,7 @@ def test_exec_follows_init_where_the_container_s_cgroup_takes_no_process(make):
     if manager.record["manager"] == "v1":
         for pid in (init, second):
             os.kill(pid, signal.SIGKILL)
-        reap()
+        reap([init, second])
         os.rmdir(elsewhere)
 
 
@@ -633,10 +636,10 @@ def test_an_oom_is_news(make):
     def eat():
         return len([bytearray(MIB) for _ in range(64)]) and 3
 
-    spawn(manager, eat)
+    pid = spawn(manager, eat)
     assert poll.poll(5000)
     os.close(fd)
-    reap()
+    reap([pid])
     assert manager.oom_kills() >= 1
 
 
