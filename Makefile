@@ -14,7 +14,7 @@ RUNTIME_TOOLS =
 RUNTIMES =
 
 .DEFAULT_GOAL := help
-.PHONY: help build install demo check test conformance bench fuzz reliability clean prepare-demo prepare-check prepare-test
+.PHONY: help build install demo check test conformance bench fuzz mutations reliability clean prepare-demo prepare-check prepare-test
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -44,6 +44,9 @@ bench: build ## measure against runc and crun
 fuzz: prepare-check build ## 10,000 mutated configurations, and the property tests with many more examples
 	$(VENV)/bin/python -m pytest tests/unit --hypothesis-profile fuzz --timeout 0 $(ARGS)
 	$(SUDO) $(PYTHON) tests/reliability/fuzz.py --count 10000 $(or $(RUNTIMES),dist/anocir)
+
+mutations: prepare-demo prepare-check build ## break features one at a time: does a test notice each?
+	$(SUDO) $(VENV)/bin/python tests/mutations.py $(ARGS)
 
 reliability: build ## kills, injected failures, races, damage: the whole table, an hour or so
 	$(SUDO) $(PYTHON) tests/reliability/measure.py $(ARGS) $(or $(RUNTIMES),dist/anocir)
