@@ -153,6 +153,16 @@ MUTATIONS = (
         ["test_process.py::test_home_is_taken_from_the_containers_passwd_when_it_is_not_set"],
     ),
     Mutation(
+        "HOME missing in exec only",
+        "plan",
+        "_exec = compile_exec\n"
+        "def compile_exec(*args):\n"
+        "    made = _exec(*args)\n"
+        "    made['setup'] = [step for step in made['setup'] if step[0] != 'home']\n"
+        "    return made",
+        ["test_mutated.py::test_home_of_exec_is_that_of_its_user"],
+    ),
+    Mutation(
         "a variable too many",
         "process",
         "_prepare = prepare\n"
@@ -192,6 +202,12 @@ MUTATIONS = (
         ["test_process.py::test_the_oom_score_adjustment_is_set"],
     ),
     Mutation(
+        "oom_score_adj ignored in exec only",
+        "execute",
+        "launch.adjust = lambda *_: None",
+        ["test_mutated.py::test_the_oom_score_adjustment_is_that_of_exec_too"],
+    ),
+    Mutation(
         "no session keyring",
         "process",
         nothing("keyring"),
@@ -211,6 +227,14 @@ MUTATIONS = (
         ["test_terminal.py::test_the_console_size_is_applied"],
     ),
     Mutation(
+        "terminal size ignored in exec only",
+        "terminal",
+        "_console = console\n"
+        "def console(context, uid, height, width, bind):\n"
+        "    _console(context, uid, height * bind, width * bind, bind)",
+        ["test_mutated.py::test_the_console_size_of_exec_is_applied"],
+    ),
+    Mutation(
         "the terminal stays root's",
         "terminal",
         "_console = console\ndef console(context, uid, *rest): _console(context, 0, *rest)",
@@ -225,6 +249,25 @@ MUTATIONS = (
             "test_paths.py::test_a_masked_file_reads_as_empty",
             "test_paths.py::test_a_masked_directory_is_empty_and_cannot_be_written",
         ],
+    ),
+    Mutation(
+        "one masked directory only",
+        "rootfs",
+        "_mask = _mask_directory\n"
+        "def _mask_directory(context, target, label):\n"
+        "    if context.mask_fd < 0: _mask(context, target, label)",
+        ["test_mutated.py::test_every_masked_directory_is_masked"],
+    ),
+    Mutation(
+        "readonlyPaths lose the mounts below",
+        "rootfs",
+        "_cloned, _path = _clone, readonly_path\n"
+        "def readonly_path(*args):\n"
+        "    global _clone\n"
+        "    _clone = lambda fd, recursive: _cloned(fd, False)\n"
+        "    _path(*args)\n"
+        "    _clone = _cloned",
+        ["test_mutated.py::test_a_mount_below_a_readonly_path_stays"],
     ),
     Mutation(
         "skip readonlyPaths",
@@ -265,6 +308,15 @@ MUTATIONS = (
         ],
     ),
     Mutation(
+        "flags of file systems ignored",
+        "rootfs",
+        "_filesystem = filesystem\n"
+        "def filesystem(c, kind, source, destination, options):\n"
+        "    plain = {**options, 'set': 0, 'ms': 0, 'super': []}\n"
+        "    _filesystem(c, kind, source, destination, plain)",
+        ["test_mounts.py::test_a_read_only_tmpfs_is_read_only"],
+    ),
+    Mutation(
         "recursive options ignored",
         "rootfs",
         nothing("_recursive"),
@@ -283,6 +335,14 @@ MUTATIONS = (
         "rootfs",
         "mounts.umount2 = lambda *_: None",
         ["test_root.py::test_the_old_root_is_not_mounted_anywhere"],
+    ),
+    Mutation(
+        "owners of devices ignored",
+        "rootfs",
+        "_device = device\n"
+        "def device(c, path, kind, major, minor, mode, uid, gid, bind):\n"
+        "    _device(c, path, kind, major, minor, mode, 0, 0, bind)",
+        ["test_devices.py::test_listed_devices_are_made_with_type_number_mode_and_owner"],
     ),
     Mutation(
         "modes of devices ignored",
@@ -397,6 +457,12 @@ MUTATIONS = (
         "pause freezes nothing",
         "lifecycle",
         nothing("pause"),
+        ["test_lifecycle.py::test_pause_stops_the_processes_and_resume_lets_them_go_on"],
+    ),
+    Mutation(
+        "resume thaws nothing",
+        "lifecycle",
+        nothing("resume"),
         ["test_lifecycle.py::test_pause_stops_the_processes_and_resume_lets_them_go_on"],
     ),
     Mutation(
