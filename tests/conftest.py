@@ -40,6 +40,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+# The quick tiers first; the daemons of the engines live from their tier's start to the session's end.
+TIERS = ("unit", "repo", "kernel", "runtime", "security", "reliability", "engines", "vm")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tiers into order."""
+
+    def place(item: pytest.Item) -> int:
+        tier = os.path.relpath(item.path, HERE).split(os.sep)[0]
+        return TIERS.index(tier) if tier in TIERS else len(TIERS)
+
+    items.sort(key=place)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Declare the marker."""
     config.addinivalue_line("markers", "needs(*gates): what the machine must be able to do")
