@@ -259,7 +259,8 @@ class Terminal:
         return modes[3]
 
     def type(self, text: str) -> None:
-        """Write keys."""
+        """Write keys; a shell that has just shown its prompt takes the terminal over only then."""
+        time.sleep(0.2)
         os.write(self.fd, text.encode())
 
     def expect(self, text: str, timeout: float = 20.0) -> str:

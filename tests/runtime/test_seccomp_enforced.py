@@ -5,6 +5,7 @@ Each profile also goes to runc, which has to give the same answers.
 
 from __future__ import annotations
 
+import contextlib
 import array
 import ctypes
 import fcntl
@@ -593,8 +594,11 @@ class Agent:
 
     def close(self) -> None:
         self.open = False
+        # Closing alone would leave the socket listening as long as a thread waits in accept.
+        with contextlib.suppress(OSError):
+            self.listener.shutdown(socket.SHUT_RDWR)
         self.listener.close()
-        for thread in self.threads[1:]:
+        for thread in self.threads:
             thread.join(5)
 
 

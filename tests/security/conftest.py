@@ -77,7 +77,7 @@ def race_seconds(request: pytest.FixtureRequest) -> float:
     return float(request.config.getoption("--race-seconds"))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def defender() -> Iterator[drive.Runtime]:
     """The built archive."""
     path = drive.find_runtime()
@@ -104,7 +104,7 @@ def defender() -> Iterator[drive.Runtime]:
         remove_tree(directory)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def programs(defender: drive.Runtime) -> dict[str, str]:
     """The attackers, compiled."""
     made = {}

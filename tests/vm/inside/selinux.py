@@ -35,11 +35,35 @@ CLASSES = {
     "key": "view read write search link setattr create",
 }
 # security/selinux/include/initial_sid_to_string.h: their order is their number
-SIDS = (
-    "kernel security unlabeled fs file file_labels init any_socket port netif netmsg node igmp_packet icmp_socket "
-    "tcp_socket sysctl_modprobe sysctl sysctl_fs sysctl_kernel sysctl_net sysctl_net_unix sysctl_vm sysctl_dev kmod "
-    "policy scmp_packet devnull"
-).split()
+SIDS = [
+    "kernel",
+    "security",
+    "unlabeled",
+    "fs",
+    "file",
+    "file_labels",
+    "init",
+    "any_socket",
+    "port",
+    "netif",
+    "netmsg",
+    "node",
+    "igmp_packet",
+    "icmp_socket",
+    "tcp_socket",
+    "sysctl_modprobe",
+    "sysctl",
+    "sysctl_fs",
+    "sysctl_kernel",
+    "sysctl_net",
+    "sysctl_net_unix",
+    "sysctl_vm",
+    "sysctl_dev",
+    "kmod",
+    "policy",
+    "scmp_packet",
+    "devnull",
+]
 DOMAINS, FILES = ("kernel_t", "box_t", "other_t"), ("file_t", "box_file_t", "secret_t")
 
 
