@@ -11,6 +11,7 @@ _NEWER = [
     "test_idmap.py",
     "test_identity.py",
     "test_newer_features.py",
+    "test_notify.py",
     "test_seccomp_enforced.py",
     "test_userns.py",
 ]
