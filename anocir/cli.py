@@ -18,8 +18,6 @@ import posix
 
 from . import __version__, errors, log
 
-write_out = log.result  # for the modules that do not call `log` yet
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -344,13 +342,6 @@ def check_preserved(command: str, options: Options) -> None:
             raise errors.Error(
                 f"{command}: --preserve-fds {count}: descriptor {fd} is not open"
             ) from None
-
-
-def listen_fds() -> int:
-    """For the modules that do not ask `activation` yet."""
-    from . import activation
-
-    return activation.listen_fds()
 
 
 def settle(settings: Settings) -> None:

@@ -300,7 +300,8 @@ def _make(
     joining = manager.self_join()
     into = ""
     spaces = plan.namespaces(config)
-    if "user" in spaces or spaces.get("cgroup") or in_user_namespace():
+    mapped = in_user_namespace()
+    if "user" in spaces or spaces.get("cgroup") or mapped:
         # Root of a user namespace may not be born there, nor who has joined a cgroup namespace;
         # and where clone3(2) fails for that, the new pid namespace can have no first process any
         # more (ENOMEM).
@@ -310,7 +311,7 @@ def _make(
     container.save_state(pid=init.pid, start_time=init.start_time)
     if not joining or (joining["into"] and not init.born_there):
         manager.join(init.pid)
-    rootless = posix.geteuid() != 0 or in_user_namespace()
+    rootless = posix.geteuid() != 0 or mapped
     if into and joining and rootless:
         manager.join(init.pid)
     elif into and joining:

@@ -40,9 +40,8 @@ CONTRACT: Final = {
     "exec": 'exec: "{name}": {reason}',
     # dockerd: 127 and a hint that a directory was mounted onto a file (or the reverse)
     "mount": 'error mounting "{source}" to rootfs at "{destination}": {reason}',
-    # the prefix that dockerd shows and libpod cuts off
-    "create": "runc create failed: unable to start container process: ",
-    "init": "error during container init: ",
+    # runc's words for a working directory that cannot be entered
+    "cwd": 'chdir to cwd ("{path}") set in config.json failed: {reason}',
     "exec failed": "exec failed: ",
 }
 
@@ -67,6 +66,11 @@ class Error(Exception):
 def at(path: str, text: str, hint: str = "") -> Error:
     """Return the error for a mistake at the JSON path `path` of config.json."""
     return Error(f"{path}: {text}" if path else text, hint)
+
+
+def cwd_error(path: str, number: int) -> Error:
+    """Return the error for a working directory that cannot be made or entered, by its errno."""
+    return Error(CONTRACT["cwd"].format(path=path, reason=strerror(number)))
 
 
 def strerror(number: int) -> str:

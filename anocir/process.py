@@ -12,7 +12,7 @@ import posix
 
 from . import channel, inroot
 from .capabilities import names
-from .errors import CONTRACT, Error, strerror
+from .errors import CONTRACT, Error, cwd_error, strerror
 from .linux import files, mounts, tasks
 from .linux.const import (
     EACCES,
@@ -255,7 +255,7 @@ def chdir(context: Context, path: str, as_user: bool) -> None:
             files.chdir(path)
             inside = files.getcwd().startswith("/")
         except OSError as error:
-            raise Error(_cwd_text(path, error.errno or 0)) from None
+            raise cwd_error(path, error.errno or 0) from None
         if not inside:
             raise Error(f'cwd "{path}" is outside of the container')
         return
@@ -265,18 +265,14 @@ def chdir(context: Context, path: str, as_user: bool) -> None:
         if error.errno == EACCES:
             context.cwd_refused = True
             return
-        raise Error(_cwd_text(path, error.errno or 0)) from None
+        raise cwd_error(path, error.errno or 0) from None
     try:
         files.fchdir(fd)
     except OSError as error:
         if error.errno != EACCES:
-            raise Error(_cwd_text(path, error.errno or 0)) from None
+            raise cwd_error(path, error.errno or 0) from None
         context.cwd_refused = True
     files.close(fd)
-
-
-def _cwd_text(path: str, number: int) -> str:
-    return f'chdir to cwd ("{path}") set in config.json failed: {strerror(number)}'
 
 
 def rlimits(context: Context, limits: Sequence[tuple[int, int, int]]) -> None:

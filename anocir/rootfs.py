@@ -14,7 +14,7 @@ from __future__ import annotations
 import posix
 
 from . import copyup, inroot
-from .errors import Error, strerror
+from .errors import Error, cwd_error, strerror
 from .linux import files, mounts
 from .linux.const import (
     AT_EMPTY_PATH,
@@ -601,11 +601,7 @@ def make_cwd(context: Context, path: str) -> None:
     except OSError as error:
         if error.errno not in (ELOOP, ENOTDIR):
             raise
-        raise Error(_cwd_text(path, error.errno)) from None
-
-
-def _cwd_text(path: str, number: int) -> str:
-    return f'chdir to cwd ("{path}") set in config.json failed: {strerror(number)}'
+        raise cwd_error(path, error.errno) from None
 
 
 def own_proc(context: Context) -> None:
