@@ -13,6 +13,9 @@ Exit status: the command's; 124 when the time is up; 125 when the machine itself
 Inside, three scripts take turns: guest/init (initramfs) mounts the shared tree, guest/pid1 makes the machine of it,
 guest/job runs the command. They are for busybox' shell: one static program, so there is little to translate,
 and translating is what costs here (everything takes 10 to 20 times as long as on the host).
+
+Each writes down how far it got. A machine that does not come as far as the command (--boot-timeout) says nothing about
+what was to be tested: what it has to say is shown, and it is booted once more. A command that began is never repeated.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ import resource
 import shlex
 import shutil
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -57,12 +61,14 @@ USER, UID = "vmuser", 4321
 MS_RDONLY, MS_REMOUNT, MS_BIND = 1, 32, 4096  # /usr/include/linux/mount.h
 PR_SET_PDEATHSIG = 1  # /usr/include/linux/prctl.h
 TIME_UP, FAILED = 124, 125
+BOOTS = 2
+BEGUN = "command"  # the mark that the command itself writes
 
 # norandmaps is the largest gain: QEMU translates code anew for each address. The others skip what only costs.
 WORDS = (
-    "console=ttyS0 quiet loglevel=4 panic=-1 nowatchdog no_timer_check norandmaps nokaslr mitigations=off "
+    "console=ttyS0 quiet loglevel=4 printk.devkmsg=on panic=-1 nowatchdog no_timer_check norandmaps nokaslr mitigations=off "
     "init_on_alloc=0 hardened_usercopy=off transparent_hugepage=never preempt=none cryptomgr.notests "
-    "rcupdate.rcu_expedited=1 audit=0"
+    "rcupdate.rcu_expedited=1 audit=0 tsc=reliable sysrq_always_enabled"
 )
 
 
@@ -263,7 +269,8 @@ def write_scripts(
     options: argparse.Namespace, io: str, writable: Sequence[str], command: Sequence[str]
 ) -> None:
     """What the machine reads: its settings, the command, and the scripts."""
-    lines = [f"cd {shlex.quote(options.cwd)} || exit 125"]
+    lines = [f"read -r now rest </proc/uptime; echo $now {BEGUN} >>/run/vm/marks"]
+    lines.append(f"cd {shlex.quote(options.cwd)} || exit 125")
     for text in options.env:
         name, separator, value = text.partition("=")
         if not separator:
@@ -275,6 +282,8 @@ def write_scripts(
     lines.append("exec /usr/bin/env -- " + " ".join(shlex.quote(word) for word in command))
     with open(os.path.join(io, "command"), "w", encoding="utf-8") as stream:
         stream.write("\n".join(lines) + "\n")
+    with open(os.path.join(io, "marks"), "wb") as stream:
+        os.fchmod(stream.fileno(), 0o666)  # the last one is written by the command's user
     shown = list(dict.fromkeys([options.cwd, *options.see, *writable]))
     settings = {
         "init": "systemd" if options.systemd else "plain",
@@ -284,6 +293,7 @@ def write_scripts(
         "lsm": options.lsm,
         "version": kernel_version(),
         "disk": str(options.disk),
+        "patience": str(int(options.boot_timeout * 3 / 4)),
         "path": os.environ.get("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"),
         "home": os.environ.get("HOME", "/root"),
         "descriptors": str(resource.getrlimit(resource.RLIMIT_NOFILE)[1]),
@@ -294,6 +304,10 @@ def write_scripts(
         stream.writelines(f"{name}={shlex.quote(value)}\n" for name, value in settings.items())
     for name in ("pid1", "job"):
         shutil.copy2(os.path.join(GUEST, name), io)
+
+
+def _listening(name: str, path: str, more: str = "") -> str:
+    return f"socket,id={name},path={path},server=on,wait=off{more}"
 
 
 def qemu_words(options: argparse.Namespace, run: str) -> list[str]:
@@ -322,7 +336,10 @@ def qemu_words(options: argparse.Namespace, run: str) -> list[str]:
     found += ["-object", f"memory-backend-memfd,id=mem,size={options.mem}M,share=on"]
     found += ["-numa", "node,memdev=mem"]
     found += ["-kernel", os.path.join(KERNEL, "vmlinuz"), "-initrd", INITRAMFS, "-append", words]
-    found += ["-serial", f"file:{run}/console", "-device", "virtio-rng-pci"]
+    found += ["-chardev", _listening("console", f"{run}/serial", f",logfile={run}/console")]
+    found += ["-serial", "chardev:console", "-device", "virtio-rng-pci"]
+    found += ["-chardev", _listening("control", f"{run}/control")]
+    found += ["-mon", "chardev=control,mode=control"]
     found += ["-chardev", f"socket,id=files,path={run}/files"]
     found += ["-device", "vhost-user-fs-pci,chardev=files,tag=host,queue-size=512"]
     if options.disk:
@@ -352,14 +369,27 @@ class Tail:
 
 
 def run_machine(options: argparse.Namespace, command: Sequence[str]) -> int:
-    """Boot, run the command, return its status."""
+    """Boot, run the command, return its status; boot once more if it did not come to the command."""
     if not os.path.exists(INITRAMFS) or any(
         os.path.getmtime(INITRAMFS) < os.path.getmtime(path)
         for path in (__file__, os.path.join(GUEST, "init"))
     ):
         build_initramfs()
+    for number in range(1, BOOTS + 1):
+        with tempfile.TemporaryDirectory(prefix="anocir-vm-", ignore_cleanup_errors=True) as run:
+            status = boot(options, run, command)
+            if status is not None:
+                return status
+            sys.stderr.write(_report(run))
+        sys.stderr.write(
+            f"vm.py: the machine did not come to the command (boot {number} of {BOOTS})\n"
+        )
+    raise MachineError("the machine does not come up")
+
+
+def boot(options: argparse.Namespace, run: str, command: Sequence[str]) -> int | None:
+    """One machine from its start to its end; None if the command was not begun."""
     writable = [os.path.realpath(path) for path in options.rw]
-    run = tempfile.mkdtemp(prefix="anocir-vm-")
     io = os.path.join(run, "io")
     children: list[int] = []
     try:
@@ -386,22 +416,29 @@ def run_machine(options: argparse.Namespace, command: Sequence[str]) -> int:
                 qemu_words(options, run), stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
         children.append(qemu.pid)
-        end = time.monotonic() + options.timeout
+        begun = False
+        end = time.monotonic() + options.boot_timeout
         while qemu.poll() is None and time.monotonic() < end:
             time.sleep(0.05)
             for tail in tails:
                 tail.pump()
+            if not begun and _begun(run):
+                begun = True
+                end = time.monotonic() + options.timeout
         in_time = qemu.poll() is not None
         for tail in tails:
             tail.pump()
+        if not in_time:
+            look_at_host(run, children)
+            ask_kernel(run)
+        if not (begun or _begun(run)):
+            return None
         with contextlib.suppress(OSError, ValueError), open(os.path.join(io, "status")) as stream:
             return int(stream.read())
+        sys.stderr.write(_report(run))
         if not in_time:
-            sys.stderr.write(_end_of(os.path.join(run, "console")))
             sys.stderr.write(f"vm.py: no end after {options.timeout:.0f} s\n")
             return TIME_UP
-        for name in ("qemu.log", "virtiofsd.log", "console"):
-            sys.stderr.write(_end_of(os.path.join(run, name)))
         raise MachineError("the machine ended without saying how the command ended")
     finally:
         for pid in reversed(children):
@@ -409,7 +446,62 @@ def run_machine(options: argparse.Namespace, command: Sequence[str]) -> int:
                 os.kill(pid, signal.SIGKILL)
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(pid, 0)
-        shutil.rmtree(run, ignore_errors=True)
+
+
+def look_at_host(run: str, pids: Sequence[int]) -> None:
+    """Write down what the threads of the machine's programs do."""
+    with contextlib.suppress(OSError), open(os.path.join(run, "host"), "w") as stream:
+        for pid in pids:
+            for task in os.listdir(f"/proc/{pid}/task"):
+                with open(f"/proc/{pid}/task/{task}/stat") as file:
+                    words = file.read().rpartition(")")[2].split()
+                with open(f"/proc/{pid}/task/{task}/wchan") as file:
+                    where = file.read()
+                with open(f"/proc/{pid}/task/{task}/comm") as file:
+                    name = file.read().strip()
+                stream.write(
+                    f"{name} {task}: {words[0]} in {where}, {words[11]}+{words[12]} ticks\n"
+                )
+
+
+def ask_kernel(run: str) -> None:
+    """Have the kernel tell on its console who waits and what each processor does: a break on the serial line
+    and a letter (Documentation/admin-guide/sysrq.rst). It answers also when no process does any more."""  # noqa: D209
+    with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
+        control, serial = (stack.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(2))
+        for end, name in ((control, "control"), (serial, "serial")):
+            end.settimeout(10)
+            end.connect(os.path.join(run, name))
+        control.recv(4096)
+        control.sendall(b'{"execute":"qmp_capabilities"}')
+        for letter in b"wl":
+            control.sendall(b'{"execute":"chardev-send-break","arguments":{"id":"console"}}')
+            control.recv(4096)
+            time.sleep(1)
+            serial.sendall(bytes([letter]))
+            time.sleep(5)
+
+
+def _begun(run: str) -> bool:
+    """Whether the command itself was reached."""
+    return f" {BEGUN}\n" in _end_of(os.path.join(run, "io/marks"))
+
+
+def _report(run: str) -> str:
+    """What is known of a machine that did not do what it should."""
+    text = ""
+    for name in (
+        "qemu.log",
+        "virtiofsd.log",
+        "host",
+        "console",
+        "io/stuck",
+        "io/marks",
+        "io/alive",
+    ):
+        if found := _end_of(os.path.join(run, name)):
+            text += f"vm.py: the machine's {os.path.basename(name)}:\n{found}\n"
+    return text
 
 
 def _await_socket(path: str, daemon: int, run: str) -> None:
@@ -424,7 +516,7 @@ def _await_socket(path: str, daemon: int, run: str) -> None:
 
 def _end_of(path: str) -> str:
     with contextlib.suppress(OSError), open(path, encoding="utf-8", errors="replace") as stream:
-        return stream.read()[-6000:]
+        return stream.read()[-12000:]
     return ""
 
 
@@ -456,7 +548,10 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument(
         "--disk", type=int, default=2048, help="MiB of scratch disk (2048), 0 for none"
     )
-    parser.add_argument("--timeout", type=float, default=600, help="seconds (600)")
+    parser.add_argument("--timeout", type=float, default=600, help="seconds for the command (600)")
+    parser.add_argument(
+        "--boot-timeout", type=float, default=200, help="seconds to come to the command (200)"
+    )
     parser.add_argument("--console", action="store_true", help="show the machine's console")
     options = parser.parse_args(words)
     options.cwd = os.path.realpath(options.cwd)
