@@ -1,63 +1,70 @@
-"""The door: from the command line to one command, and the one place that prints an error.
+"""The first module: what must be done before anything else is imported, then the door.
 
-Side: host.  The first line of the archive imports this module straight from the zip and calls
-`main`; `python3 dist/anocir` and `python3 -m anocir` end here too.  It imports only what every
-command needs, because each import is paid at each call.
+Side: host.  The first line of the archive imports this module and calls `main`; `python3
+dist/anocir` and `python3 -m anocir` end here too.  It imports only what every command needs,
+because each import is paid at each call.
 """
 
 from __future__ import annotations
 
+import gc
 import sys
 
 import posix
 
-try:
-    from . import cli, errors, log
-except Exception as error:  # no memory, no descriptor, a damaged file: there is no log yet
-    posix.write(2, f"anocir: cannot load itself: {error}\n".encode("utf-8", "replace"))
-    posix._exit(1)
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import NoReturn
+    from typing import Final, NoReturn
+
+# Commands with a second interpreter, and the global options that take a value (cli.GLOBALS).
+_WITH_INIT: Final = ("create", "exec", "run")
+_VALUED: Final = (
+    "cgroup-manager", "criu", "log", "log-format", "log-level", "root", "rootless",
+    "start-exec-errors", "trace",
+)  # fmt: skip
+# What changes how init is started, or that it is: then it is started once all words are read.
+_LATER: Final = ("preserve-fds", "trace", "help")
 
 
 def main() -> NoReturn:
     """Run one command and leave the process with its exit status."""
     _fill_standard_descriptors()
-    import gc
-
     # A command lives for milliseconds: it ends before a collection would pay.
     gc.disable()
-    settings = cli.Settings()
-    status = 1
+    words = _arguments()
+    import_path = _import_path()
     try:
-        status = _run(settings)
-    except errors.Error as error:
-        status = _report(settings, error.text, error.hint, error.status)
-    except OSError as error:
-        status = _report(settings, errors.reason(error), "", 1)
-    except KeyboardInterrupt:
-        status = _report(settings, "interrupted", "", 130)
-    except BaseException as error:
-        status = _report_bug(settings, error)
-    finally:
-        # No finalisation: it costs a millisecond and may print about closed descriptors.
-        posix._exit(status)
+        if _needs_init(words):
+            from . import launch
+
+            launch.start_early(import_path)
+        from . import door
+    except Exception as error:  # no memory, no descriptor, a damaged file: there is no log yet
+        posix.write(2, f"anocir: cannot load itself: {error}\n".encode("utf-8", "replace"))
+        posix._exit(255 if "exec" in words else 1)
+    door.main(words, import_path)
 
 
-def _run(settings: cli.Settings) -> int:
-    settings.import_path = _import_path()
-    name, run, options, args = cli.parse(_arguments(), settings)
-    # Before the log takes a descriptor that the caller meant to pass on.
-    cli.check_preserved(name, options)
-    log.open(settings.log, settings.log_format, settings.level())
-    cli.settle(settings)
-    if settings.trace:
-        from .linux import trace
+def _needs_init(words: list[str]) -> bool:
+    """Tell, without the parser, whether the command starts a second interpreter.
 
-        trace.open(settings.trace)
-    return run(settings, options, args)
+    A wrong yes costs time and a wrong no nothing: the parser decides.
+    """
+    if b"LISTEN_FDS" in posix.environ:
+        return False
+    command = ""
+    skip = False
+    for word in words:
+        name, equals, _ = word.lstrip("-").partition("=")
+        if word[:1] == "-" and name in _LATER:
+            return False
+        if skip:
+            skip = False
+        elif not command and word[:1] == "-":
+            skip = not equals and name in _VALUED
+        elif not command:
+            command = word
+    return command in _WITH_INIT
 
 
 def _fill_standard_descriptors() -> None:
@@ -94,40 +101,10 @@ def _import_path() -> str:
     path: str = package.__path__[0]
     if path[:1] != "/":
         path = f"{posix.getcwd()}/{path}"
+        relative = package.__path__[0].rpartition("/")[0]
         package.__path__ = [path]
-        sys.path[0] = path.rpartition("/")[0]
+        sys.path = [path.rpartition("/")[0] if entry == relative else entry for entry in sys.path]
     return path.rpartition("/")[0]
-
-
-def _report(settings: cli.Settings, text: str, hint: str, status: int) -> int:
-    """Say in one place what failed; `exec` answers 255, so that no status is mistaken for it."""
-    try:
-        # An error of the command line comes before the log is open.
-        log.open(settings.log, settings.log_format, settings.level())
-    except OSError as error:
-        if errors.reason(error) != text:
-            text = f"{text} ({errors.reason(error)})"
-    log.error(text, hint)
-    return 255 if settings.command == "exec" else status
-
-
-def _report_bug(settings: cli.Settings, error: BaseException) -> int:
-    """Report an unexpected exception in one line; the traceback is for the debug log."""
-    place = ""
-    step = error.__traceback__
-    while step is not None:
-        place = f"{step.tb_frame.f_code.co_filename}:{step.tb_lineno}"
-        step = step.tb_next
-    text = f"bug in anocir: {type(error).__name__}: {error} ({place})".replace("\n", " ")
-    status = _report(settings, text, "please report it with the output of --debug", 1)
-    if settings.level() >= log.DEBUG:
-        import traceback
-
-        for line in "".join(traceback.format_exception(None, error, error.__traceback__)).split(
-            "\n"
-        ):
-            log.debug(line)
-    return status
 
 
 if __name__ == "__main__":

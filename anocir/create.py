@@ -15,7 +15,6 @@ import posix
 from . import (
     cgroup,
     channel,
-    hooks,
     jsonio,
     launch,
     lifecycle,
@@ -377,6 +376,8 @@ def _host_hooks(init: Init, container: Container, config: dict[str, Any]) -> Non
     entries = config.get("hooks") or {}
     if not entries.get("prestart") and not entries.get("createRuntime"):
         return
+    from . import hooks
+
     init.expect(channel.HOOKS, "setting up mounts and devices")
     # The environment is there, so the container counts as created (CONFORMANCE, hooks_stdin).
     data = jsonio.dumps(lifecycle.oci_state(container, lifecycle.CREATED, init.pid)).encode()

@@ -4,7 +4,7 @@ Side: host and init.  Imports nothing but builtins.
 
 An expected failure is an `Error`: what was tried, on what object, and why, in lower case
 without a full stop.  A mistake in config.json begins with its JSON path.  An `OSError` rises
-untouched to the door (`anocir.__main__`), which turns it into text with `reason`.
+untouched to the door (`anocir.door`), which turns it into text with `reason`.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ import select
 
 import posix
 
-from . import lifecycle, log, store, terminal
+from . import lifecycle, log, store
 from .errors import Error, reason
 from .linux import files, processes, tasks
 from .linux.const import PR_SET_CHILD_SUBREAPER
@@ -102,7 +102,11 @@ class Watcher:
         self.pid = pid
         self.pidfd = pidfd
         self.signals = tasks.signalfd(sum(1 << (number - 1) for number in _FORWARDED))
-        self.relay = terminal.Relay(master) if master >= 0 else None
+        self.relay: Any = None
+        if master >= 0:
+            from . import terminal
+
+            self.relay = terminal.Relay(master)
         # A notify.Proxy until the container is ready.
         self.notify: Any = None
 
@@ -185,7 +189,7 @@ class Watcher:
             poll.unregister(relay.master)
 
     @staticmethod
-    def _drain(relay: terminal.Relay) -> None:
+    def _drain(relay: Any) -> None:
         """Write out what the process has left in its terminal."""
         while True:
             try:

@@ -15,7 +15,7 @@ import sys
 
 import posix
 
-from . import channel, hooks, jsonio, namespaces, process, rootfs, terminal
+from . import channel, namespaces, process, rootfs
 from .context import Context
 from .errors import CONTRACT, Error, reason, scope, strerror
 from .linux import files, tasks
@@ -51,11 +51,20 @@ def _host_hooks(context: Context) -> None:
 
 def _hooks(context: Context, entries: list[dict[str, Any]], name: str) -> None:
     """Run hooks in the container's namespaces."""
+    from . import hooks, jsonio
+
     state = {**context.plan["state"], "status": "created", "pid": posix.getpid()}
     data = jsonio.dumps(state).encode()
     watch = context.channel.sock.fileno()
     for index, hook in enumerate(entries):
         hooks.run(hook, data, f"{name} hook #{index}", watch)
+
+
+def _console(context: Context, *values: Any) -> None:
+    """Open the container's terminal."""
+    from . import terminal
+
+    terminal.console(context, *values)
 
 
 STEPS: Final[dict[str, Callable[..., None]]] = {
@@ -68,7 +77,7 @@ STEPS: Final[dict[str, Callable[..., None]]] = {
     "chroot": rootfs.chroot,
     "close_descriptors": process.close_descriptors,
     "command": process.prepare,
-    "console": terminal.console,
+    "console": _console,
     "device": rootfs.device,
     "device_links": rootfs.device_links,
     "domainname": namespaces.domainname,
@@ -125,6 +134,15 @@ class _Refuse:
         raise ImportError(f"import of {name} after the root was entered")
 
 
+def _import_rest(plan: dict[str, Any]) -> None:
+    """Import what only some plans need, while importing is possible."""
+    steps = {step[0] for phase in ("prepare", "setup", "launch") for step in plan[phase]}
+    if "console" in steps:
+        from . import terminal  # noqa: F401
+    if "hooks" in steps:
+        from . import hooks, jsonio  # noqa: F401
+
+
 def seal() -> None:
     """Switch importing off for good (THREATS: code of the image, run as root)."""
     sys.path[:] = []
@@ -153,6 +171,7 @@ def main() -> NoReturn:
             from .linux import trace
 
             trace.attach(context.host_fds.pop())
+        _import_rest(context.plan)
         seal()
         _run(context)
     except BaseException as error:

@@ -44,6 +44,10 @@ _BOOT_SOURCE: Final = (
 )
 
 
+# What start_early has started, until a command takes it.
+_early: Init | None = None
+
+
 class Init:
     """The process being made: first the middle process, then the container's init."""
 
@@ -153,11 +157,10 @@ def error_of(payload: bytes) -> Error:
 
 
 def ahead(settings: Settings, options: Options, operation: Callable[[Init], int]) -> int:
-    """Start init, then do the operation with it; whatever fails, init ends.
-
-    It comes first of all: it boots on the other core while this side imports, reads and plans.
-    """
-    init = boot(settings, options["preserve_fds"])
+    """Do the operation with init, which is started unless it is already; on failure it ends."""
+    init = _take_early(options["preserve_fds"]) or boot(
+        settings.import_path, options["preserve_fds"]
+    )
     try:
         return operation(init)
     except BaseException:
@@ -165,7 +168,37 @@ def ahead(settings: Settings, options: Options, operation: Callable[[Init], int]
         raise
 
 
-def boot(settings: Settings, preserved: int) -> Init:
+def start_early(import_path: str) -> None:
+    """Start init before the command line is read.
+
+    It boots on the other core while this side imports, reads and plans.
+    """
+    global _early
+    try:
+        _early = boot(import_path, 0)
+    except (Error, OSError) as error:
+        # `ahead` tries again, and reports it as the command's failure.
+        log.debug(f"starting init early: {reason(error)}")
+
+
+def _take_early(preserved: int) -> Init | None:
+    """Hand out the init that was started early, if it closes the right descriptors."""
+    global _early
+    if preserved:
+        drop_early()
+    init, _early = _early, None
+    return init
+
+
+def drop_early() -> None:
+    """End the init that was started early and that no command has taken."""
+    global _early
+    if _early is not None:
+        _early.kill()
+        _early = None
+
+
+def boot(import_path: str, preserved: int) -> Init:
     """Start the sealed interpreter; it imports what init needs and waits for its plan.
 
     `preserved` descriptors from 3 on are the container's, and before them those that a service
@@ -179,7 +212,7 @@ def boot(settings: Settings, preserved: int) -> Init:
     theirs_high = files.dup_above(theirs, 3 + preserved)
     files.close(theirs)
     files.set_inheritable(theirs_high, True)
-    path, boot_code = settings.import_path, _BOOT_SOURCE
+    path, boot_code = import_path, _BOOT_SOURCE
     if path.endswith(_ARCHIVE):
         path, boot_code = path[: -len(_ARCHIVE)], _BOOT_ARCHIVE
     argv = [

@@ -279,15 +279,10 @@ def rlimits(context: Context, limits: Sequence[tuple[int, int, int]]) -> None:
     """Set the resource limits; the host side has raised the hard ones that need it."""
     for kind, soft, hard in limits:
         try:
-            tasks.setrlimit(kind, _limit(soft), _limit(hard))
-        except (OSError, ValueError) as error:
-            reason = strerror(error.errno or 0) if isinstance(error, OSError) else str(error)
+            tasks.setrlimit(kind, soft, hard)
+        except OSError as error:
+            reason = strerror(error.errno or 0)
             raise Error(f"error setting rlimit type {kind}: {reason}") from None
-
-
-def _limit(value: int) -> int:
-    """Turn an unsigned 64-bit limit into what setrlimit takes: all ones is RLIM_INFINITY."""
-    return value - (1 << 64) if value >= 1 << 63 else value
 
 
 def close_descriptors(context: Context) -> None:

@@ -116,19 +116,27 @@ _CONVERT: Final[dict[str, Callable[..., Any]]] = {INT: _integer, STR: encode, BU
 _TYPES: Final = {INT: _LONG, STR: _STRING, BUF: _ADDRESS}
 
 
-def syscall(name: str, *kinds: str) -> Callable[..., int]:
+def syscall(name: str, *kinds: str, at_once: bool = False) -> Callable[..., int]:
     """Return the system call `name` as a function of arguments of these kinds.
 
     It returns the call's result, repeats it after EINTR, and raises OSError with the errno and
     the first string argument.  A call that this architecture's table lacks fails with ENOSYS.
+    With `at_once` nothing is allocated later, at its first use: it may come after a filter.
     """
     number = nr.NUMBERS.get(name, -1)
-    pointer = _LongFunction(_entry)
-    pointer.argtypes = (_LONG, *[_TYPES[kind] for kind in kinds])
-    converters = [_CONVERT[kind] for kind in kinds]
     subject = kinds.index(STR) if STR in kinds else -1
+    pointer: Any = None
+    converters: list[Callable[..., Any]] = []
+
+    def make() -> None:
+        nonlocal pointer
+        converters[:] = [_CONVERT[kind] for kind in kinds]
+        pointer = _LongFunction(_entry)
+        pointer.argtypes = (_LONG, *[_TYPES[kind] for kind in kinds])
 
     def call(*args: Any) -> int:
+        if pointer is None:  # few of the callables that are declared are called
+            make()
         values = [convert(arg) for convert, arg in zip(converters, args)]
         if len(args) != len(kinds):
             raise TypeError(f"{name} takes {len(kinds)} arguments")
@@ -141,6 +149,8 @@ def syscall(name: str, *kinds: str) -> Callable[..., int]:
                 raise OSError(code, name, args[subject] if subject >= 0 else None)
 
     call.__name__ = name
+    if at_once:
+        make()
     return call
 
 

@@ -5,7 +5,6 @@ Side: host and init.
 
 from __future__ import annotations
 
-import resource as _resource
 from _struct import pack, unpack
 
 import posix
@@ -33,6 +32,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+_RLIMIT_NOFILE = 7  # include/uapi/asm-generic/resource.h
 _LAST = 0xFFFFFFFF  # the highest number of a descriptor, as close_range(2) takes it
 
 _INT, _STR, _BUF = ffi.INT, ffi.STR, ffi.BUF
@@ -45,21 +45,22 @@ _prctl_name = ffi.syscall("prctl", _INT, _BUF, _INT, _INT, _INT)
 _capget = ffi.syscall("capget", _BUF, _BUF)
 _capset = ffi.syscall("capset", _BUF, _BUF)
 _close_range = ffi.syscall("close_range", _INT, _INT, _INT)
-_execve = ffi.syscall("execve", _STR, _BUF, _BUF)
-_execveat = ffi.syscall("execveat", _INT, _STR, _BUF, _BUF, _INT)
+_execve = ffi.syscall("execve", _STR, _BUF, _BUF, at_once=True)
+_execveat = ffi.syscall("execveat", _INT, _STR, _BUF, _BUF, _INT, at_once=True)
 _keyctl = ffi.syscall("keyctl", _INT, _INT, _INT, _INT, _INT)
 _keyctl_name = ffi.syscall("keyctl", _INT, _STR, _INT, _INT, _INT)
 _keyctl_buffer = ffi.syscall("keyctl", _INT, _INT, _BUF, _INT, _INT)
 _pidfd_getfd = ffi.syscall("pidfd_getfd", _INT, _INT, _INT)
 _sethostname = ffi.syscall("sethostname", _STR, _INT)
 _setdomainname = ffi.syscall("setdomainname", _STR, _INT)
+_prlimit = ffi.syscall("prlimit64", _INT, _INT, _BUF, _BUF)
 _personality = ffi.syscall("personality", _INT)
 _ioprio_set = ffi.syscall("ioprio_set", _INT, _INT, _INT)
 _sched_setattr = ffi.syscall("sched_setattr", _INT, _BUF, _INT)
 _set_mempolicy = ffi.syscall("set_mempolicy", _INT, _BUF, _INT)
 _signalfd4 = ffi.syscall("signalfd4", _INT, _BUF, _INT, _INT)
 _rt_sigaction = ffi.syscall("rt_sigaction", _INT, _BUF, _INT, _INT)
-_seccomp = ffi.syscall("seccomp", _INT, _INT, _BUF)
+_seccomp = ffi.syscall("seccomp", _INT, _INT, _BUF, at_once=True)
 
 
 def unshare(flags: int) -> None:
@@ -154,8 +155,7 @@ def close_range(first: int, last: int) -> None:
 
 def _most() -> int:
     """Return the number above every descriptor that can be open."""
-    hard = _resource.getrlimit(_resource.RLIMIT_NOFILE)[1]
-    return min(hard, 1 << 20) if hard >= 0 else 1 << 20
+    return min(getrlimit(_RLIMIT_NOFILE)[1], 1 << 20)
 
 
 def strings(values: Sequence[str | bytes]) -> tuple[bytearray, list[bytearray]]:
@@ -285,9 +285,20 @@ def setresuid(uid: int) -> None:
     posix.setresuid(uid, uid, uid)
 
 
+def getrlimit(kind: int) -> tuple[int, int]:
+    """prlimit(2): the soft and the hard limit; 2**64 - 1 is RLIM_INFINITY."""
+    limits = bytearray(16)
+    _prlimit(0, kind, None, limits)
+    soft, hard = unpack("=QQ", limits)
+    return soft, hard
+
+
 def setrlimit(kind: int, soft: int, hard: int) -> None:
-    """setrlimit(2); -1 is RLIM_INFINITY.  Raises OSError or ValueError."""
-    _resource.setrlimit(kind, (soft, hard))
+    """prlimit(2) on ourselves; 2**64 - 1 is RLIM_INFINITY.
+
+    Not by the module `resource`, which is a shared library to load in each init.
+    """
+    _prlimit(0, kind, pack("=QQ", soft, hard), None)
 
 
 def default_signal(number: int) -> None:

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.repo
 # From the top down. A name stands for the module, or for the package with all its modules;
 # the longest name that fits counts.
 LAYERS = {
-    "door": ("__main__", "cli", "commands", "build_id"),
+    "door": ("__main__", "door", "cli", "commands", "build_id"),
     "lifecycle": (
         "lifecycle", "create", "execute", "foreground", "resources", "launch", "idmap", "init",
     ),

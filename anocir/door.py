@@ -1,0 +1,83 @@
+"""The door: from the command line to one command, and the one place that prints an error.
+
+Side: host.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import posix
+
+from . import cli, errors, log
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+
+def main(words: list[str], import_path: str) -> NoReturn:
+    """Run one command and leave the process with its exit status."""
+    settings = cli.Settings()
+    settings.import_path = import_path
+    status = 1
+    try:
+        status = _run(settings, words)
+    except errors.Error as error:
+        status = _report(settings, error.text, error.hint, error.status)
+    except OSError as error:
+        status = _report(settings, errors.reason(error), "", 1)
+    except KeyboardInterrupt:
+        status = _report(settings, "interrupted", "", 130)
+    except BaseException as error:
+        status = _report_bug(settings, error)
+    finally:
+        launch = sys.modules.get("anocir.launch")
+        if launch is not None:
+            launch.drop_early()
+        # No finalisation: it costs a millisecond and may print about closed descriptors.
+        posix._exit(status)
+
+
+def _run(settings: cli.Settings, words: list[str]) -> int:
+    name, run, options, args = cli.parse(words, settings)
+    # Before the log takes a descriptor that the caller meant to pass on.
+    cli.check_preserved(name, options)
+    log.open(settings.log, settings.log_format, settings.level())
+    cli.settle(settings)
+    if settings.trace:
+        from .linux import trace
+
+        trace.open(settings.trace)
+    return run(settings, options, args)
+
+
+def _report(settings: cli.Settings, text: str, hint: str, status: int) -> int:
+    """Say in one place what failed; `exec` answers 255, so that no status is mistaken for it."""
+    try:
+        # An error of the command line comes before the log is open.
+        log.open(settings.log, settings.log_format, settings.level())
+    except OSError as error:
+        if errors.reason(error) != text:
+            text = f"{text} ({errors.reason(error)})"
+    log.error(text, hint)
+    return 255 if settings.command == "exec" else status
+
+
+def _report_bug(settings: cli.Settings, error: BaseException) -> int:
+    """Report an unexpected exception in one line; the traceback is for the debug log."""
+    place = ""
+    step = error.__traceback__
+    while step is not None:
+        place = f"{step.tb_frame.f_code.co_filename}:{step.tb_lineno}"
+        step = step.tb_next
+    text = f"bug in anocir: {type(error).__name__}: {error} ({place})".replace("\n", " ")
+    status = _report(settings, text, "please report it with the output of --debug", 1)
+    if settings.level() >= log.DEBUG:
+        import traceback
+
+        for line in "".join(traceback.format_exception(None, error, error.__traceback__)).split(
+            "\n"
+        ):
+            log.debug(line)
+    return status
