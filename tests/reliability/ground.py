@@ -463,9 +463,12 @@ class Ground:
                 found.append(f"state {entry}")
         return found
 
-    def settled(self, runtime: Runtime, container: str = "", seconds: float = 1.0) -> list[str]:
-        """leftovers(), but a process that is already dying gets a moment for it."""
-        end = time.monotonic() + seconds
+    def settled(self, runtime: Runtime, container: str = "") -> list[str]:
+        """leftovers(), but a process that is already dying gets a moment for it.
+
+        On a busy machine that is long; those whose leftovers are no news get a second.
+        """
+        end = time.monotonic() + (10.0 if runtime.name.startswith("anocir") else 1.0)
         while True:
             found = self.leftovers(runtime, container)
             if not any(left.startswith("process") for left in found) or time.monotonic() > end:

@@ -2,23 +2,40 @@
 
 Random kills find the wide gaps; the enumeration finds the narrow ones and can be repeated. A plain run is traced
 first; then the command is run again for each (system call, occurrence) with SIGKILL or an errno injected there.
-What Python does before the archive's first line (`python3 -IS -c pass`, traced too) is left out for errnos.
+What Python does before the archive's first line (`python3 -IS -c pass`, traced too) is left out.
+
+strace counts in each process alike. What a command starts (the container's init above all) is struck by strike.py,
+one process at a time; there only errnos pass over what Python does before the first line.
 """
 
 from __future__ import annotations
 
 import collections
+import json
 import os
 import re
 import shutil
+import signal
 import sys
+import time
 from typing import Any, NamedTuple
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.dirname(os.path.dirname(HERE)))
 
 from tests.reliability.crash import SLEEP, clean_up, config_for, prepare, words_of  # noqa: E402
-from tests.reliability.ground import PYTHON, Ground, Progress, Runtime  # noqa: E402
+from tests.reliability.ground import (  # noqa: E402
+    PYTHON,
+    Ground,
+    Progress,
+    Result,
+    Runtime,
+    children_of,
+    proc_name,
+    proc_state,
+)
+
+STRIKE = os.path.join(HERE, "strike.py")
 
 # Which calls an errno is plausible for (their man pages); an errno that a call cannot give proves nothing.
 FAILURES = {
@@ -62,35 +79,22 @@ def can_inject() -> bool:
 
 
 def counts_in(path: str) -> collections.Counter[str]:
-    """How often each system call occurs in a trace; with -ff the most of any one process."""
-    most: collections.Counter[str] = collections.Counter()
-    directory, name = os.path.split(path)
-    for entry in os.listdir(directory):
-        if entry != name and not entry.startswith(name + "."):
-            continue
-        counts: collections.Counter[str] = collections.Counter()
-        with open(os.path.join(directory, entry), encoding="utf-8", errors="replace") as stream:
-            for line in stream:
-                found = re.match(r"(\w+)\(", line)
-                if found:
-                    counts[found.group(1)] += 1
-        for call, count in counts.items():
-            most[call] = max(most[call], count)
-        os.unlink(os.path.join(directory, entry))
-    return most
+    """How often each system call occurs in a trace, which is removed."""
+    with open(path, encoding="utf-8", errors="replace") as stream:
+        found = [re.match(r"(\w+)\(", line) for line in stream]
+    os.unlink(path)
+    return collections.Counter(match.group(1) for match in found if match)
 
 
-def tracer(follow: bool, *options: str) -> tuple[str, ...]:
+def tracer(*options: str) -> tuple[str, ...]:
     """strace as a grandchild (-D), so that the runtime is our own child and can be waited for."""
-    return (str(shutil.which("strace")), "-D", *(("-ff",) if follow else ()), "-qq", *options)
+    return (str(shutil.which("strace")), "-D", "-qq", *options)
 
 
-def trace(
-    ground: Ground, runtime: Runtime, words: tuple[str, ...], follow: bool
-) -> collections.Counter[str]:
+def trace(ground: Ground, runtime: Runtime, words: tuple[str, ...]) -> collections.Counter[str]:
     """Count the system calls of one undisturbed run."""
     out = os.path.join(ground.dir, "trace")
-    pid = ground.spawn(runtime, words, prefix=tracer(follow, "-o", out))
+    pid = ground.spawn(runtime, words, prefix=tracer("-o", out))
     status, _ = ground.wait(pid)
     if status != 0:
         raise RuntimeError(f"{runtime.name} {words[0]} under strace: {status}")
@@ -99,12 +103,7 @@ def trace(
 
 
 def end_tracer(ground: Ground) -> None:
-    """Let a tracer that still follows the container go."""
-    import signal
-    import time
-
-    from tests.reliability.ground import children_of, proc_name, proc_state
-
+    """Let a tracer that has not ended yet go."""
     for _ in range(200):
         alive = [
             pid
@@ -128,7 +127,7 @@ def interpreter_counts(ground: Ground, runtime: Runtime) -> collections.Counter[
         if b"python" not in stream.readline(200):
             return collections.Counter()
     out = os.path.join(ground.dir, "trace")
-    pid = ground.spawn_argv([*tracer(False, "-o", out), PYTHON, "-IS", "-c", "pass"])
+    pid = ground.spawn_argv([*tracer("-o", out), PYTHON, "-IS", "-c", "pass"])
     ground.wait(pid)
     end_tracer(ground)
     return counts_in(out)
@@ -149,18 +148,9 @@ def points(
     ]
 
 
-def enumerate_points(
-    ground: Ground,
-    runtime: Runtime,
-    command: str,
-    kinds: tuple[str, ...] = ("SIGKILL", *FAILURES),
-    every: int = 1,
-    follow: bool = False,
-    progress: Progress | None = None,
-) -> dict[str, Any]:
-    """Strike at every point (or each `every`-th) of a command; counts of what went wrong, with examples."""
-    bundle = ground.bundle(f"inject-{command}", SLEEP)
-    figures: dict[str, Any] = {
+def no_figures() -> dict[str, Any]:
+    """The counters of an enumeration."""
+    return {
         "points": 0,
         "hit": 0,
         "left after delete": 0,
@@ -171,12 +161,25 @@ def enumerate_points(
         "false success": 0,
         "examples": [],
     }
+
+
+def enumerate_points(
+    ground: Ground,
+    runtime: Runtime,
+    command: str,
+    kinds: tuple[str, ...] = ("SIGKILL", *FAILURES),
+    every: int = 1,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Strike at every point (or each `every`-th) of a command; counts of what went wrong, with examples."""
+    bundle = ground.bundle(f"inject-{command}", SLEEP)
+    figures = no_figures()
     boot = interpreter_counts(ground, runtime)
     container = f"inject-{command}"
     config_for(ground, bundle, container)
     words = words_of(command, container, bundle)
     prepare(ground, runtime, command, container, bundle)
-    counts = trace(ground, runtime, words, follow)
+    counts = trace(ground, runtime, words)
     clean_up(ground, runtime, container, "undisturbed", figures)
     strikes = [point for kind in kinds for point in points(counts, boot, kind)]
     # an offset that differs by command and kind, so that samples do not always take the same calls
@@ -190,7 +193,7 @@ def enumerate_points(
             )
         figures["points"] += 1
         prepare(ground, runtime, command, container, bundle)
-        strike(ground, runtime, command, words, container, point, follow, figures)
+        strike(ground, runtime, command, words, container, point, figures)
     ground.drop_bundle(bundle)
     return figures
 
@@ -202,24 +205,36 @@ def strike(
     words: tuple[str, ...],
     container: str,
     point: Point,
-    follow: bool,
     figures: dict[str, Any],
 ) -> None:
     """Run the command with one injection, judge it, and clean up."""
     log = os.path.join(ground.dir, "trace")
-    prefix = tracer(follow, "-o", log, "-e", f"trace={point.call}", "-e", point.option())
-    result = ground.call(runtime, *words, prefix=prefix, seconds=15)
+    prefix = tracer("-o", log, "-e", f"trace={point.call}", "-e", point.option())
+    result = ground.call(runtime, *words, prefix=prefix, seconds=30)
     end_tracer(ground)
-    hit = False
-    for entry in os.listdir(ground.dir):
-        if entry == "trace" or entry.startswith("trace."):
-            path = os.path.join(ground.dir, entry)
-            with open(path, encoding="utf-8", errors="replace") as stream:
-                text = stream.read()
-            hit = hit or "(INJECTED)" in text or "killed by SIGKILL" in text
-            os.unlink(path)
-    figures["hit"] += hit
-    note = f"{command}: {point.what} at {point.call} {point.occurrence}"
+    with open(log, encoding="utf-8", errors="replace") as stream:
+        text = stream.read()
+    os.unlink(log)
+    figures["hit"] += "(INJECTED)" in text or "killed by SIGKILL" in text
+    judge(
+        ground,
+        runtime,
+        container,
+        f"{command}: {point.what} at {point.call} {point.occurrence}",
+        result,
+        figures,
+    )
+
+
+def judge(
+    ground: Ground,
+    runtime: Runtime,
+    container: str,
+    note: str,
+    result: Result,
+    figures: dict[str, Any],
+) -> None:
+    """Look at how a struck command ended, and clean up."""
     if result.status is None:
         figures["hangs"] += 1
         figures["examples"].append(f"{note}: hangs")
@@ -229,7 +244,7 @@ def strike(
     elif "Traceback" in result.err or "panic:" in result.err or "goroutine " in result.err:
         figures["tracebacks"] += 1
         figures["examples"].append(f"{note}: traceback: {result.err.strip()[-300:]}")
-    if command in ("create", "run") and result.status == 0:
+    if note.startswith(("create", "run")) and result.status == 0:
         state = ground.call(runtime, "state", container)
         if state.status != 0:
             figures["false success"] += 1
@@ -237,3 +252,111 @@ def strike(
                 f"{note}: exit status 0, but state: {state.err.strip()[-200:]}"
             )
     clean_up(ground, runtime, container, note, figures)
+
+
+# ---------------------------------------------------------------------- what a command starts
+
+
+class Descendant(NamedTuple):
+    """Where to strike in what a command starts: the process by its number, then as in Point."""
+
+    process: int
+    point: Point
+
+
+def striker(ground: Ground, runtime: Runtime, container: str, *options: str) -> tuple[str, ...]:
+    """The prefix of a command whose descendants, or whose waiting init, are counted and struck."""
+    attach = []
+    if options[0] == "start":
+        told = ground.call(runtime, "state", container)
+        attach = ["--attach", str(json.loads(told.out)["pid"])]
+    log = os.path.join(ground.dir, "strike")
+    return (PYTHON, "-IS", STRIKE, "--log", log, *attach, *options[1:], "--")
+
+
+def struck(ground: Ground) -> dict[str, Any]:
+    """What the tracer wrote, once it has ended; empty if it was killed in a hang's wake."""
+    log = os.path.join(ground.dir, "strike")
+    for _ in range(500):
+        if os.path.exists(log):
+            break
+        time.sleep(0.01)
+    else:
+        return {"struck": False, "calls": []}
+    with open(log, encoding="ascii") as stream:
+        told: dict[str, Any] = json.load(stream)
+    os.unlink(log)
+    ground.reap()
+    return told
+
+
+def descendants(
+    calls: list[list[str]], boot: collections.Counter[str], what: str
+) -> list[Descendant]:
+    """All points of all processes for SIGKILL or an errno, in the order of the calls.
+
+    Of a run of the same call (64 times rt_sigaction before execve) the first and the last are killed.
+    """
+    wanted = set(FAILURES[what].split()) if what != "SIGKILL" else set()
+    found = []
+    for process, sequence in enumerate(calls, 1):
+        inner = [
+            before == call == after
+            for before, call, after in zip(sequence, sequence[1:], sequence[2:])
+        ]
+        repeated = [False, *inner, False]
+        counts: collections.Counter[str] = collections.Counter()
+        passed: collections.Counter[str] = collections.Counter()
+        for call, again in zip(sequence, repeated):
+            counts[call] += 1
+            if call == "execve":
+                passed = counts + boot
+            elif call in UNTOUCHED:
+                continue
+            elif (what == "SIGKILL" and not again) or (
+                call in wanted and counts[call] > passed[call]
+            ):
+                found.append(Descendant(process, Point(call, counts[call], what)))
+    return found
+
+
+def enumerate_descendants(
+    ground: Ground,
+    runtime: Runtime,
+    command: str,
+    kinds: tuple[str, ...] = ("SIGKILL", *FAILURES),
+    every: int = 1,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Strike at every point (or each `every`-th) of each process that a command starts."""
+    container = f"inject-{command}"
+    bundle = ground.bundle(container, SLEEP)
+    figures = no_figures()
+    boot = interpreter_counts(ground, runtime)
+    config_for(ground, bundle, container)
+    words = words_of(command, container, bundle)
+    prepare(ground, runtime, command, container, bundle)
+    done = ground.call(runtime, *words, prefix=striker(ground, runtime, container, command))
+    if done.status != 0:
+        raise RuntimeError(f"{runtime.name} {command} under strike.py: {done.status}: {done.err}")
+    calls = struck(ground)["calls"]
+    clean_up(ground, runtime, container, "undisturbed", figures)
+    strikes = [point for kind in kinds for point in descendants(calls, boot, kind)]
+    strikes = strikes[len(command) % every :: every]
+    if progress:
+        progress.total += len(strikes)
+    for process, point in strikes:
+        where = f"{point.what} at {point.call} {point.occurrence} of process {process}"
+        if progress:
+            progress.step(f"{runtime.name}: {command}, {where}")
+        figures["points"] += 1
+        prepare(ground, runtime, command, container, bundle)
+        prefix = striker(
+            ground, runtime, container, command, "--process", str(process), "--call", point.call,
+            "--occurrence", str(point.occurrence), "--what", point.what,
+        )  # fmt: skip
+        result = ground.call(runtime, *words, prefix=prefix, seconds=30)
+        figures["hit"] += struck(ground)["struck"]
+        judge(ground, runtime, container, f"{command}: {where}", result, figures)
+    ground.drop_bundle(bundle)
+    return figures

@@ -3,8 +3,8 @@
 
 usage: measure.py [options] [NAME=]RUNTIME...
 
-Steps (--steps): kill inject inject-all race many list runs damage disk fuzz. `inject` strikes at the runtime's
-own process, `inject-all` at its children too (the container's init among them). --every N takes each N-th
+Steps (--steps): kill inject inject-init race many list runs damage disk fuzz. `inject` strikes at the runtime's
+own process, `inject-init` at each process that it starts (the container's init above all). --every N takes each N-th
 point of the enumeration only; "N unread" counts failures that struck while the interpreter read the archive,
 before any line of it could say so better than Python does. Prints a markdown table and the first examples of
 what went wrong; exits with 1 if anocir's column has anything but zeros.
@@ -24,10 +24,11 @@ from typing import Any
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.dirname(os.path.dirname(HERE)))
 
-from tests.reliability import crash, fuzz, inject, storm  # noqa: E402
+from tests.reliability import crash, fuzz, inject, storm, strike  # noqa: E402
 from tests.reliability.ground import Ground, Progress, Runtime  # noqa: E402
 
-STEPS = ("kill", "inject", "inject-all", "race", "many", "list", "runs", "damage", "disk", "fuzz")
+STEPS = ("kill", "inject", "inject-init", "race", "many", "list", "runs", "damage", "disk", "fuzz")
+KINDS = ((("SIGKILL",), "killed"), (tuple(inject.FAILURES), "failing"))
 # figures that say how much was tried, or how long it took; all others should be 0
 NEUTRAL = frozenset(
     [
@@ -81,17 +82,26 @@ def measure(
                 rows[f"{command} killed at random"] = crash.kill_randomly(
                     ground, runtime, command, options.kills, options.seed, progress
                 )
-        elif step in ("inject", "inject-all"):
+        elif step == "inject":
             if not inject.can_inject():
                 rows[step] = {"skipped": 1, "examples": ["strace cannot inject here"]}
                 continue
-            follow = step == "inject-all"
             for command in options.commands:
-                for kinds in (("SIGKILL",), tuple(inject.FAILURES)):
-                    what = "killed" if kinds == ("SIGKILL",) else "failing"
-                    row = f"{command}{' and children' if follow else ''}, each system call {what}"
-                    rows[row] = inject.enumerate_points(
-                        ground, runtime, command, kinds, options.every, follow, progress
+                for kinds, what in KINDS:
+                    rows[f"{command}, each system call {what}"] = inject.enumerate_points(
+                        ground, runtime, command, kinds, options.every, progress
+                    )
+        elif step == "inject-init":
+            if not strike.can_strike():
+                rows[step] = {"skipped": 1, "examples": ["the kernel's numbers of x86_64"]}
+                continue
+            for command in options.commands:
+                if command == "delete":  # starts nothing
+                    continue
+                for kinds, what in KINDS:
+                    row = f"{command}, each system call of init {what}"
+                    rows[row] = inject.enumerate_descendants(
+                        ground, runtime, command, kinds, options.every, progress
                     )
         elif step == "race":
             rows["five creates of one id"] = storm.same_id(

@@ -51,7 +51,7 @@ def same_id(
         config_for(ground, bundle, container)
         words = ("create", "--bundle", bundle, container)
         pids = [ground.spawn(runtime, words, _out(ground, i)) for i in range(5)]
-        ends = [ground.wait(pid, 20)[0] for pid in pids]
+        ends = [ground.wait(pid, 60)[0] for pid in pids]
         note = f"round {number}: {ends}"
         figures["hangs"] += ends.count(None)
         figures["signal deaths"] += sum(end is not None and end < 0 for end in ends)
@@ -91,7 +91,7 @@ def six_commands(
             ("exec", container, "/bin/true"),
         )
         pids = [ground.spawn(runtime, words, _out(ground, i)) for i, words in enumerate(commands)]
-        ends = [ground.wait(pid, 20)[0] for pid in pids]
+        ends = [ground.wait(pid, 60)[0] for pid in pids]
         for i, end in enumerate(ends):
             text = _text(_out(ground, i) + ".err")
             what = f"round {number}: {' '.join(commands[i])}: {end}: {text.strip()[-300:]}"
@@ -349,8 +349,9 @@ def _one_damage(
     ground.reap()
     left = ground.leftovers(runtime, container)
     left = [item for item in left if not item.startswith("process")]
-    if proc_state(pid) not in ("", "Z", "X"):
-        time.sleep(0.5)
+    end = time.monotonic() + 5
+    while proc_state(pid) not in ("", "Z", "X") and time.monotonic() < end:
+        time.sleep(0.01)
     if proc_state(pid) not in ("", "Z", "X"):
         figures["init alive"] += 1
         left.append(f"init {pid}")
