@@ -38,7 +38,7 @@ GETPID, GETPPID, GETUID, SECCOMP, PRCTL, PIDFD_OPEN, PIDFD_GETFD = 39, 110, 102,
 GETPID_32, GETUID_32 = 20, 24
 X32 = 0x40000000
 NO_NEW_PRIVS = 38
-NOTIF_RECV, NOTIF_SEND = 0xC0502100, 0xC0182101
+NOTIF_RECV, NOTIF_SEND, NOTIF_ID_VALID = 0xC0502100, 0xC0182101, 0x40082102
 CONTINUE = 1
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -81,7 +81,7 @@ def _machine_code() -> Callable[..., int]:
 call_32 = _machine_code()
 
 
-def in_child(action: Callable[[], int], seconds: float = 10) -> tuple[str, int]:
+def in_child(action: Callable[[], int], seconds: float = 60) -> tuple[str, int]:
     """Run an action in a child: ("result", what it returned) or ("signal", what killed it)."""
     reader, writer = os.pipe()
     pid = os.fork()
@@ -150,8 +150,11 @@ def threads_after(action: str) -> tuple[str, int]:
         thread.start()
         # The killed thread cannot give the interpreter's lock back after a call that keeps it;
         # ctypes gives it away during the call, so that this thread goes on.
-        time.sleep(0.3)
-        return 77
+        for _ in range(3000):
+            if len(os.listdir("/proc/self/task")) == 1:
+                return 77
+            time.sleep(0.01)
+        return 78
 
     return under(profile("ALLOW", rule("getppid", action)), both)
 
@@ -273,14 +276,14 @@ def test_tsync_filters_the_threads_that_are_there() -> None:
             results: list[int] = []
 
             def ask() -> None:
-                go.wait(5)
+                go.wait(60)
                 results.append(call(GETPPID))
                 done.set()
 
             threading.Thread(target=ask, daemon=True).start()
             load(program)
             go.set()
-            done.wait(5)
+            done.wait(60)
             return results[0]
 
         return in_child(action)
@@ -325,11 +328,19 @@ class Agent:
 
     def receive(self) -> tuple[int, int, tuple[int, ...]]:
         """Return cookie, number and arguments of the next call."""
-        assert select.select([self.fd], [], [], 10)[0], "no notification"
+        assert select.select([self.fd], [], [], 60)[0], "no notification"
         data = array.array("B", bytes(80))
         fcntl.ioctl(self.fd, NOTIF_RECV, data)
         cookie, _, _, nr, _, _, *args = struct.unpack("=QIIiIQ6Q", data.tobytes())
         return cookie, nr, tuple(args)
+
+    def is_waiting(self, cookie: int) -> bool:
+        """Tell whether the call is still there to be answered."""
+        try:
+            fcntl.ioctl(self.fd, NOTIF_ID_VALID, struct.pack("=Q", cookie))
+        except FileNotFoundError:
+            return False
+        return True
 
     def answer(self, cookie: int, value: int = 0, error: int = 0, flags: int = 0) -> None:
         """Let the call return `value`, fail with `error`, or go on."""
@@ -411,11 +422,16 @@ def test_wait_killable_recv_keeps_a_signal_from_repeating_the_call(
     agent = Agent(notify("getppid", flags=[word]), action)
     cookie, _, _ = agent.receive()
     os.kill(agent.pid, signal.SIGUSR1)
-    time.sleep(0.2)
-    try:
+    if expected == 4242:
+        time.sleep(0.2)
         agent.answer(cookie, value=4242)
-    except FileNotFoundError:
-        assert expected != 4242
+    else:
+        for _ in range(3000):
+            if not agent.is_waiting(cookie):
+                break
+            time.sleep(0.01)
+        with pytest.raises(FileNotFoundError):
+            agent.answer(cookie, value=4242)
     assert agent.result() == expected
 
 

@@ -588,7 +588,7 @@ def test_a_frozen_cgroup_is_refused_or_thawed_but_never_waited_for(container: Co
     os.mkdir(directory)
     machine.write_file(os.path.join(directory, name), frozen)
     try:
-        container.create(ok=None, timeout=10)
+        container.create(ok=None)
         container.delete("--force", ok=None)
     finally:
         if os.path.isdir(directory):

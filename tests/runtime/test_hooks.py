@@ -333,10 +333,10 @@ def test_a_hook_that_takes_too_long_is_killed(container: Container, name: str) -
     container.bundle.hook(name, f"echo $$ > {note(container)}; exec sleep 60", timeout=1)
     began = time.monotonic()
     container.refused()
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 30  # and not the hook's 60
     if name == "createRuntime":
         pid = int(read_note(container)[0])
-        until("the hook is dead", lambda: not os.path.exists(f"/proc/{pid}"), timeout=3)
+        until("the hook is dead", lambda: not os.path.exists(f"/proc/{pid}"))
 
 
 def test_a_hook_that_does_not_exist_is_an_error(container: Container) -> None:

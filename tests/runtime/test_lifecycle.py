@@ -555,7 +555,7 @@ def test_run_passes_stdin_to_the_program(container: Container) -> None:
 
 def test_run_kills_what_the_program_left_in_a_shared_pid_namespace(container: Container) -> None:
     container.bundle.drop_namespace("pid")
-    container.run("sleep 100 & echo $! > /child", timeout=10)
+    container.run("sleep 100 & echo $! > /child")
     child = int(container.bundle.read("/child"))
     drive.until(
         "the child is dead",

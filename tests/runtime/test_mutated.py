@@ -38,8 +38,8 @@ def test_a_hook_has_no_descriptor_of_the_caller(container: Container, name: str)
 
 
 TWO = """
-sh -c 'trap "echo got > /child" USR1; echo ready > /ready; while :; do sleep 0.02; done' &
 trap "echo got > /first" USR1
+sh -c 'trap "echo got > /child" USR1; echo ready > /ready; while :; do sleep 0.02; done' &
 while :; do sleep 0.02; done
 """
 

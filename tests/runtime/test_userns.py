@@ -402,7 +402,9 @@ def test_as_podman_calls_it_root_of_a_namespace_with_a_range(
         ]
     )
     try:
-        drive.until("the namespace", lambda: len(maps_of(holder.pid)) == 4, timeout=5)
+        drive.until(
+            "the namespace", lambda: holder.poll() is None and len(maps_of(holder.pid)) == 4
+        )
     except AssertionError:
         pytest.skip("[map-auto] this machine has not unshare --map-auto (util-linux 2.38)")
     prefix = ["nsenter", "--user", "--mount", "--target", str(holder.pid)]

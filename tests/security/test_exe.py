@@ -55,7 +55,7 @@ def attack_interpreter(arena: Arena, **modules: str) -> Evidence:
             container.launch()
     said = {}
     for attack, container in containers.items():
-        drive.until(attack, lambda c=container: _answer(c), timeout=15)
+        drive.until(attack, lambda c=container: _answer(c), timeout=60)
         said[attack] = container.output()
     return Evidence(said, _fingerprint(interpreter) != before)
 

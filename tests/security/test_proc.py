@@ -290,17 +290,23 @@ BY_NAME = {
     "rootfs": (
         "import time as _time\n"
         "def readonly_path(context, path):\n"
-        "    for _ in range(100):\n"
-        "        try:\n"
-        "            one = inroot.open(context.root_fd, path)\n"
-        "            break\n"
-        "        except OSError:\n"
-        "            continue\n"
+        "    one = _meet(context, path, lambda place: not place.endswith('/other'))\n"
         "    name = f'/proc/self/fd/{one}'\n"
         "    mounts.mount(name, name, '', MS_BIND | MS_REC)\n"
-        "    _time.sleep(0.002)\n"
-        "    again = inroot.open(context.root_fd, path)\n"
+        "    again = _meet(context, path, lambda place: place.endswith('/other'))\n"
         "    mounts.mount('', f'/proc/self/fd/{again}', '', MS_REMOUNT | MS_BIND | MS_RDONLY)\n"
+        # Which way the exchange happens to stand is not left to the scheduler.
+        "def _meet(context, path, wanted):\n"
+        "    for _ in range(100000):\n"
+        "        try:\n"
+        "            fd = inroot.open(context.root_fd, path)\n"
+        "        except OSError:\n"
+        "            continue\n"
+        "        if wanted(files.readlink(f'/proc/self/fd/{fd}')):\n"
+        "            break\n"
+        "        files.close(fd)\n"
+        "        _time.sleep(0.0001)\n"
+        "    return fd\n"
     )
 }
 
@@ -348,5 +354,5 @@ def test_a_race_for_a_readonly_path_is_never_won(
 
 
 def test_control_a_remount_by_name_hits_another_mount(arena: Arena) -> None:
-    _, wrong = race_a_readonly_path(arena, 30, **BY_NAME)
+    _, wrong = race_a_readonly_path(arena, 120, **BY_NAME)
     assert wrong

@@ -283,7 +283,7 @@ def signalled(arena: Arena, verb: str, times: int, **modules: str) -> tuple[list
             child = drive.spawn(command, stdout=out, stderr=out)
             time.sleep(dice.random() * 0.12)
             os.kill(child.pid, signal.SIGTERM if turn % 2 else signal.SIGINT)
-            statuses.append(drive.finish(child, 10))
+            statuses.append(drive.finish(child))
         container.delete("--force")
     return statuses, mark(container)
 
@@ -307,7 +307,7 @@ def late_signal(arena: Arena, number: int, **modules: str) -> int:
         child = drive.spawn(command, stdout=out, stderr=out)
         container.wait_file("/tmp/ready")
         child.send_signal(number)
-        return drive.finish(child, 10)
+        return drive.finish(child)
 
 
 @pytest.mark.parametrize("name", ["TERM", "INT", "HUP", "QUIT"])
@@ -343,7 +343,7 @@ def mistake_in_init(arena: Arena, **modules: str) -> drive.Result:
         for name in ("process.py", "init.py"):
             os.mkfifo(f"{container.bundle.rootfs}{top}/{name}")
     container.create()
-    return container.start(ok=None, timeout=2)
+    return container.start(ok=None, timeout=2 if modules else drive.TIMEOUT)
 
 
 def test_a_mistake_of_ours_reads_no_source(arena: Arena) -> None:
@@ -441,7 +441,7 @@ def programs_run(arena: Arena, **modules: str) -> list[str]:
     log = os.path.join(container.bundle.path, "strace")
     command = container.runtime.command("run", "--bundle", container.bundle.path, container.id)
     strace = ["strace", "-f", "-qq", "-e", "trace=execve,execveat", "-o", log]
-    drive.call([*strace, *command], timeout=20)
+    drive.call([*strace, *command], timeout=60)
     with open(log) as file:
         rows = [line.split('"')[1] for line in file if "exec" in line and '"' in line]
     own = (container.runtime.path, "/bin/true", "/proc/self/fd/")
@@ -722,7 +722,7 @@ def threads(arena: Arena, **modules: str) -> int:
     container.bundle.write()
     log = os.path.join(container.bundle.path, "strace")
     command = container.runtime.command("run", "--bundle", container.bundle.path, container.id)
-    drive.call(["strace", "-f", "-qq", "-e", "trace=clone,clone3", "-o", log, *command], timeout=20)
+    drive.call(["strace", "-f", "-qq", "-e", "trace=clone,clone3", "-o", log, *command], timeout=60)
     with open(log) as file:
         return file.read().count("CLONE_THREAD")
 
@@ -792,7 +792,7 @@ def accepted_documents(arena: Arena, runtime: drive.Runtime | None = None) -> di
             whole = good[:-1] + b', "extra": ' + data + b"}"
         with open(path, "wb") as file:
             file.write(whole)
-        result = container.make("run", ok=None, write=False, timeout=10)
+        result = container.make("run", ok=None, write=False)
         lines = result.stderr.splitlines()
         if result.status != 1 or len(lines) > 2 or "Traceback" in result.stderr:
             found[name] = f"status {result.status}"

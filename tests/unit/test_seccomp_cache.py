@@ -260,16 +260,19 @@ def test_a_hit_loads_neither_libseccomp_nor_a_slow_module(directory: str) -> Non
     subprocess.run([*command, directory, json.dumps(engine_profile())], check=True, timeout=60)
 
 
-def test_a_hit_of_an_engine_profile_takes_less_than_a_millisecond(directory: str) -> None:
+def test_a_hit_of_an_engine_profile_costs_a_fraction_of_a_miss(directory: str) -> None:
     wanted = engine_profile()
+
+    def cost(times: int, place: str | None) -> int:
+        spent = []
+        for _ in range(times):
+            start = time.thread_time_ns()
+            seccomp.check_after_load(seccomp.compile(wanted, place, print))
+            spent.append(time.thread_time_ns() - start)
+        return min(spent)
+
     get(directory, wanted)
-    times = []
-    for _ in range(50):
-        start = time.perf_counter()
-        program = get(directory, wanted)
-        seccomp.check_after_load(program)
-        times.append(time.perf_counter() - start)
-    assert sorted(times)[5] < 0.001
+    assert 5 * cost(50, directory) < cost(5, None)
 
 
 @pytest.mark.parametrize("lost", [[], ["_blake2"], ["_blake2", "_sha2", "_sha256"]])
