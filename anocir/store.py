@@ -10,9 +10,9 @@ Side: host.
     <root>/:seccomp/        compiled seccomp programs (an id has no colon)
 
 A file is written under another name and renamed, so a killed runtime leaves it whole or not at
-all.  The final state is synced as well; what comes before it means nothing after a power failure,
-when no process and no cgroup of it is left.  With the
-intent alone `delete --force` can remove everything that was made, whenever the runtime was killed.
+all.  Nothing is synced to a disk: what the files are about, processes and cgroups, does not outlive
+a power failure either, and a file that is not whole then is one more that `delete --force` takes.
+With the intent alone it removes everything that was made, whenever the runtime was killed.
 """
 
 from __future__ import annotations
@@ -105,21 +105,19 @@ class Container:
     def save_state(self, **changes: Any) -> None:
         """Replace the state by itself with these changes."""
         self.state = {**self.state, **changes, "intent": self.intent}
-        self._write("state.json", jsonio.dumps(self.state), sync=bool(self.state.get("created")))
+        self._write("state.json", jsonio.dumps(self.state))
 
     def save_config(self, config: dict[str, Any]) -> None:
         """Keep the configuration (also with changed resources, after update)."""
         self._write("config.json", jsonio.dumps(config))
 
-    def _write(self, name: str, text: str, sync: bool = False) -> None:
+    def _write(self, name: str, text: str) -> None:
         temporary = f".{name}.{posix.getpid()}"
         flags = files.O_WRONLY | files.O_CREAT | files.O_TRUNC | files.O_NOFOLLOW
         try:
             fd = files.open(temporary, flags, 0o600, dir_fd=self.dir_fd)
             try:
                 files.write_all(fd, files.encode(text))
-                if sync:
-                    files.fsync(fd)
             finally:
                 files.close(fd)
             files.rename(temporary, name, self.dir_fd, self.dir_fd)

@@ -254,11 +254,6 @@ def fchown(fd: int, uid: int, gid: int) -> None:
     posix.fchown(fd, uid, gid)
 
 
-def fsync(fd: int) -> None:
-    """fsync(2)."""
-    posix.fsync(fd)
-
-
 def listdir(path: str | bytes | int) -> list[str]:
     """getdents(2): the names in a directory, without . and .."""
     if isinstance(path, int):

@@ -109,7 +109,6 @@ _DECODE: Final[dict[Any, dict[str, tuple[str, tuple[Any, ...]]]]] = {
         "fchmod": ("fchmod", (None, _octal)),
         "chown": ("fchownat", (_text,)),
         "fchown": ("fchown", ()),
-        "fsync": ("fsync", ()),
         "flock": ("flock", ()),
         "ioctl": ("ioctl", (None, hex)),
         "chdir": ("chdir", (_text,)),

@@ -431,18 +431,6 @@ def test_fchown_changes_an_open_file(tmp_path) -> None:
     assert (found.st_uid, found.st_gid) == (11, 12)
 
 
-def test_fsync_takes_files_and_refuses_pipes(tmp_path) -> None:
-    fd = os.open(tmp_path / "file", os.O_CREAT | os.O_WRONLY)
-    files.fsync(fd)
-    os.close(fd)
-    read_end, write_end = os.pipe()
-    with pytest.raises(OSError) as caught:
-        files.fsync(write_end)
-    assert caught.value.errno == errno.EINVAL
-    os.close(read_end)
-    os.close(write_end)
-
-
 def test_listdir_names_all_but_the_two_dots(tmp_path, directory) -> None:
     for name in (b"a", NASTY, b".hidden"):
         (tmp_path / os.fsdecode(name)).touch()
