@@ -158,6 +158,10 @@ def _new_interface(value: str) -> str:
 def _cgroups_path(value: str) -> str:
     if ".." in value.split("/"):
         return f'must not have ".." in it, got {show(value)}'
+    # What the kernel will not make it cannot look for either, when the container is deleted.
+    names = value.encode("utf-8", "surrogateescape").split(b"/")
+    if max(map(len, names)) > 255 or len(value) > 3000:
+        return "must not have a name of more than 255 bytes, nor more than 3000 characters"
     return ""
 
 

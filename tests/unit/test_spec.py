@@ -567,6 +567,9 @@ BAD = [
     *[([("linux.cgroupsPath", path)],
        f'linux.cgroupsPath: must not have ".." in it, got "{path}"')
       for path in ("../../x", "/a/../b", "/../../tmp/h/cg", "..")],
+    *[([("linux.cgroupsPath", path)],
+       "linux.cgroupsPath: must not have a name of more than 255 bytes, nor more than "
+       "3000 characters") for path in ("/a/" + 256 * "x", "/" + 128 * "\xfc", 1501 * "/a")],
     ([("linux.rootfsPropagation", "open")],
      "linux.rootfsPropagation: must be a mount propagation "
      '(private, rprivate, rshared, rslave, runbindable, shared, slave, unbindable), got "open"'),
