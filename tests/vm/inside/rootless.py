@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 
 import pytest
 
@@ -67,6 +68,11 @@ def test_limits_are_set_in_the_delegated_cgroup_and_it_goes_with_the_container(b
     directory = cgroup_of(box.create())
     assert value(directory, "memory.max") == str(64 << 20)
     assert value(directory, "pids.max") == "30"
+    if SYSTEMD:
+        words = ["show", "anocir-mine.scope", "--property=MemoryMax,TasksMax,Slice,Delegate"]
+        said = subprocess.run(["systemctl", "--user", *words], capture_output=True, text=True)
+        expected = {f"MemoryMax={64 << 20}", "TasksMax=30", "Slice=user.slice", "Delegate=yes"}
+        assert set(said.stdout.split()) == expected, said.stderr
     assert box.call("exec", box.id, "/bin/id", "-u").stdout.strip() in ("0", "uid=0")
     box.call("pause", box.id)
     box.call("resume", box.id)

@@ -1,0 +1,171 @@
+"""Docker and Podman as root on cgroup v2 under systemd: what they ask of cgroups, seen by systemctl and by them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+
+import pytest
+
+from tests.engines.image import IMAGE, busybox_tar
+from tests.vm.inside.container import RUNTIME, cgroup_of, gone, value
+
+PATIENCE = 120
+PODMAN_CONFIGURATION = """
+[engine]
+runtime_supports_json = ["anocir"]
+runtime_supports_nocgroup = ["anocir"]
+events_logger = "file"
+[engine.runtimes]
+anocir = ["{runtime}"]
+"""
+
+
+def run(*words: str, given: bytes = b"", check: bool = True) -> subprocess.CompletedProcess[str]:
+    """Run an engine's command."""
+    done = subprocess.run(words, input=given, capture_output=True, timeout=PATIENCE, check=False)
+    out, err = done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
+    assert not check or done.returncode == 0, f"{words}: {done.returncode}: {out}{err}"
+    return subprocess.CompletedProcess(words, done.returncode, out, err)
+
+
+def docker(*words: str, check: bool = True) -> str:
+    """Docker's answer."""
+    return run("docker", *words, check=check).stdout
+
+
+def shown(unit: str, *names: str) -> dict[str, str]:
+    """Properties of a unit."""
+    text = run("systemctl", "show", unit, *(f"--property={name}" for name in names)).stdout
+    return dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
+
+
+@pytest.fixture(scope="module")
+def dockerd():
+    options = ["--exec-opt=native.cgroupdriver=systemd", "--bridge=none", "--iptables=false"]
+    options += [f"--add-runtime=anocir={RUNTIME}", "--default-runtime=anocir"]
+    with open("/run/dockerd.log", "w") as log:
+        daemon = subprocess.Popen(["dockerd", *options], stdout=log, stderr=log)
+    try:
+        deadline = time.monotonic() + PATIENCE
+        while run("docker", "version", check=False).returncode:
+            with open("/run/dockerd.log") as log:
+                assert daemon.poll() is None and time.monotonic() < deadline, log.read()[-4000:]
+            time.sleep(1)
+        run("docker", "import", "-", IMAGE, given=busybox_tar())
+        yield
+    finally:
+        daemon.terminate()
+        daemon.wait(PATIENCE)
+
+
+def test_docker_limits_update_pause_stats_top_exec(dockerd):
+    limits = ["--memory=64m", "--cpus=0.5", "--pids-limit=50", "--cpu-shares=2048"]
+    name = docker("run", "-d", "--network=none", *limits, IMAGE, "sleep", "1000").strip()
+    unit = f"docker-{name}.scope"
+    expected = {
+        "ActiveState": "active",
+        "Slice": "system.slice",
+        "MemoryMax": str(64 << 20),
+        "CPUQuotaPerSecUSec": "500ms",
+        "TasksMax": "50",
+        "CPUWeight": "174",
+    }
+    assert shown(unit, *expected) == expected
+
+    docker("update", "--memory=96m", "--memory-swap=128m", "--cpus=0.25", "--pids-limit=60", name)
+    expected.update(MemoryMax=str(96 << 20), CPUQuotaPerSecUSec="250ms", TasksMax="60")
+    assert shown(unit, *expected) == expected
+    directory = f"/sys/fs/cgroup/system.slice/{unit}"
+    assert value(directory, "memory.max") == str(96 << 20)
+    # a cgroup namespace of its own is the default on v2, and exec is in it
+    files = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/pids.max", "/proc/self/cgroup"]
+    assert docker("exec", name, "cat", *files).split() == [str(96 << 20), "60", "0::/"]
+
+    docker("pause", name)
+    assert "frozen 1" in value(directory, "cgroup.events")
+    assert docker("inspect", "-f", "{{.State.Status}}", name) == "paused\n"
+    docker("unpause", name)
+    assert "frozen 0" in value(directory, "cgroup.events")
+    stats = docker("stats", "--no-stream", "--format", "{{.MemUsage}} {{.PIDs}}", name)
+    assert stats.split()[-3:] == ["/", "96MiB", "1"]
+    assert docker("top", name, "-o", "pid,args").split()[-2:] == ["sleep", "1000"]
+    docker("rm", "-f", name)
+    assert gone(directory)
+    assert shown(unit, "ActiveState") == {"ActiveState": "inactive"}
+
+
+@pytest.mark.parametrize("namespace", ["host", "private"])
+def test_docker_cgroup_parent_and_namespaces(dockerd, namespace):
+    words = ["--network=none", "--cgroup-parent=apart-deep.slice", f"--cgroupns={namespace}"]
+    name = docker("create", *words, IMAGE, "cat", "/proc/self/cgroup").strip()
+    path = f"/apart.slice/apart-deep.slice/docker-{name}.scope"
+    assert docker("start", "-a", name) == f"0::{'/' if namespace == 'private' else path}\n"
+    docker("rm", name)
+
+
+def test_docker_hears_of_an_oom(dockerd):
+    script = "tail /dev/zero; echo $?; sleep 1000"
+    words = ["--network=none", "--memory=24m", "--memory-swap=24m"]
+    name = docker("run", "-d", *words, IMAGE, "sh", "-c", script).strip()
+    deadline = time.monotonic() + PATIENCE
+    heard = ""
+    while not heard:
+        assert time.monotonic() < deadline, docker("logs", name)
+        until = str(int(time.time()) + 1)
+        words = ["--filter=event=oom", f"--filter=container={name}", "--since=0"]
+        heard = docker("events", *words, f"--until={until}")
+    assert docker("logs", name) == "137\n"
+    docker("kill", name)
+    assert docker("inspect", "-f", "{{.State.OOMKilled}}", name) == "true\n"
+    docker("rm", name)
+
+
+@pytest.fixture(scope="module")
+def podman():
+    path = "/run/podman-test.conf"
+    with open(path, "w") as file:
+        file.write(PODMAN_CONFIGURATION.format(runtime=RUNTIME))
+    os.environ["CONTAINERS_CONF"] = path
+    base = ["podman", "--storage-driver=overlay", "--runtime=anocir"]
+    run(*base, "import", "-", IMAGE, given=busybox_tar())
+
+    def call(manager: str, *words: str) -> str:
+        return run(*base, f"--cgroup-manager={manager}", *words).stdout
+
+    return call
+
+
+@pytest.mark.parametrize("manager", ["systemd", "cgroupfs"])
+def test_podman_limits_pause_stats_top(podman, manager):
+    limits = ["--memory=64m", "--cpus=0.5", "--pids-limit=40"]
+    name = podman(manager, "run", "-d", "--network=none", *limits, IMAGE, "sleep", "1000").strip()
+    pid = int(podman(manager, "inspect", "-f", "{{.State.Pid}}", name))
+    directory = cgroup_of(pid)
+    assert value(directory, "memory.max") == str(64 << 20)
+    assert value(directory, "cpu.max") == "50000 100000"
+    assert value(directory, "pids.max") == "40"
+    scope = directory.removesuffix("/container")
+    if manager == "systemd":
+        assert scope.endswith(f"/machine.slice/libpod-{name}.scope")
+        expected = {"MemoryMax": str(64 << 20), "TasksMax": "40", "CPUQuotaPerSecUSec": "500ms"}
+        assert shown(os.path.basename(scope), *expected) == expected
+    else:
+        assert scope.endswith(f"/libpod_parent/libpod-{name}")
+    podman(manager, "pause", name)
+    assert "frozen 1" in value(directory, "cgroup.events")
+    podman(manager, "unpause", name)
+    assert "frozen 0" in value(directory, "cgroup.events")
+    (stats,) = json.loads(podman(manager, "stats", "--no-stream", "--format=json", name))
+    assert stats["pids"] == "1" and "67.11MB" in stats["mem_usage"]
+    assert podman(manager, "top", name, "args").split() == ["COMMAND", "sleep", "1000"]
+    podman(manager, "rm", "-f", "-t", "0", name)
+    assert gone(directory)
+
+
+def test_podman_without_cgroups(podman):
+    words = ["--network=none", "--cgroups=disabled", "--cgroupns=host", "--rm"]
+    said = podman("systemd", "run", *words, IMAGE, "cat", "/proc/self/cgroup")
+    assert "libpod" not in said and said.startswith("0::/")

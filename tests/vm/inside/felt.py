@@ -1,0 +1,162 @@
+"""Limits that are felt and not only read back, with both drivers, on whatever cgroups the machine has."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.vm.inside.container import PATIENCE, RUNTIME, Box
+
+SYSTEMD = os.path.exists("/run/systemd/system")
+V2 = os.path.exists("/sys/fs/cgroup/cgroup.controllers")
+MIB = 1 << 20
+KMSG, HWRNG = (1, 11), (10, 183)  # no privilege is needed to write to the one and to open the other
+
+
+@pytest.fixture(params=["cgroupfs", "systemd"] if SYSTEMD else ["cgroupfs"])
+def box(request):
+    if request.param == "systemd":
+        made = Box("felt", "--systemd-cgroup")
+        made.config["linux"]["cgroupsPath"] = "system.slice:anocir:felt"
+    else:
+        made = Box("felt")
+        made.config["linux"]["cgroupsPath"] = "/anocir-felt"
+    yield made
+    made.remove()
+
+
+def shell(box: Box, script: str) -> None:
+    """Let the container run a script of busybox' shell."""
+    box.config["process"]["args"] = ["/bin/sh", "-c", script]
+
+
+def control(pid: int, controller: str, name: str) -> str:
+    """One control file of the process' cgroup."""
+    with open(f"/proc/{pid}/cgroup") as file:
+        rows = [line.rstrip("\n").split(":", 2) for line in file]
+    for _, controllers, path in rows:
+        if (V2 and not controllers) or controller in controllers.split(","):
+            top = "/sys/fs/cgroup" + ("" if V2 else f"/{_mounted(controller)}")
+            with open(f"{top}{path}/{name}") as file:
+                return file.read()
+    raise AssertionError(f"{controller} is nowhere in {rows}")
+
+
+def _mounted(controller: str) -> str:
+    return next(name for name in os.listdir("/sys/fs/cgroup") if controller in name.split(","))
+
+
+def counts(text: str) -> dict[str, int]:
+    """A file of names and numbers."""
+    return {name: int(number) for name, number in (line.split() for line in text.splitlines())}
+
+
+def awaited(condition: Callable[[], bool], what: str) -> None:
+    """Wait for what the machine will do when it comes to it."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, f"never: {what}"
+        time.sleep(0.2)
+
+
+@contextlib.contextmanager
+def events(box: Box) -> Iterator[str]:
+    """`events` of the running container; the file that it writes to."""
+    path = os.path.join(box.dir, "events")
+    with open(path, "w") as out:
+        watching = subprocess.Popen([RUNTIME, "events", box.id], stdout=out, stderr=out)
+    try:
+        yield path
+    finally:
+        watching.kill()
+        watching.wait()
+
+
+def test_a_process_over_the_memory_limit_is_killed_and_that_is_an_event(box):
+    box.config["linux"]["resources"]["memory"] = {"limit": 24 * MIB, "swap": 24 * MIB}
+    box.config["root"]["readonly"] = False
+    shell(
+        box,
+        "until [ -e /go ]; do sleep 1; done; (exec busybox tail /dev/zero); echo $? >/told; sleep 1000",
+    )
+    box.create()
+    told = os.path.join(box.dir, "rootfs/told")
+    with events(box) as path:
+        # its first answer shows that it watches
+        awaited(lambda: os.path.getsize(path) > 0, "the first statistics")
+        open(os.path.join(box.dir, "rootfs/go"), "w").close()
+        awaited(lambda: os.path.exists(told) and os.path.getsize(told) > 0, "an end")
+        with open(told) as file:
+            assert file.read() == "137\n"
+        awaited(lambda: '"oom"' in open(path).read(), "an event")
+    assert box.state()["status"] == "running"
+
+
+def test_an_init_that_needs_more_than_its_limit_is_an_error_that_says_so(box):
+    box.config["linux"]["resources"]["memory"] = {"limit": 4096 * 4, "swap": 4096 * 4}
+    box.write()
+    failed = box.call("run", "--bundle", box.dir, box.id, root=box.options, check=False)
+    assert failed.returncode != 0
+    assert "memory limit" in failed.stderr
+
+
+def test_a_fork_bomb_stops_at_the_limit(box):
+    box.config["linux"]["resources"]["pids"] = {"limit": 8}
+    shell(box, "(while :; do sleep 1000 & done) 2>/dev/null; sleep 1000; sleep 1000")
+    pid = box.create()
+    awaited(lambda: counts(control(pid, "pids", "pids.events"))["max"] > 0, "a refused fork")
+    assert 2 <= int(control(pid, "pids", "pids.current")) <= 8
+    assert 2 <= len(box.call("ps", box.id).stdout.splitlines()[1:]) <= 8
+
+
+def test_a_quota_of_processor_time_throttles(box):
+    box.config["linux"]["resources"]["cpu"] = {"quota": 20000, "period": 100000}
+    shell(box, "while :; do :; done")
+    pid = box.create()
+
+    def used() -> int:
+        if V2:
+            return counts(control(pid, "cpu", "cpu.stat"))["usage_usec"]
+        return int(control(pid, "cpuacct", "cpuacct.usage")) // 1000
+
+    def periods() -> int:
+        return counts(control(pid, "cpu", "cpu.stat"))["nr_periods"]
+
+    before, first = used(), periods()
+    awaited(lambda: periods() - first >= 30, "thirty periods")
+    share = (used() - before) / ((periods() - first) * 100000)
+    assert counts(control(pid, "cpu", "cpu.stat"))["nr_throttled"] >= 10
+    # a fifth is allowed; an emulated processor counts badly, but without a limit it would be all
+    assert 0.02 < share < 0.6
+
+
+@pytest.mark.parametrize(("allowed", "access"), [(KMSG, "w"), (HWRNG, "r")])
+def test_a_denied_device_is_refused_and_an_allowed_one_works(box, allowed, access):
+    box.config["linux"]["resources"]["devices"] = [
+        {"allow": False, "access": "rwm"},
+        {
+            "allow": True,
+            "type": "c",
+            "major": allowed[0],
+            "minor": allowed[1],
+            "access": access,
+        },
+    ]
+    box.config["linux"]["devices"] = [
+        {"path": path, "type": "c", "major": number[0], "minor": number[1], "fileMode": 0o666}
+        for path, number in (("/dev/kmsg", KMSG), ("/dev/hwrng", HWRNG))
+    ]
+    shell(
+        box,
+        "(echo felt >/dev/kmsg) 2>&1 && echo kmsg works; (: </dev/hwrng) 2>&1 && echo hwrng works; true",
+    )
+    lines = box.run().splitlines()
+    assert len(lines) == 2
+    works, refused = lines if allowed == KMSG else reversed(lines)
+    assert works.endswith(" works")
+    assert "Operation not permitted" in refused
