@@ -305,7 +305,8 @@ def _make(
         # and where clone3(2) fails for that, the new pid namespace can have no first process any
         # more (ENOMEM).
         into, joining = joining["into"], {**joining, "into": ""}
-    joining = send_cgroups(init, joining)
+    network = namespaces.new_network() if plan.host_makes_network(config, mapped) else -1
+    joining = send_cgroups(init, joining, network)
     init.adopt(init.expect(channel.PID, "joining and making namespaces"))
     container.save_state(pid=init.pid, start_time=init.start_time)
     if not joining or (joining["into"] and not init.born_there):
@@ -337,18 +338,22 @@ def _make(
     container.unlock()
 
 
-def send_cgroups(init: Init, joining: dict[str, Any]) -> dict[str, Any]:
-    """Send init the cgroups that it joins by itself: born in one, then by their tasks files."""
-    fds = []
+def send_cgroups(init: Init, joining: dict[str, Any], network: int = -1) -> dict[str, Any]:
+    """Send init the cgroups that it joins by itself: born in one, then by their tasks files.
+
+    And its network namespace, if this side has made it: a descriptor, which is closed.
+    """
+    fds = [network] if network >= 0 else []
     try:
         if joining["into"]:
             fds.append(_cgroup_directory(joining["into"]))
-        fds += [files.open(path, files.O_WRONLY) for path in [*joining["tasks"], *joining["late"]]]
-        counts = (bool(joining["into"]), len(joining["tasks"]))
+        paths = [*joining["tasks"], *joining["late"]]
+        fds += [files.open(path, files.O_WRONLY) for path in paths]
+        counts = (network >= 0, bool(joining["into"]), len(joining["tasks"]))
         init.channel.send(channel.CGROUP, marshal.dumps(counts), fds)
     finally:
         close_all(fds)
-    return joining if fds else {}
+    return joining if joining["into"] or paths else {}
 
 
 def _cgroup_directory(path: str) -> int:

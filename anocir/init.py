@@ -143,8 +143,15 @@ def _import_rest(plan: dict[str, Any]) -> None:
         from . import hooks, jsonio  # noqa: F401
 
 
+def _archive_fd() -> int:
+    """Return the descriptor from which modules are read (anocir/preload.py), or -1."""
+    return getattr(sys.meta_path[0], "fd", -1)
+
+
 def seal() -> None:
     """Switch importing off for good (THREATS: code of the image, run as root)."""
+    if _archive_fd() >= 0:
+        files.close(_archive_fd())
     sys.path[:] = []
     sys.meta_path[:] = [_Refuse()]
     sys.path_hooks[:] = []
@@ -159,7 +166,7 @@ def main() -> NoReturn:
         # Nobody who shares a namespace with us may look into this process (CVE-2016-9962).
         tasks.prctl(PR_SET_DUMPABLE, 0)
     line = channel.of(fd)
-    _close_foreign(fd, 3 + preserved)
+    _close_foreign(3 + preserved, fd, _archive_fd())
     tasks.set_name(NAME)
     kind, payload = line.receive()
     if kind != channel.PLAN:
@@ -179,11 +186,13 @@ def main() -> NoReturn:
     posix._exit(1)
 
 
-def _close_foreign(fd: int, first: int) -> None:
-    """Close what the caller leaked to us: everything but 0 to 2, its own and the channel."""
-    if fd > first:
-        tasks.close_range(first, fd - 1)
-    tasks.close_range(max(fd + 1, first), 0xFFFFFFFF)
+def _close_foreign(first: int, *kept: int) -> None:
+    """Close what the caller leaked to us: everything from `first` on but these descriptors."""
+    for fd in sorted(kept):
+        if fd > first:
+            tasks.close_range(first, fd - 1)
+        first = max(first, fd + 1)
+    tasks.close_range(first, 0xFFFFFFFF)
 
 
 def _run(context: Context) -> None:
@@ -193,8 +202,10 @@ def _run(context: Context) -> None:
     files.umask(0)
     process.reset_affinity()
     _execute(context, "prepare")
-    into, now = marshal.loads(_await(line, channel.CGROUP))
+    network, into, now = marshal.loads(_await(line, channel.CGROUP))
     cgroup_fds, line.fds = line.fds, []
+    if network:
+        namespaces.enter_network(cgroup_fds.pop(0))
     pid, born_there = _clone(cgroup_fds.pop(0) if into else -1)
     if pid:
         line.send(channel.PID, marshal.dumps((pid, born_there)))

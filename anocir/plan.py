@@ -118,6 +118,16 @@ def normal(path: str) -> str:
     return "/" + "/".join(parts)
 
 
+def host_makes_network(config: Config, nested: bool) -> bool:
+    """Tell whether the host side makes the network namespace.
+
+    With a user namespace of the container it belongs to that one, so init makes it; and where
+    the runtime is `nested` in one itself, it could not come back to the host's.
+    """
+    spaces = namespaces(config)
+    return spaces.get("network") == "" and "user" not in spaces and not nested
+
+
 def compile_create(config: Config, facts: Mapping[str, Any]) -> Plan:
     """Return the plan for `create` and `run`.
 
@@ -130,7 +140,7 @@ def compile_create(config: Config, facts: Mapping[str, Any]) -> Plan:
     spaces = namespaces(config)
     process = config.get("process")
     setup: list[Step] = []
-    if spaces.get("network") == "":
+    if spaces.get("network") == "" and not host_makes_network(config, facts["user_namespace"]):
         setup.append(("loopback", "linux.namespaces"))
     setup.append(("session", ""))
     if not facts["no_new_keyring"]:
@@ -297,6 +307,8 @@ def _namespace_steps(config: Config, facts: Mapping[str, Any]) -> list[Step]:
         # after it has come into the container's cgroup.
         if not path and kind not in ("user", "cgroup"):
             flags |= NAMESPACES[kind]
+    if host_makes_network(config, facts["user_namespace"]):
+        flags &= ~CLONE_NEWNET
     first = flags & (CLONE_NEWNS | CLONE_NEWTIME) if "user" in spaces else flags
     if first:
         steps.append(("unshare", "linux.namespaces", first))

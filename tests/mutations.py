@@ -364,8 +364,8 @@ MUTATIONS = (
     ),
     Mutation(
         "the loopback stays down",
-        "namespaces",
-        nothing("loopback"),
+        "linux.tasks",
+        nothing("loopback_up"),
         ["test_namespaces.py::test_a_new_network_namespace_has_only_the_loopback_and_it_is_up"],
     ),
     Mutation(

@@ -5,11 +5,12 @@ Side: host and init.
 
 from __future__ import annotations
 
+import _socket
 from _struct import pack, unpack
 
 import posix
 
-from . import ffi
+from . import ffi, files
 from .const import (
     AT_EMPTY_PATH,
     CLONE_INTO_CGROUP,
@@ -32,6 +33,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+_SIOCSIFFLAGS = 0x8914  # include/uapi/linux/sockios.h
+_IFF_UP = 1
 _RLIMIT_NOFILE = 7  # include/uapi/asm-generic/resource.h
 _LAST = 0xFFFFFFFF  # the highest number of a descriptor, as close_range(2) takes it
 
@@ -71,6 +74,17 @@ def unshare(flags: int) -> None:
 def setns(fd: int, kind: int) -> None:
     """setns(2): join a namespace, or several by a pidfd (Linux 5.8)."""
     _setns(fd, kind)
+
+
+def loopback_up() -> None:
+    """SIOCSIFFLAGS (netdevice(7)): bring up the loopback interface of our network namespace."""
+    sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM)
+    try:
+        files.ioctl(sock.fileno(), _SIOCSIFFLAGS, pack("=16sH22x", b"lo", _IFF_UP))
+    except OSError as error:
+        raise OSError(error.errno, "SIOCSIFFLAGS", "lo") from None
+    finally:
+        sock.close()
 
 
 def clone(flags: int = 0) -> int:

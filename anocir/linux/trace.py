@@ -137,6 +137,7 @@ _DECODE: Final[dict[Any, dict[str, tuple[str, tuple[Any, ...]]]]] = {
     tasks: {
         "unshare": ("unshare", (_CLONE,)),
         "setns": ("setns", (None, _CLONE)),
+        "loopback_up": ("ioctl", ()),
         "clone": ("clone", (_CLONE,)),
         "clone_into": ("clone3", ()),
         "prctl": ("prctl", (_one("PR_"),)),
@@ -162,7 +163,8 @@ _DECODE: Final[dict[Any, dict[str, tuple[str, tuple[Any, ...]]]]] = {
         "setresgid": ("setresgid", ()),
         "setresuid": ("setresuid", ()),
         "setsid": ("setsid", ()),
-        "setrlimit": ("setrlimit", ()),
+        "getrlimit": ("prlimit64", ()),
+        "setrlimit": ("prlimit64", ()),
         "execveat": ("execveat", (None, lambda _: "argv", lambda _: "envp")),
         "session_keyring": ("keyctl(GET_KEYRING_ID)", ()),
         "default_signal": ("rt_sigaction(SIG_DFL)", ()),

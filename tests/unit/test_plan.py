@@ -267,7 +267,29 @@ def test_joined_namespaces_come_before_new_ones_and_count_in_their_own_order() -
 def test_the_loopback_interface_is_brought_up_only_in_a_new_namespace(network, expected) -> None:
     config = load("no-process")
     config["linux"]["namespaces"] += network
-    assert ("loopback" in steps(compiled(config))) == expected
+    made = compiled(config)
+    (unshare,) = [step for step in made["prepare"] if step[0] == "unshare"]
+    # The host side makes it, so init does not.
+    assert plan.host_makes_network(config, nested=False) == expected
+    assert not unshare[2] & const.CLONE_NEWNET
+    assert "loopback" not in steps(made)
+
+
+def test_a_network_namespace_inside_a_user_namespace_is_made_by_init() -> None:
+    config = load("userns")
+    spaces = config["linux"]["namespaces"]
+    spaces[:] = [entry for entry in spaces if entry["type"] != "network"] + [{"type": "network"}]
+    made = compiled(config)
+    assert not plan.host_makes_network(config, nested=False)
+    assert any(step[0] == "unshare" and step[2] & const.CLONE_NEWNET for step in made["prepare"])
+    assert "loopback" in steps(made)
+
+
+def test_a_nested_runtime_has_init_make_the_network_namespace() -> None:
+    config = load("no-process")
+    config["linux"]["namespaces"] += [{"type": "network"}]
+    assert not plan.host_makes_network(config, nested=True)
+    assert "loopback" in steps(compiled(config, user_namespace=True))
 
 
 def test_time_offsets_are_written_before_the_first_process_is_inside() -> None:

@@ -1,0 +1,85 @@
+"""Namespaces that the host side makes: real ones, looked at from both sides."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+
+import pytest
+
+from anocir import namespaces
+from anocir.errors import Error
+from anocir.linux import tasks
+from anocir.linux.const import CLONE_NEWNET, CLONE_NEWUSER
+from tests.kernel import child
+
+pytestmark = [pytest.mark.kernel, pytest.mark.needs("root")]
+
+
+def network() -> str:
+    return os.readlink("/proc/self/ns/net")
+
+
+def loopback_is_up() -> bool:
+    with open("/proc/self/net/dev", encoding="ascii") as stream:
+        assert "lo:" in stream.read()
+    shown = subprocess.run(["ip", "-o", "link", "show", "lo"], capture_output=True, check=True)
+    return b"UP" in shown.stdout.partition(b"<")[2].partition(b">")[0].split(b",")
+
+
+def test_a_network_is_made_from_outside_with_its_loopback_up() -> None:
+    def action() -> tuple[bool, bool, bool, list[str]]:
+        before, open_before = network(), sorted(os.listdir("/proc/self/fd"))
+        fd = namespaces.new_network()
+        same = network() == before
+        made = os.readlink(f"/proc/self/fd/{fd}")
+        namespaces.enter_network(fd)
+        left = sorted(set(os.listdir("/proc/self/fd")) - set(open_before))
+        return same, network() == made != before, loopback_is_up(), left
+
+    assert child.run(action) == (True, True, True, [])
+
+
+def test_without_the_right_it_fails_and_nothing_is_left_open() -> None:
+    def action() -> tuple[str, bool, bool]:
+        before, open_before = network(), sorted(os.listdir("/proc/self/fd"))
+        tasks.capset(0, 0, 0)
+        try:
+            namespaces.new_network()
+        except Error as error:
+            said = error.text
+        return said, network() == before, sorted(os.listdir("/proc/self/fd")) == open_before
+
+    said = "linux.namespaces: network: operation not permitted"
+    assert child.run(action) == (said, True, True)
+
+
+def test_when_the_loopback_cannot_come_up_we_are_back_in_our_own() -> None:
+    def action() -> tuple[str, bool]:
+        before = network()
+
+        def fail() -> None:
+            assert network() != before
+            raise OSError(errno.ENODEV, "SIOCSIFFLAGS", "lo")
+
+        tasks.loopback_up = fail
+        try:
+            namespaces.new_network()
+        except Error as error:
+            said = error.text
+        return said, network() == before
+
+    said, back = child.run(action)
+    assert said == "linux.namespaces: network: lo: no such device"
+    assert back
+
+
+def test_the_loopback_of_a_user_namespace_comes_up_too() -> None:
+    def action() -> bool:
+        tasks.unshare(CLONE_NEWUSER)
+        tasks.unshare(CLONE_NEWNET)
+        tasks.loopback_up()
+        return loopback_is_up()
+
+    assert child.run(action)
