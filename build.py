@@ -43,14 +43,18 @@ FIRST_LINE = (
 # What the first line reads next, as text, since every Python can read that: with the right Python
 # the block of modules (anocir/preload.py), else the zip.  launch.py starts init through the same
 # text, with another `entry`.  The archive comes last on sys.path: looking for a module of the
-# standard library in it would read the directory of the zip (0.7 ms).
+# standard library in it would read the directory of the zip (0.7 ms).  What fails here (memory,
+# descriptors, the disk) is told in one line; only the first line itself cannot do that.
 SECOND = """\
-import _frozen_importlib_external as e
-sys.path += [f.name + "/site-packages"]
-if e.MAGIC_NUMBER == {magic!r}:
-    exec(marshal.loads(f.read({preload})))
-    install(f, {index})
-m = __import__(globals().get("entry", "anocir.__main__"), fromlist=["main"])
+try:
+    import _frozen_importlib_external as e
+    sys.path += [f.name + "/site-packages"]
+    if e.MAGIC_NUMBER == {magic!r}:
+        exec(marshal.loads(f.read({preload})))
+        install(f, {index})
+    m = __import__(globals().get("entry", "anocir.__main__"), fromlist=["main"])
+except Exception as error:
+    sys.exit(f"anocir: cannot load itself: {{error}}")
 m.main()
 """
 # Modules that are only imported by rare commands and on rare hosts stay in the zip alone.

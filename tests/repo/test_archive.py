@@ -64,6 +64,17 @@ def test_version_is_what_engines_parse(archive: str) -> None:
     assert call(archive, "-v").stdout == result.stdout
 
 
+def test_an_archive_that_is_cut_off_says_so_in_one_line(archive: str, tmp_path: Path) -> None:
+    """As with no memory and no descriptors, which tests/reliability injects here."""
+    cut = tmp_path / "anocir"
+    for size in (2000, 20000, 200000):
+        cut.write_bytes(Path(archive).read_bytes()[:size])
+        cut.chmod(0o755)
+        result = call(str(cut), "create", "x")
+        assert (result.returncode, result.stdout) == (1, "")
+        assert re.fullmatch(r"anocir: cannot load itself: .+\n", result.stderr), result.stderr
+
+
 def test_it_runs_from_anywhere(archive: str, tmp_path: Path) -> None:
     expected = call(archive, "--version").stdout
     link = tmp_path / "link"
