@@ -334,21 +334,18 @@ def raise_limits(pid: int, process: dict[str, Any]) -> None:
     limits = process.get("rlimits")
     if not limits:
         return
-    import resource
-
+    from .linux import tasks
     from .spec.process import RLIMITS
 
     for index, limit in enumerate(limits):
         kind = RLIMITS.index(limit["type"])
-        hard = limit["hard"] - (1 << 64) if limit["hard"] >= 1 << 63 else limit["hard"]
-        soft_now, hard_now = resource.prlimit(pid, kind)
-        if hard_now != -1 and (hard == -1 or hard > hard_now):
+        soft_now, hard_now = tasks.getrlimit(kind, pid)
+        if limit["hard"] > hard_now:
             try:
-                resource.prlimit(pid, kind, (soft_now, hard))
-            except (OSError, ValueError) as error:
-                text = strerror(EPERM) if isinstance(error, ValueError) else reason(error)
+                tasks.setrlimit(kind, soft_now, limit["hard"], pid)
+            except OSError as error:
                 raise Error(
-                    f"process.rlimits[{index}]: error setting rlimit type {kind}: {text}",
+                    f"process.rlimits[{index}]: error setting rlimit type {kind}: {reason(error)}",
                     "a hard limit above the caller's needs CAP_SYS_RESOURCE",
                 ) from None
 

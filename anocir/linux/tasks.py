@@ -299,20 +299,20 @@ def setresuid(uid: int) -> None:
     posix.setresuid(uid, uid, uid)
 
 
-def getrlimit(kind: int) -> tuple[int, int]:
-    """prlimit(2): the soft and the hard limit; 2**64 - 1 is RLIM_INFINITY."""
+def getrlimit(kind: int, pid: int = 0) -> tuple[int, int]:
+    """prlimit(2): the soft and the hard limit, ours or a process's; 2**64 - 1 is RLIM_INFINITY."""
     limits = bytearray(16)
-    _prlimit(0, kind, None, limits)
+    _prlimit(pid, kind, None, limits)
     soft, hard = unpack("=QQ", limits)
     return soft, hard
 
 
-def setrlimit(kind: int, soft: int, hard: int) -> None:
-    """prlimit(2) on ourselves; 2**64 - 1 is RLIM_INFINITY.
+def setrlimit(kind: int, soft: int, hard: int, pid: int = 0) -> None:
+    """prlimit(2) on ourselves or on a process; 2**64 - 1 is RLIM_INFINITY.
 
-    Not by the module `resource`, which is a shared library to load in each init.
+    Not by the module `resource`, a shared library that would have to be found and loaded.
     """
-    _prlimit(0, kind, pack("=QQ", soft, hard), None)
+    _prlimit(pid, kind, pack("=QQ", soft, hard), None)
 
 
 def default_signal(number: int) -> None:
