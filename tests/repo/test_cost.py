@@ -1,0 +1,157 @@
+"""What a command costs, counted and not timed: system calls, forks and execs, by strace(1).
+
+The bounds are what was counted when they were written, with a tenth to spare. A bare interpreter's
+own calls are counted on the same machine and taken off, since they differ between versions.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PYTHON = "/usr/bin/python3"
+
+pytestmark = [
+    pytest.mark.repo,
+    pytest.mark.needs("root"),
+    pytest.mark.skipif(not shutil.which("strace"), reason="[strace] this machine has not strace"),
+]
+
+
+def hierarchies() -> int:
+    """How many cgroup hierarchies a container gets a directory in."""
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    return sum(" - cgroup" in line for line in lines)
+
+
+class Counted:
+    """Runs commands of one container under strace."""
+
+    def __init__(self, archive: str, directory: Path) -> None:
+        self.archive = archive
+        self.directory = directory
+        self.id = f"cost-{os.getpid()}"
+        self.bundle = directory / "bundle"
+        binaries = self.bundle / "rootfs" / "bin"
+        binaries.mkdir(parents=True)
+        for name in ("sleep", "true"):
+            shutil.copy("/bin/busybox", binaries / name)
+        subprocess.run([archive, "spec", "--bundle", str(self.bundle)], check=True)
+        self.write("/bin/sleep", "600")
+        self.bare = sum(self.strace([PYTHON, "-IBSc", "import posix;posix._exit(0)"]).values())
+
+    def write(self, *args: str, **more: object) -> None:
+        path = self.bundle / "config.json"
+        config = json.loads(path.read_text())
+        config["process"].update(terminal=False, args=list(args))
+        config.update(more)
+        path.write_text(json.dumps(config))
+
+    def strace(self, argv: list[str], *options: str) -> Counter[str]:
+        out = self.directory / "strace"
+        # to a file: a container keeps what it is given
+        with open(self.directory / "output", "wb") as output:
+            done = subprocess.run(
+                ["strace", "-qq", *options, "-o", str(out), *argv],
+                stdin=subprocess.DEVNULL, stdout=output, stderr=output, timeout=60, check=False,
+            )  # fmt: skip
+        assert done.returncode == 0, (self.directory / "output").read_text()
+        calls = Counter[str]()
+        for line in out.read_text(errors="replace").splitlines():
+            # "<unfinished ...>" counts where it begins; "resumed", signals and exits do not
+            call = re.match(r"(?:\d+ +)?(\w+)\(", line)
+            if call and not (call[1] == "execve" and ") = -1" in line):
+                calls[call[1]] += 1
+        return calls
+
+    def call(self, *words: str, options: tuple[str, ...] = ()) -> Counter[str]:
+        root = str(self.directory / "state")
+        return self.strace([self.archive, "--root", root, *words], *options)
+
+    def remove(self) -> None:
+        root = str(self.directory / "state")
+        words = [self.archive, "--root", root, "delete", "--force", self.id]
+        subprocess.run(words, check=False, stderr=subprocess.DEVNULL)
+
+
+@pytest.fixture
+def counted(archive: str, tmp_path: Path) -> Iterator[Counted]:
+    if not os.access("/bin/busybox", os.X_OK):
+        pytest.skip("[busybox] this machine has not /bin/busybox")
+    made = Counted(archive, tmp_path)
+    yield made
+    made.remove()
+
+
+# More than a bare interpreter; of create and exec the host side alone.
+BOUNDS = {
+    "create": (272, 11),
+    "state": (60, 0),
+    "start": (88, 0),
+    "exec": (204, 3),
+    "list": (66, 0),
+    "kill": (68, 0),
+    "delete": (66, 4),
+}
+
+
+def test_a_command_makes_no_more_system_calls_than_it_did(counted: Counted) -> None:
+    calls = {
+        "create": ["create", "--bundle", str(counted.bundle), counted.id],
+        "state": ["state", counted.id],
+        "start": ["start", counted.id],
+        "exec": ["exec", counted.id, "/bin/true"],
+        "list": ["list"],
+        "kill": ["kill", counted.id, "KILL"],
+        "delete": ["delete", "--force", counted.id],
+    }
+    found = {
+        name: sum(counted.call(*words).values()) - counted.bare for name, words in calls.items()
+    }
+    bounds = {name: base + each * hierarchies() for name, (base, each) in BOUNDS.items()}
+    assert set(found) == set(bounds)
+    assert {name: count for name, count in found.items() if count > bounds[name]} == {}, bounds
+    # a bound that is far off guards nothing
+    assert {name: count for name, count in found.items() if count < bounds[name] // 2} == {}, bounds
+
+
+def test_only_what_needs_init_starts_a_process(counted: Counted) -> None:
+    forks = ("fork", "vfork", "clone", "clone3")
+    follow = ("-f", "--seccomp-bpf", "-e", "trace=execve,fork,vfork,clone,clone3")
+    create = ["create", "--bundle", str(counted.bundle), counted.id]
+    # not followed, as the container lives on: the sealed interpreter, which clones init
+    made = counted.call(*create)
+    assert sum(made[name] for name in forks) == 1
+    for words in (["state", counted.id], ["list"], ["start", counted.id]):
+        made = counted.call(*words, options=follow)
+        assert made == {"execve": 1}, words
+    # the interpreter, the sealed one, the program; one spawn and the clone of init
+    inside = counted.call("exec", counted.id, "/bin/true", options=follow)
+    assert inside["execve"] == 3
+    assert sum(inside[name] for name in forks) == 2
+    for words in (["kill", counted.id, "KILL"], ["delete", "--force", counted.id]):
+        assert counted.call(*words, options=follow) == {"execve": 1}, words
+    counted.write("/bin/true")
+    run = counted.call("run", "--bundle", str(counted.bundle), counted.id, options=follow)
+    assert run["execve"] == 3
+    assert sum(run[name] for name in forks) == 2
+
+
+def test_what_is_not_asked_for_costs_nothing(counted: Counted) -> None:
+    """No hook, no terminal, no seccomp: none of their calls, in the runtime or in init."""
+    counted.write("/bin/true", hooks={})
+    run = counted.call("run", "--bundle", str(counted.bundle), counted.id, options=("-f",))
+    unwanted = {"seccomp", "pipe", "pipe2", "fsync", "ioprio_set", "bpf", "sched_setattr"}
+    assert not {name: run[name] for name in unwanted if run[name]}
+    # each state file is written once for a phase: config, intent, state with the pid, created
+    assert run["rename"] + run["renameat"] + run["renameat2"] == 4
+    assert run["unshare"] <= 3
+    assert run["pivot_root"] == 1
