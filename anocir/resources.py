@@ -38,6 +38,14 @@ _PLACES: Final = {
     "pids_limit": ("pids", "limit"),
 }
 
+# Where an update's zero or empty text means that it leaves things as they are: dockerd and kubelet send
+# every field. In the others it is a value.
+_UNSET_BY_ZERO: Final = {
+    "cpu": {"shares", "quota", "period", "realtimeRuntime", "realtimePeriod", "cpus", "mems"},
+    "memory": {"limit", "swap", "reservation", "kernel", "kernelTCP"},
+    "blockIO": {"weight", "leafWeight"},
+}
+
 
 def update(container: Container, manager: Any, options: Options) -> None:
     """Apply new limits and keep them in the saved configuration."""
@@ -85,12 +93,14 @@ def _wanted(options: Options) -> dict[str, Any]:
 
 
 def merge(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
-    """Return `old` with what `new` gives; objects are merged one level down."""
+    """Return `old` with what `new` gives; objects are merged one level down, zeros left out."""
     result = dict(old)
     for key, value in new.items():
         before = result.get(key)
         if isinstance(value, dict) and isinstance(before, dict):
-            result[key] = {**before, **value}
+            unset = _UNSET_BY_ZERO.get(key, ())
+            given = {name: item for name, item in value.items() if item or name not in unset}
+            result[key] = {**before, **given}
         elif value is not None:
             result[key] = value
     memory = new.get("memory") or {}
