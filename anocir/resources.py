@@ -38,8 +38,8 @@ _PLACES: Final = {
     "pids_limit": ("pids", "limit"),
 }
 
-# Where an update's zero or empty text means that it leaves things as they are: dockerd and kubelet send
-# every field. In the others it is a value.
+# Where an update's zero or empty text means that it leaves things as they are: dockerd and
+# kubelet send every field. In the others it is a value.
 _UNSET_BY_ZERO: Final = {
     "cpu": {"shares", "quota", "period", "realtimeRuntime", "realtimePeriod", "cpus", "mems"},
     "memory": {"limit", "swap", "reservation", "kernel", "kernelTCP"},
