@@ -7,8 +7,11 @@ Side: host and init.
     PLAN + descriptors ------------------------------>  middle: joins namespaces
          <------------------------------------- MAP     only with a new user namespace
     uid_map, gid_map ------------------------ MAPPED ->  middle: makes the other namespaces
-         <------------------------------------- PID     middle has cloned init and exits
-    joins the cgroup, limits ------------------- GO ->  init: mounts, devices
+    cgroups, network namespace -------------- CGROUP ->  middle: joins the network, clones init
+         <------------------------------------- PID     middle exits; init joins its cgroups
+    what only this side may do ------------------ GO ->  only if init needs it: a cgroup that it
+                                                        cannot join, id maps, network devices
+                                                        init: mounts, devices
          <----------------------------------- HOOKS     only with prestart, createRuntime hooks
     runs them -------------------------------- DONE ->  createContainer hooks, pivot_root, masks
          <--------------------------------- CONSOLE     only with a terminal: the master's fd
@@ -21,6 +24,7 @@ Side: host and init.
          <------------------------------------- EOF     close-on-exec: the program runs
          <----------------------------------- ERROR     or it failed: start tells why
 
+    PID comes from another process than the frames after it, so one of those may overtake it.
     At every place init may send ERROR (what, where, why) or LOG (a warning, a debug line), or
     die: then its end of the socket closes, the reader sees EOF, and `Channel.expect` says what
     it was waiting for and how the process ended.  When the host side dies before COMMIT, init

@@ -306,10 +306,11 @@ def _make(
         # more (ENOMEM).
         into, joining = joining["into"], {**joining, "into": ""}
     network = namespaces.new_network() if plan.host_makes_network(config, mapped) else -1
-    joining = send_cgroups(init, joining, network)
+    waits = bool(into) or _needs_us(config)
+    joining = send_cgroups(init, joining, network, waits)
     init.adopt(init.expect(channel.PID, "joining and making namespaces"))
     container.save_state(pid=init.pid, start_time=init.start_time)
-    if not joining or (joining["into"] and not init.born_there):
+    if not init.in_cgroup:
         manager.join(init.pid)
     rootless = posix.geteuid() != 0 or mapped
     if into and joining and rootless:
@@ -320,7 +321,8 @@ def _make(
     _net_devices(init, config)
     _intel_rdt(container, config, init.pid)
     spare = _idmapped(init, config, intent)
-    init.channel.send(channel.GO, marshal.dumps(list(spare)), list(spare.values()))
+    if waits or not init.in_cgroup:
+        init.channel.send(channel.GO, marshal.dumps(list(spare)), list(spare.values()))
     init.reap_middle()
     close_all(spare.values())
     _host_hooks(init, container, config)
@@ -338,10 +340,21 @@ def _make(
     container.unlock()
 
 
-def send_cgroups(init: Init, joining: dict[str, Any], network: int = -1) -> dict[str, Any]:
+def _needs_us(config: dict[str, Any]) -> bool:
+    """Tell whether init's set-up needs what this side does once it knows the pid."""
+    linux = config.get("linux") or {}
+    if linux.get("netDevices") or linux.get("intelRdt") is not None:
+        return True
+    return any(_idmap_words(mount) is not None for mount in config.get("mounts") or [])
+
+
+def send_cgroups(
+    init: Init, joining: dict[str, Any], network: int = -1, waits: bool = False
+) -> dict[str, Any]:
     """Send init the cgroups that it joins by itself: born in one, then by their tasks files.
 
-    And its network namespace, if this side has made it: a descriptor, which is closed.
+    And its network namespace, if this side has made it: a descriptor, which is closed.  Unless
+    it `waits` for GO, init goes on at once when it is in its cgroups.
     """
     fds = [network] if network >= 0 else []
     try:
@@ -349,7 +362,8 @@ def send_cgroups(init: Init, joining: dict[str, Any], network: int = -1) -> dict
             fds.append(_cgroup_directory(joining["into"]))
         paths = [*joining["tasks"], *joining["late"]]
         fds += [files.open(path, files.O_WRONLY) for path in paths]
-        counts = (network >= 0, bool(joining["into"]), len(joining["tasks"]))
+        waits = waits or not (joining["into"] or paths)
+        counts = (network >= 0, bool(joining["into"]), len(joining["tasks"]), waits)
         init.channel.send(channel.CGROUP, marshal.dumps(counts), fds)
     finally:
         close_all(fds)
@@ -412,8 +426,8 @@ def _idmapped(init: Init, config: dict[str, Any], intent: dict[str, Any]) -> dic
     """
     result: dict[int, int] = {}
     for index, mount in enumerate(config.get("mounts") or []):
-        words = [o for o in mount.get("options") or [] if o.split("=")[0] in ("idmap", "ridmap")]
-        if not words and not mount.get("uidMappings"):
+        words = _idmap_words(mount)
+        if words is None:
             continue
         from . import idmap
 
@@ -424,6 +438,12 @@ def _idmapped(init: Init, config: dict[str, Any], intent: dict[str, Any]) -> dic
         linux = config.get("linux") or {}
         result[index] = idmap.mount(source, mount, words, init.pid, where, linux)
     return result
+
+
+def _idmap_words(mount: dict[str, Any]) -> list[str] | None:
+    """Return the options that ask for an id-mapped mount (mappings may also); None for another."""
+    words = [o for o in mount.get("options") or [] if o.split("=")[0] in ("idmap", "ridmap")]
+    return words if words or mount.get("uidMappings") else None
 
 
 def _net_devices(init: Init, config: dict[str, Any]) -> None:

@@ -96,10 +96,11 @@ def _launch(
     init.adopt(init.expect(channel.PID, "joining the container's namespaces"))
     rootless = posix.geteuid() != 0 or create.in_user_namespace()
     launch.adjust(init, {"process": process}, rootless)
-    init.channel.send(channel.GO, marshal.dumps([]))
+    if not init.in_cgroup:
+        init.channel.send(channel.GO, marshal.dumps([]))
     init.reap_middle()
     init.expect(channel.READY, "preparing the process")
-    if not joining or (joining["into"] and not init.born_there):
+    if not init.in_cgroup:
         manager.exec_join(init.pid, init_pid, subs)
     create.hand_console(init, options, not options["detach"])
     init.channel.send(channel.COMMIT)

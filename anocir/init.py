@@ -202,17 +202,19 @@ def _run(context: Context) -> None:
     files.umask(0)
     process.reset_affinity()
     _execute(context, "prepare")
-    network, into, now = marshal.loads(_await(line, channel.CGROUP))
+    network, into, now, waits = marshal.loads(_await(line, channel.CGROUP))
     cgroup_fds, line.fds = line.fds, []
     if network:
         namespaces.enter_network(cgroup_fds.pop(0))
     pid, born_there = _clone(cgroup_fds.pop(0) if into else -1)
+    in_cgroup = born_there or (not into and bool(cgroup_fds))
     if pid:
-        line.send(channel.PID, marshal.dumps((pid, born_there)))
+        line.send(channel.PID, marshal.dumps((pid, in_cgroup)))
         posix._exit(0)
-    indices = marshal.loads(_await(line, channel.GO))
-    context.spare_fds = dict(zip(indices, line.fds))
-    line.fds = []
+    if waits or not in_cgroup:
+        indices = marshal.loads(_await(line, channel.GO))
+        context.spare_fds = dict(zip(indices, line.fds))
+        line.fds = []
     process.join_cgroups(cgroup_fds[:now])
     context.late_join = cgroup_fds[now:]
     _execute(context, "setup")

@@ -52,8 +52,8 @@ class Init:
     """The process being made: first the middle process, then the container's init."""
 
     __slots__ = (
-        "born_there", "channel", "console", "listen_fds", "middle", "middle_fd", "pid", "pidfd",
-        "start_time", "waiting",
+        "channel", "console", "early", "in_cgroup", "listen_fds", "middle", "middle_fd", "pid",
+        "pidfd", "start_time", "waiting",
     )  # fmt: skip
 
     def __init__(self, middle: int, line: Channel, listen_fds: int) -> None:
@@ -65,9 +65,11 @@ class Init:
         self.pid = 0
         self.pidfd = -1
         self.start_time = 0
-        self.born_there = False
+        self.in_cgroup = False
         # The master of the terminal and its name, once init has sent it.
         self.console: tuple[int, str] | None = None
+        # A frame that init has sent before the middle process has sent the pid.
+        self.early: tuple[int, bytes] | None = None
         self.waiting = "booting"
 
     def expect(self, wanted: int, waiting: str) -> bytes:
@@ -77,8 +79,12 @@ class Init:
         """
         self.waiting = waiting
         while True:
-            self._watch_middle()
-            kind, payload = self.channel.receive()
+            if self.early and wanted != channel.PID:
+                kind, payload = self.early
+                self.early = None
+            else:
+                self._watch_middle()
+                kind, payload = self.channel.receive()
             if kind == wanted:
                 return payload
             if kind == channel.LOG:
@@ -87,6 +93,8 @@ class Init:
                 self.console = self.channel.fds.pop(), payload.decode()
             elif kind == channel.ERROR:
                 raise error_of(payload)
+            elif wanted == channel.PID and kind in (channel.HOOKS, channel.READY):
+                self.early = kind, payload  # init was faster than the middle process
             elif kind == 0:
                 raise Error(f"init died while {waiting} ({self._end()})")
             else:
@@ -125,7 +133,7 @@ class Init:
 
     def adopt(self, payload: bytes) -> None:
         """Take the pid of init from the middle process, which is about to end."""
-        self.pid, self.born_there = marshal.loads(payload)
+        self.pid, self.in_cgroup = marshal.loads(payload)
         self.pidfd = processes.pidfd_open(self.pid)
         self.start_time = processes.stat(self.pid)[3]
 

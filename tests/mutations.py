@@ -444,7 +444,13 @@ MUTATIONS = (
         "execute",
         "_send = create.send_cgroups\n"
         "_NONE = {'into': '', 'tasks': [], 'late': []}\n"
-        "create.send_cgroups = lambda init, joining: _send(init, _NONE) or _NONE",
+        "create.send_cgroups = lambda init, joining: _send(init, _NONE)\n"
+        "_load = cgroup.load\n"
+        "class _Away:\n"
+        "    def __init__(self, record): self.manager = _load(record)\n"
+        "    def __getattr__(self, name): return getattr(self.manager, name)\n"
+        "    def exec_join(self, *_): pass\n"
+        "cgroup.load = _Away",
         ["test_exec.py::test_exec_is_in_the_containers_cgroup"],
     ),
     Mutation(

@@ -17,7 +17,7 @@ def chdir(context, path, as_user):
 """
 NO_CHECK_OF_CWD = "def make_cwd(context, path):\n    return\n"
 LEAKED_DIRECTORY = """
-def _close_foreign(fd, first):
+def _close_foreign(first, *kept):
     files.open("/sys/fs", files.O_PATH | files.O_DIRECTORY)
 """
 
@@ -105,7 +105,7 @@ def test_control_crun_lets_the_callers_descriptor_in(arena: Arena) -> None:
 
 def test_control_without_closing_it_the_program_of_the_host_runs(arena: Arena) -> None:
     runtime = arena.altered(
-        init="def _close_foreign(fd, first):\n    return\n",
+        init="def _close_foreign(first, *kept):\n    return\n",
         rootfs=NO_CHECK_OF_CWD,
         process=NAIVE_CHDIR
         + "def close_descriptors(context):\n    context.capabilities = tasks.capget()[1]\n",
@@ -165,7 +165,7 @@ def test_only_preserved_descriptors_are_passed_on(arena: Arena) -> None:
 def test_control_without_closing_they_have_more(arena: Arena) -> None:
     found = extra_descriptors(
         arena,
-        init="def _close_foreign(fd, first):\n    return\n",
+        init="def _close_foreign(first, *kept):\n    return\n",
         process="def close_descriptors(context):\n    context.capabilities = tasks.capget()[1]\n",
         linux__tasks="def close_on_exec(first):\n    return\n",
     )
