@@ -364,7 +364,7 @@ MUTATIONS = (
     ),
     Mutation(
         "the loopback stays down",
-        "linux.tasks",
+        "linux/tasks",
         nothing("loopback_up"),
         ["test_namespaces.py::test_a_new_network_namespace_has_only_the_loopback_and_it_is_up"],
     ),
