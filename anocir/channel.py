@@ -76,13 +76,15 @@ _MAX_FRAME = 128 << 20
 class Channel:
     """One end of the socket; frames are sent and received whole."""
 
-    __slots__ = ("buffer", "fds", "sock")
+    __slots__ = ("buffer", "came", "fds", "sock")
 
     def __init__(self, sock: _socket.socket) -> None:
         """Take a connected stream socket."""
         self.sock = sock
         self.buffer = b""
         self.fds: list[int] = []
+        # Descriptors of a frame of which more has been read than of the present one.
+        self.came: list[int] = []
 
     def send(self, kind: int, payload: bytes = b"", fds: Sequence[int] = ()) -> None:
         """Send one frame, with descriptors.  Raises OSError (EPIPE) when the peer is gone."""
@@ -96,33 +98,38 @@ class Channel:
     def receive(self) -> tuple[int, bytes]:
         """Return the next frame as (kind, payload); (0, b"") at the end of the stream.
 
-        Descriptors that came along are appended to `fds`, close-on-exec.
+        Descriptors that came along are appended to `fds`, close-on-exec.  recvmsg(2) stops after
+        bytes that have some, so that they are the last frame's of what was read at once; and the
+        rest of a frame is read by itself.
         """
-        header = self._take(5)
+        header = self._take(5, 65536)
         if len(header) < 5:
             return 0, b""
         size, kind = unpack("=IB", header)
         if size > _MAX_FRAME:
             raise Error(f"frame of {size} bytes on the channel")
-        payload = self._take(size)
+        payload = self._take(size, 0)
         if len(payload) < size:
             return 0, b""
+        if not self.buffer:
+            self.fds += self.came
+            self.came = []
         return kind, payload
 
-    def _take(self, size: int) -> bytes:
+    def _take(self, size: int, ahead: int) -> bytes:
         parts = [self.buffer]
         have = len(self.buffer)
         while have < size:
             try:
                 data, ancillary, _, _ = self.sock.recvmsg(
-                    max(65536, min(size - have, 1 << 20)), 4 * _MAX_FDS + 64, _MSG_CMSG_CLOEXEC
+                    max(ahead, min(size - have, 1 << 20)), 4 * _MAX_FDS + 64, _MSG_CMSG_CLOEXEC
                 )
             except ConnectionResetError:
                 data, ancillary = b"", []
             for level, kind, rights in ancillary:
                 if level == _SOL_SOCKET and kind == _SCM_RIGHTS:
                     whole = rights[: len(rights) // 4 * 4]
-                    self.fds += [fd for (fd,) in iter_unpack("=i", whole)]
+                    self.came += [fd for (fd,) in iter_unpack("=i", whole)]
             if not data:
                 break
             parts.append(data)

@@ -89,7 +89,8 @@ def _feed(
 
     Returns False after a timeout and None when `watch_fd` ended; the hook is killed then.
     """
-    deadline = None if not timeout else time.monotonic() + timeout
+    # poll(2) takes no more than 24 days.
+    deadline = None if not timeout else time.monotonic() + min(timeout, 2000000)
     pidfd = processes.pidfd_open(pid)
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)

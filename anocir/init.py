@@ -168,7 +168,11 @@ def main() -> NoReturn:
     line = channel.of(fd)
     _close_foreign(3 + preserved, fd, _archive_fd())
     tasks.set_name(NAME)
-    kind, payload = line.receive()
+    try:
+        kind, payload = line.receive()
+    except OSError as error:
+        line.send(channel.ERROR, f"cannot read the plan: {reason(error)}".encode())
+        posix._exit(1)
     if kind != channel.PLAN:
         posix._exit(1)
     context = Context(line, marshal.loads(payload))

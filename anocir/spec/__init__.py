@@ -154,6 +154,14 @@ def _config(config: Any) -> None:
                 )  # fmt: skip
 
 
+def _hook(hook: Any) -> None:
+    if hook.get("args") and not hook["args"][0]:
+        raise Mistake("must not be empty, it is the name of the program", "args", 0)
+    for index, entry in enumerate(hook.get("env") or ()):
+        if entry[:1] in ("", "="):
+            raise Mistake(f"must have a name before the =, got {show(entry)}", "env", index)
+
+
 _HOOK: Final = (
     {
         "path": ABSOLUTE,
@@ -162,7 +170,7 @@ _HOOK: Final = (
         "timeout": (integer, (1, (1 << 63) - 1)),
     },
     ("path",),
-    None,
+    _hook,
 )
 _MOUNT: Final = (
     {

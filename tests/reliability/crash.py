@@ -19,6 +19,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(HERE)))
 from tests.reliability.ground import Ground, Progress, Runtime  # noqa: E402
 
 COMMANDS = ("create", "start", "exec", "delete", "run")
+KILLED = ("create", "start", "exec", "delete")  # at random; run is create and start
 SLEEP = ("/bin/sleep", "1000")
 
 

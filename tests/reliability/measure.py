@@ -7,7 +7,8 @@ Steps (--steps): kill inject inject-init race many list runs damage disk fuzz. `
 own process, `inject-init` at each process that it starts (the container's init above all). --every N takes each N-th
 point of the enumeration only; "N unread" counts failures that struck while the interpreter read the archive,
 before any line of it could say so better than Python does. Prints a markdown table and the first examples of
-what went wrong; exits with 1 if anocir's column has anything but zeros.
+what went wrong; exits with 1 if anocir's column has anything but zeros. --join FILE... measures nothing and makes one
+table of the results.json of several runs.
 """
 
 from __future__ import annotations
@@ -53,10 +54,9 @@ NEUTRAL = frozenset(
 
 def planned(options: argparse.Namespace, steps: Sequence[str]) -> int:
     """Progress steps that are known beforehand; the enumeration adds its own."""
-    commands = len(options.commands)
     return sum(
         {
-            "kill": options.kills * commands,
+            "kill": options.kills * len(crash.KILLED),
             "race": 2 * options.rounds,
             "list": options.list // 4,
             "runs": options.runs,
@@ -79,6 +79,8 @@ def measure(
     for step in steps:
         if step == "kill":
             for command in options.commands:
+                if command not in crash.KILLED:
+                    continue
                 rows[f"{command} killed at random"] = crash.kill_randomly(
                     ground, runtime, command, options.kills, options.seed, progress
                 )
@@ -173,7 +175,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description="what is left when things go wrong")
     parser.add_argument("--steps", default=",".join(STEPS), help="separated by commas")
-    parser.add_argument("--commands", default=",".join(crash.COMMANDS), help="for kill and inject")
+    parser.add_argument(
+        "--commands", default=",".join(crash.COMMANDS), help="for inject, and those of kill"
+    )
     parser.add_argument("--kills", type=int, default=200, help="random kills of each command (200)")
     parser.add_argument(
         "--every", type=int, default=1, help="take each N-th point of the enumeration (1)"
@@ -190,6 +194,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--examples", type=int, default=10, help="examples printed for each row (10)"
     )
+    parser.add_argument("--join", action="store_true", help="the arguments are results to join")
     parser.add_argument("runtimes", nargs="*", metavar="[NAME=]RUNTIME")
     options = parser.parse_args(arguments)
     options.commands = options.commands.split(",")
@@ -203,9 +208,11 @@ def main(arguments: Sequence[str]) -> int:
     unknown = set(steps) - set(STEPS)
     if unknown:
         raise SystemExit(f"no such step: {', '.join(sorted(unknown))}")
+    if options.join:
+        return report(*joined(options.runtimes), options)
     runtimes = [Runtime(text) for text in options.runtimes or ["dist/anocir"]]
     versions = {runtime.name: runtime.version() for runtime in runtimes}
-    save = os.path.abspath(options.save) if options.save else ""
+    options.save = os.path.abspath(options.save) if options.save else ""
     options.keep = os.path.abspath(options.keep) if options.keep else ""
     progress = Progress("reliability", planned(options, steps) * len(runtimes))
     columns = {}
@@ -216,6 +223,32 @@ def main(arguments: Sequence[str]) -> int:
     title = f"{datetime.date.today().isoformat()}, Linux {platform.release()}; " + "; ".join(
         f"{name}: {version}" for name, version in versions.items()
     )
+    return report(title, versions, columns, options)
+
+
+Columns = dict[str, dict[str, dict[str, Any]]]
+
+
+def joined(paths: Sequence[str]) -> tuple[str, dict[str, str], Columns]:
+    """The title, versions and columns of several runs."""
+    titles: list[str] = []
+    versions: dict[str, str] = {}
+    columns: Columns = {}
+    for path in paths:
+        with open(path, encoding="utf-8") as stream:
+            results = json.load(stream)
+        titles.append(results["title"])
+        versions.update(results["versions"])
+        for name, rows in results["rows"].items():
+            columns.setdefault(name, {}).update(rows)
+    first = titles[0].partition("; ")[0]
+    return f"{first}; " + "; ".join(": ".join(item) for item in versions.items()), versions, columns
+
+
+def report(
+    title: str, versions: dict[str, str], columns: Columns, options: argparse.Namespace
+) -> int:
+    """Print and save; 1 if anocir has a fault."""
     text = f"{title}\n\n{table(columns)}"
     print(text)
     bad = 0
@@ -225,11 +258,11 @@ def main(arguments: Sequence[str]) -> int:
                 bad += len(faults(figures))
             for example in figures["examples"][: options.examples]:
                 print(f"{name}: {row}: {example}")
-    if save:
-        os.makedirs(save, exist_ok=True)
-        with open(os.path.join(save, "results.md"), "w", encoding="utf-8") as stream:
+    if options.save:
+        os.makedirs(options.save, exist_ok=True)
+        with open(os.path.join(options.save, "results.md"), "w", encoding="utf-8") as stream:
             stream.write(text)
-        with open(os.path.join(save, "results.json"), "w", encoding="utf-8") as stream:
+        with open(os.path.join(options.save, "results.json"), "w", encoding="utf-8") as stream:
             json.dump({"title": title, "versions": versions, "rows": columns}, stream, indent=1)
             stream.write("\n")
     return 1 if bad else 0

@@ -98,6 +98,29 @@ def test_a_frame_of_many_megabytes_comes_through(ends) -> None:
     assert os.waitpid(pid, 0)[1] == 0
 
 
+@pytest.mark.parametrize("first", [[], [0]], ids=["without", "with"])
+@pytest.mark.parametrize("size", [0, 3, 65531, 65532, 70000, 200000])
+def test_descriptors_come_with_their_frame_however_much_is_read_at_once(
+    ends, size: int, first: list[int]
+) -> None:
+    """A long plan and the cgroups after it: the second frame is there before the first is read."""
+    one, other = ends
+    sender = channel.of(other.detach())
+    sender.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+    null = os.open("/dev/null", os.O_RDONLY)
+    sender.send(1, b"a" * size, [null for _ in first])
+    sender.send(2, b"b", [null, null])
+    sender.send(3)
+    for kind, payload, count in ((1, b"a" * size, len(first)), (2, b"b", 2), (3, b"", 0)):
+        assert one.receive() == (kind, payload)
+        assert len(one.fds) == count
+        for fd in one.fds:
+            os.close(fd)
+        one.fds = []
+    os.close(null)
+    sender.close()
+
+
 @pytest.mark.parametrize(
     "data", [b"", b"\x05", frame(1, b"abc")[:4], frame(1, b"abc")[:5], frame(1, b"abc")[:7]]
 )

@@ -564,6 +564,11 @@ BAD = [
      "linux.devices[0].minor: must be between 0 and 1048575, got 1048576"),
     ([("linux.devices[0].uid", (1 << 32) - 1)],
      "linux.devices[0].uid: must be between 0 and 4294967294, got 4294967295"),
+    ([("hooks.poststop[0].args", [""])],
+     "hooks.poststop[0].args[0]: must not be empty, it is the name of the program"),
+    *[([("hooks.poststop[0].env", ["A=b", entry])],
+       f'hooks.poststop[0].env[1]: must have a name before the =, got "{entry}"')
+      for entry in ("", "=x")],
     *[([("linux.cgroupsPath", path)],
        f'linux.cgroupsPath: must not have ".." in it, got "{path}"')
       for path in ("../../x", "/a/../b", "/../../tmp/h/cg", "..")],
