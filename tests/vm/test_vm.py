@@ -71,7 +71,7 @@ def pytest_words(*words: str) -> tuple[str, ...]:
         "no:cacheprovider",
         "-p",
         "tests.vm.only",
-        "--timeout=120",
+        "--timeout=240",
         *words,
     )
 

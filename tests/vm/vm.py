@@ -376,11 +376,14 @@ def run_machine(options: argparse.Namespace, command: Sequence[str]) -> int:
     ):
         build_initramfs()
     for number in range(1, BOOTS + 1):
-        with tempfile.TemporaryDirectory(prefix="anocir-vm-", ignore_cleanup_errors=True) as run:
+        run = tempfile.mkdtemp(prefix="anocir-vm-")
+        try:
             status = boot(options, run, command)
             if status is not None:
                 return status
             sys.stderr.write(_report(run))
+        finally:
+            shutil.rmtree(run, ignore_errors=True)
         sys.stderr.write(
             f"vm.py: the machine did not come to the command (boot {number} of {BOOTS})\n"
         )

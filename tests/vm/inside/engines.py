@@ -42,9 +42,10 @@ def shown(unit: str, *names: str) -> dict[str, str]:
     return dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
 
 
-@pytest.fixture(scope="module")
-def dockerd():
-    options = ["--exec-opt=native.cgroupdriver=systemd", "--bridge=none", "--iptables=false"]
+@pytest.fixture(scope="module", params=["systemd"])
+def dockerd(request):
+    options = [f"--exec-opt=native.cgroupdriver={request.param}", "--bridge=none"]
+    options += ["--iptables=false"]
     options += [f"--add-runtime=anocir={RUNTIME}", "--default-runtime=anocir"]
     with open("/run/dockerd.log", "w") as log:
         daemon = subprocess.Popen(["dockerd", *options], stdout=log, stderr=log)
@@ -55,34 +56,48 @@ def dockerd():
                 assert daemon.poll() is None and time.monotonic() < deadline, log.read()[-4000:]
             time.sleep(1)
         run("docker", "import", "-", IMAGE, given=busybox_tar())
-        yield
+        yield request.param
     finally:
         daemon.terminate()
         daemon.wait(PATIENCE)
 
 
+@pytest.mark.parametrize("dockerd", ["systemd", "cgroupfs"], indirect=True)
 def test_docker_limits_update_pause_stats_top_exec(dockerd):
-    limits = ["--memory=64m", "--cpus=0.5", "--pids-limit=50", "--cpu-shares=2048"]
-    name = docker("run", "-d", "--network=none", *limits, IMAGE, "sleep", "1000").strip()
+    asked = ["--memory=64m", "--cpus=0.5", "--pids-limit=50", "--cpu-shares=2048"]
+    name = docker("run", "-d", "--network=none", *asked, IMAGE, "sleep", "1000").strip()
     unit = f"docker-{name}.scope"
-    expected = {
+    directory = "/sys/fs/cgroup" + (
+        f"/system.slice/{unit}" if dockerd == "systemd" else f"/docker/{name}"
+    )
+    properties = {
         "ActiveState": "active",
         "Slice": "system.slice",
         "MemoryMax": str(64 << 20),
+        "MemorySwapMax": str(64 << 20),
         "CPUQuotaPerSecUSec": "500ms",
         "TasksMax": "50",
         "CPUWeight": "174",
     }
-    assert shown(unit, *expected) == expected
+    files = ("memory.max", "memory.swap.max", "cpu.max", "pids.max", "cpu.weight", "cpuset.cpus")
+    limits = [str(64 << 20), str(64 << 20), "50000 100000", "50", "174", ""]
 
-    docker("update", "--memory=96m", "--memory-swap=128m", "--cpus=0.25", "--pids-limit=60", name)
-    expected.update(MemoryMax=str(96 << 20), CPUQuotaPerSecUSec="250ms", TasksMax="60")
-    assert shown(unit, *expected) == expected
-    directory = f"/sys/fs/cgroup/system.slice/{unit}"
-    assert value(directory, "memory.max") == str(96 << 20)
+    def check() -> None:
+        assert [value(directory, file) for file in files] == limits
+        if dockerd == "systemd":
+            assert shown(unit, *properties) == properties
+
+    check()
+    docker("update", "--memory=96m", "--memory-swap=128m", "--cpus=0.25", name)
+    # all that is not named comes as zero, and the limit of swap stands
+    docker("update", "--pids-limit=60", "--cpuset-cpus=0", name)
+    limits = [str(96 << 20), str(32 << 20), "25000 100000", "60", "174", "0"]
+    properties.update(MemoryMax=limits[0], MemorySwapMax=limits[1], CPUQuotaPerSecUSec="250ms")
+    properties.update(TasksMax="60", AllowedCPUs="0")
+    check()
     # a cgroup namespace of its own is the default on v2, and exec is in it
-    files = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/pids.max", "/proc/self/cgroup"]
-    assert docker("exec", name, "cat", *files).split() == [str(96 << 20), "60", "0::/"]
+    inside = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/pids.max", "/proc/self/cgroup"]
+    assert docker("exec", name, "cat", *inside).split() == [str(96 << 20), "60", "0::/"]
 
     docker("pause", name)
     assert "frozen 1" in value(directory, "cgroup.events")
@@ -94,7 +109,8 @@ def test_docker_limits_update_pause_stats_top_exec(dockerd):
     assert docker("top", name, "-o", "pid,args").split()[-2:] == ["sleep", "1000"]
     docker("rm", "-f", name)
     assert gone(directory)
-    assert shown(unit, "ActiveState") == {"ActiveState": "inactive"}
+    if dockerd == "systemd":
+        assert shown(unit, "ActiveState") == {"ActiveState": "inactive"}
 
 
 @pytest.mark.parametrize("namespace", ["host", "private"])
