@@ -26,7 +26,7 @@ from tests.bundle import Bundle, Template, remove_tree
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 TIMEOUT = 30.0
 OCI_VERSIONS = {"anocir": "1.3.0", "runc": "1.0.2", "crun": "1.0.0"}
-PATIENCE = 10.0 if os.environ.get("RUNTIME", "anocir").endswith("anocir") else 3.0
+PATIENCE = 30.0 if os.environ.get("RUNTIME", "anocir").endswith("anocir") else 3.0
 """Seconds until a state must be reached; less for the runtimes whose failures are expected."""
 GONE: dict[int, int] = {}
 """Exit statuses of adopted processes that `reap` has collected."""

@@ -13,7 +13,7 @@ from typing import Iterable
 
 from tests import drive, machine
 
-PATIENCE = 3.0
+PATIENCE = drive.PATIENCE / 3
 """Seconds that the kernel may take to free a dying cgroup or keyring."""
 
 

@@ -75,7 +75,7 @@ class Console:
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.socket.bind(path)
         self.socket.listen()
-        self.socket.settimeout(20)
+        self.socket.settimeout(60)
         self.thread = threading.Thread(target=self._receive, daemon=True)
         self.thread.start()
 
@@ -179,7 +179,7 @@ def reach(box: Box, call: Any, status: Any, container: str, wanted: str) -> None
 
 def wait_for(status: Any, wanted: str) -> None:
     """Wait until the state is as wanted."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while status() != wanted:
         assert time.monotonic() < deadline, f"{status()} instead of {wanted}"
         time.sleep(0.05)

@@ -534,6 +534,8 @@ class Agent:
         while self.open:
             try:
                 peer, _ = self.listener.accept()
+            except TimeoutError:
+                continue
             except OSError:
                 return
             with peer:
