@@ -126,7 +126,9 @@ def test_run_on_a_terminal(sides: Sides) -> None:
                 told_.append(plain(terminal.expect(answer)))
                 terminal.expect("# ")
             terminal.resize(50, 132)
-            for _ in range(100):  # the new size takes its way through the client, the daemon, the shim
+            for _ in range(
+                100
+            ):  # the new size takes its way through the client, the daemon, the shim
                 terminal.type("stty size\n")
                 if "50 132" in terminal.expect("# "):
                     break
