@@ -191,9 +191,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--save", default="", metavar="DIR", help="write results.json and results.md there"
     )
-    parser.add_argument(
-        "--examples", type=int, default=10, help="examples printed for each row (10)"
-    )
+    parser.add_argument("--examples", type=int, default=10, help="examples kept for each row (10)")
     parser.add_argument("--join", action="store_true", help="the arguments are results to join")
     parser.add_argument("runtimes", nargs="*", metavar="[NAME=]RUNTIME")
     options = parser.parse_args(arguments)
@@ -256,7 +254,8 @@ def report(
         for row, figures in rows.items():
             if name.startswith("anocir"):
                 bad += len(faults(figures))
-            for example in figures["examples"][: options.examples]:
+            del figures["examples"][options.examples :]
+            for example in figures["examples"]:
                 print(f"{name}: {row}: {example}")
     if options.save:
         os.makedirs(options.save, exist_ok=True)
