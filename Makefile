@@ -48,7 +48,7 @@ fuzz: prepare-check build ## 10,000 mutated configurations, and the property tes
 mutations: prepare-demo prepare-check build ## break features one at a time: does a test notice each?
 	$(SUDO) $(VENV)/bin/python tests/mutations.py $(ARGS)
 
-reliability: build ## kills, injected failures, races, damage: the whole table, an hour or so
+reliability: build ## kills, injected failures, races, damage: the whole table, an hour or two (see README)
 	$(SUDO) $(PYTHON) tests/reliability/measure.py $(ARGS) $(or $(RUNTIMES),dist/anocir)
 
 clean: ## remove what was built, the private virtual environment too
