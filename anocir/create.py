@@ -475,7 +475,9 @@ def _undo(
     error: BaseException,
 ) -> None:
     """Take back what was made; what cannot be is left for delete --force and said."""
-    oom = _was_oom_killed(container)
+    text = ""
+    if isinstance(error, Error) and container.intent:
+        text = lifecycle.want_of_memory(container, config, "signal 9" in error.text)
     init.kill()
     if init.console is not None:
         files.close(init.console[0])
@@ -489,15 +491,5 @@ def _undo(
     except (Error, OSError) as failure:
         log.warn(f"cleaning up after a failed create: {reason(failure)}")
     container.close()
-    if oom and isinstance(error, Error):
-        error.text = f"container init was OOM-killed (memory limit too low?): {error.text}"
-
-
-def _was_oom_killed(container: Container) -> bool:
-    if not container.intent:
-        return False
-    try:
-        return bool(cgroup.load(container.intent["cgroup"]).oom_kills())
-    except (Error, OSError) as failure:
-        log.debug(f"oom: {reason(failure)}")
-        return False
+    if text and isinstance(error, Error):
+        error.text = f"{text}: {error.text}"

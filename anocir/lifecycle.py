@@ -274,19 +274,35 @@ def serve_start(
 
 def _died(container: Container) -> Error:
     """Say why init is gone: out of memory by the kernel's count, or it is not known."""
+    config = container.config()
+    text = want_of_memory(container, config)
+    if not text:
+        return Error("init died before the program was executed")
+    return Error(f"linux.resources.memory.limit: {text}: the limit is {memory_limit(config)} bytes")
+
+
+def memory_limit(config: dict[str, Any]) -> int | None:
+    """Return the memory limit of a configuration in bytes; None without one."""
+    resources = (config.get("linux") or {}).get("resources") or {}
+    limit: int | None = (resources.get("memory") or {}).get("limit")
+    return limit
+
+
+def want_of_memory(container: Container, config: dict[str, Any], killed: bool = True) -> str:
+    """Say, of an init that is dead, that its memory limit was too low; empty if it was not.
+
+    systemd removes the cgroup, with the kernel's count in it, together with the last process:
+    then a limit, and that init was `killed`, is all that is known.
+    """
     manager = _manager(container)
     try:
-        killed = manager.oom_kills()
+        if manager.oom_kills():
+            return "container init was OOM-killed (memory limit too low?)"
+        if killed and memory_limit(config) and manager.gone():
+            return "container init was killed (memory limit too low?)"
     except (Error, OSError) as error:
         log.debug(f"oom: {reason(error)}")
-        killed = 0
-    if not killed:
-        return Error("init died before the program was executed")
-    memory = ((container.config().get("linux") or {}).get("resources") or {}).get("memory") or {}
-    return Error(
-        "linux.resources.memory.limit: container init was OOM-killed (memory limit too low?): "
-        f"the limit is {memory.get('limit')} bytes"
-    )
+    return ""
 
 
 def _listener_sender(container: Container, config: dict[str, Any], pid: int) -> Any:

@@ -290,6 +290,10 @@ class Disabled:
         """Nothing is counted."""
         return 0
 
+    def gone(self) -> bool:
+        """Nothing was made that somebody could have removed."""
+        return False
+
     def oom_watch(self) -> tuple[int, int]:
         """Refuse: nothing is counted."""
         raise self._refuse()

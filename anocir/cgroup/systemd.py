@@ -479,6 +479,10 @@ class Manager:
         """Return how many processes of the container the kernel has killed for want of memory."""
         return self.fs.oom_kills()
 
+    def gone(self) -> bool:
+        """Tell whether somebody has removed the cgroup, as systemd does with an empty one."""
+        return self.fs.gone()
+
     def oom_watch(self) -> tuple[int, int]:
         """Return a descriptor and the poll(2) event by which it tells of an OOM."""
         return self.fs.oom_watch()

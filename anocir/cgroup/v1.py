@@ -393,6 +393,10 @@ class Manager:
         directory = self.directories.get("memory", "")
         return knobs.read_map(f"{directory}/memory.oom_control").get("oom_kill", 0)
 
+    def gone(self) -> bool:
+        """Tell whether somebody has removed the cgroup, as systemd does with an empty one."""
+        return not files.exists(self._main())
+
     def oom_watch(self) -> tuple[int, int]:
         """Return a descriptor and the poll(2) event by which it tells of an OOM."""
         from . import stats

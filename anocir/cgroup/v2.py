@@ -328,6 +328,10 @@ class Manager:
         """Return how many processes of the container the kernel has killed for want of memory."""
         return knobs.read_map(f"{self.directory}/memory.events").get("oom_kill", 0)
 
+    def gone(self) -> bool:
+        """Tell whether somebody has removed the cgroup, as systemd does with an empty one."""
+        return not files.exists(self.directory)
+
     def oom_watch(self) -> tuple[int, int]:
         """Return a descriptor and the poll(2) event by which it tells of an OOM."""
         from . import stats

@@ -773,6 +773,36 @@ def test_setresuid_sets_all_three_and_takes_the_capabilities() -> None:
 
 
 @pytest.mark.parametrize("kind", range(16))
+def test_getrlimit_reads_ours_and_a_childs(kind: int) -> None:
+    infinity = (1 << 64) - 1
+    expected = tuple(infinity if limit == -1 else limit for limit in resource.getrlimit(kind))
+    assert tasks.getrlimit(kind) == tasks.getrlimit(kind, os.getpid()) == expected
+    with pytest.raises(OSError, match="Errno 3"):
+        tasks.getrlimit(kind, 1 << 30)
+
+
+def test_setrlimit_reaches_another_process() -> None:
+    with subprocess.Popen(["/bin/sleep", "60"]) as sleeper:
+        tasks.setrlimit(resource.RLIMIT_NOFILE, 10, 20, sleeper.pid)
+        assert resource.prlimit(sleeper.pid, resource.RLIMIT_NOFILE) == (10, 20)
+        sleeper.kill()
+
+
+def test_loopback_up_brings_up_that_of_our_namespace() -> None:
+    def up() -> bool:
+        shown = subprocess.run(["ip", "-o", "link", "show", "lo"], capture_output=True, check=True)
+        return b"UP" in shown.stdout.partition(b"<")[2].partition(b">")[0].split(b",")
+
+    def action() -> tuple[bool, bool]:
+        tasks.unshare(const.CLONE_NEWNET)
+        before = up()
+        tasks.loopback_up()
+        return before, up()
+
+    assert child.run(action) == (False, True)
+
+
+@pytest.mark.parametrize("kind", range(16))
 def test_setrlimit_is_what_proc_shows(kind: int) -> None:
     def action() -> tuple[int, int]:
         hard = resource.getrlimit(kind)[1]
