@@ -48,7 +48,7 @@ def main() -> NoReturn:
 def _needs_init(words: list[str]) -> bool:
     """Tell, without the parser, whether the command starts a second interpreter.
 
-    A wrong yes costs time and a wrong no nothing: the parser decides.
+    A wrong answer costs nothing but time: the parser decides.
     """
     if b"LISTEN_FDS" in posix.environ:
         return False

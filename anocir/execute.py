@@ -89,10 +89,10 @@ def _launch(
         joining = manager.self_join(subs)
         # All at the very end, so that the interpreter's work is not charged to the container.
         joining = {**joining, "tasks": [], "late": joining["tasks"] + joining["late"]}
-        joining = create.send_cgroups(init, joining)
+        create.send_cgroups(init, joining)
     except (FileNotFoundError, Error):
         # The recorded cgroup is gone or has no such child: exec_join looks where init is now.
-        joining = create.send_cgroups(init, {"into": "", "tasks": [], "late": []})
+        create.send_cgroups(init, {"into": "", "tasks": [], "late": []})
     init.adopt(init.expect(channel.PID, "joining the container's namespaces"))
     rootless = posix.geteuid() != 0 or create.in_user_namespace()
     launch.adjust(init, {"process": process}, rootless)

@@ -269,12 +269,11 @@ def serve_start(
         elif kind == 0 and executing:
             return
         elif kind == 0:
-            raise _died(container)
+            raise _died(container, config)
 
 
-def _died(container: Container) -> Error:
+def _died(container: Container, config: dict[str, Any]) -> Error:
     """Say why init is gone: out of memory by the kernel's count, or it is not known."""
-    config = container.config()
     text = want_of_memory(container, config)
     if not text:
         return Error("init died before the program was executed")

@@ -337,7 +337,7 @@ class Manager:
 
     def _present(self) -> None:
         """Refuse what needs a cgroup when none could be made."""
-        if self.tolerant and not files.exists(self._main()):
+        if self.tolerant and self.gone():
             raise knobs.no_cgroup()
 
     def pids(self) -> list[int]:

@@ -254,7 +254,7 @@ class Manager:
             raise
 
     def _present(self) -> None:
-        if self.tolerant and not files.exists(self.directory):
+        if self.tolerant and self.gone():
             raise knobs.no_cgroup()
 
     def freeze(self) -> None:
