@@ -109,20 +109,13 @@ def link(sock: _socket.socket, name: str) -> tuple[int, int]:
     raise OSError(19, "netlink", name)  # ENODEV
 
 
-def set_link_up(index: int, sock: _socket.socket | None = None) -> None:
-    """RTM_NEWLINK: bring an interface up; the loopback interface has index 1.
-
-    Without a socket it is one of the present namespace.
-    """
-    own = sock or open()
+def set_link_up(index: int, sock: _socket.socket) -> None:
+    """RTM_NEWLINK: bring an interface of the socket's namespace up; the loopback has index 1."""
     try:
-        _change(own, index, IFF_UP, IFF_UP, b"")
+        _change(sock, index, IFF_UP, IFF_UP, b"")
     except OSError as error:
         name = "lo" if index == 1 else f"interface {index}"
         raise OSError(error.errno, "netlink", name) from None
-    finally:
-        if sock is None:
-            own.close()
 
 
 def set_link_namespace(sock: _socket.socket, index: int, netns_fd: int, name: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import pickle
 import signal
+import subprocess
 import traceback
 from typing import Any, Callable
 
@@ -51,6 +52,12 @@ def run(action: Callable[[], Any], flags: int = 0) -> Any:
 
 
 KNOWN = (Error, OSError, *(type(OSError(number, "")) for number in range(1, 120)))
+
+
+def loopback_is_up() -> bool:
+    """Whether the loopback interface of our network namespace is up, as ip(8) shows it."""
+    shown = subprocess.run(["ip", "-o", "link", "show", "lo"], capture_output=True, check=True)
+    return b"UP" in shown.stdout.partition(b"<")[2].partition(b">")[0].split(b",")
 
 
 def start(action: Callable[[], Any]) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import subprocess
 
 import pytest
 
@@ -21,13 +20,6 @@ def network() -> str:
     return os.readlink("/proc/self/ns/net")
 
 
-def loopback_is_up() -> bool:
-    with open("/proc/self/net/dev", encoding="ascii") as stream:
-        assert "lo:" in stream.read()
-    shown = subprocess.run(["ip", "-o", "link", "show", "lo"], capture_output=True, check=True)
-    return b"UP" in shown.stdout.partition(b"<")[2].partition(b">")[0].split(b",")
-
-
 def test_a_network_is_made_from_outside_with_its_loopback_up() -> None:
     def action() -> tuple[bool, bool, bool, list[str]]:
         before, open_before = network(), sorted(os.listdir("/proc/self/fd"))
@@ -36,7 +28,7 @@ def test_a_network_is_made_from_outside_with_its_loopback_up() -> None:
         made = os.readlink(f"/proc/self/fd/{fd}")
         namespaces.enter_network(fd)
         left = sorted(set(os.listdir("/proc/self/fd")) - set(open_before))
-        return same, network() == made != before, loopback_is_up(), left
+        return same, network() == made != before, child.loopback_is_up(), left
 
     assert child.run(action) == (True, True, True, [])
 
@@ -80,6 +72,6 @@ def test_the_loopback_of_a_user_namespace_comes_up_too() -> None:
         tasks.unshare(CLONE_NEWUSER)
         tasks.unshare(CLONE_NEWNET)
         tasks.loopback_up()
-        return loopback_is_up()
+        return child.loopback_is_up()
 
     assert child.run(action)

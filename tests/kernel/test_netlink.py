@@ -132,7 +132,8 @@ def test_link_finds_one_among_many() -> None:
 
 def test_set_link_up_brings_the_loopback_interface_up() -> None:
     def action() -> list[str]:
-        netlink.set_link_up(1)
+        with closing(netlink.open()) as sock:
+            netlink.set_link_up(1, sock)
         return show("lo")["flags"]
 
     assert "UP" in inside(action)
@@ -149,7 +150,7 @@ def test_set_link_up_by_a_socket_and_its_errors() -> None:
     two, lo = inside(action)
     assert "UP" in two and "UP" in lo
     with pytest.raises(OSError) as caught:
-        inside(lambda: netlink.set_link_up(4242))
+        inside(lambda: netlink.set_link_up(4242, netlink.open()))
     assert (caught.value.errno, caught.value.filename) == (errno.ENODEV, "interface 4242")
 
 

@@ -789,15 +789,11 @@ def test_setrlimit_reaches_another_process() -> None:
 
 
 def test_loopback_up_brings_up_that_of_our_namespace() -> None:
-    def up() -> bool:
-        shown = subprocess.run(["ip", "-o", "link", "show", "lo"], capture_output=True, check=True)
-        return b"UP" in shown.stdout.partition(b"<")[2].partition(b">")[0].split(b",")
-
     def action() -> tuple[bool, bool]:
         tasks.unshare(const.CLONE_NEWNET)
-        before = up()
+        before = child.loopback_is_up()
         tasks.loopback_up()
-        return before, up()
+        return before, child.loopback_is_up()
 
     assert child.run(action) == (False, True)
 
