@@ -18,7 +18,8 @@ import shutil
 import signal
 import sys
 import time
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.dirname(os.path.dirname(HERE)))
@@ -65,6 +66,13 @@ class Point(NamedTuple):
         """strace's -e argument."""
         effect = "signal=SIGKILL" if self.what == "SIGKILL" else f"error={self.what}"
         return f"inject={self.call}:{effect}:when={self.occurrence}"
+
+    def __str__(self) -> str:
+        """How reports and the progress line name it."""
+        return f"{self.what} at {self.call} {self.occurrence}"
+
+
+Where = TypeVar("Where")  # a Point, or a Descendant
 
 
 def can_inject() -> bool:
@@ -172,28 +180,43 @@ def enumerate_points(
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Strike at every point (or each `every`-th) of a command; counts of what went wrong, with examples."""
-    bundle = ground.bundle(f"inject-{command}", SLEEP)
-    figures = no_figures()
     boot = interpreter_counts(ground, runtime)
+
+    def look(words: tuple[str, ...], container: str) -> list[Point]:
+        counts = trace(ground, runtime, words)
+        return [point for kind in kinds for point in points(counts, boot, kind)]
+
+    return each_point(ground, runtime, command, look, strike, every, progress)
+
+
+def each_point(
+    ground: Ground,
+    runtime: Runtime,
+    command: str,
+    look: Callable[[tuple[str, ...], str], list[Where]],
+    hit: Callable[[Ground, Runtime, str, tuple[str, ...], str, Where, dict[str, Any]], None],
+    every: int,
+    progress: Progress | None,
+) -> dict[str, Any]:
+    """Let `look` find the points in one undisturbed command, then `hit` each in a command of its own."""
     container = f"inject-{command}"
+    bundle = ground.bundle(container, SLEEP)
+    figures = no_figures()
     config_for(ground, bundle, container)
     words = words_of(command, container, bundle)
     prepare(ground, runtime, command, container, bundle)
-    counts = trace(ground, runtime, words)
+    strikes = look(words, container)
     clean_up(ground, runtime, container, "undisturbed", figures)
-    strikes = [point for kind in kinds for point in points(counts, boot, kind)]
     # an offset that differs by command and kind, so that samples do not always take the same calls
     strikes = strikes[len(command) % every :: every]
     if progress:
         progress.total += len(strikes)
-    for point in strikes:
+    for where in strikes:
         if progress:
-            progress.step(
-                f"{runtime.name}: {command}, {point.what} at {point.call} {point.occurrence}"
-            )
+            progress.step(f"{runtime.name}: {command}, {where}")
         figures["points"] += 1
         prepare(ground, runtime, command, container, bundle)
-        strike(ground, runtime, command, words, container, point, figures)
+        hit(ground, runtime, command, words, container, where, figures)
     ground.drop_bundle(bundle)
     return figures
 
@@ -220,7 +243,7 @@ def strike(
         ground,
         runtime,
         container,
-        f"{command}: {point.what} at {point.call} {point.occurrence}",
+        f"{command}: {point}",
         result,
         figures,
     )
@@ -262,6 +285,10 @@ class Descendant(NamedTuple):
 
     process: int
     point: Point
+
+    def __str__(self) -> str:
+        """How reports and the progress line name it."""
+        return f"{self.point} of process {self.process}"
 
 
 def striker(ground: Ground, runtime: Runtime, container: str, *options: str) -> tuple[str, ...]:
@@ -329,34 +356,35 @@ def enumerate_descendants(
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Strike at every point (or each `every`-th) of each process that a command starts."""
-    container = f"inject-{command}"
-    bundle = ground.bundle(container, SLEEP)
-    figures = no_figures()
     boot = interpreter_counts(ground, runtime)
-    config_for(ground, bundle, container)
-    words = words_of(command, container, bundle)
-    prepare(ground, runtime, command, container, bundle)
-    done = ground.call(runtime, *words, prefix=striker(ground, runtime, container, command))
-    if done.status != 0:
-        raise RuntimeError(f"{runtime.name} {command} under strike.py: {done.status}: {done.err}")
-    calls = struck(ground)["calls"]
-    clean_up(ground, runtime, container, "undisturbed", figures)
-    strikes = [point for kind in kinds for point in descendants(calls, boot, kind)]
-    strikes = strikes[len(command) % every :: every]
-    if progress:
-        progress.total += len(strikes)
-    for process, point in strikes:
-        where = f"{point.what} at {point.call} {point.occurrence} of process {process}"
-        if progress:
-            progress.step(f"{runtime.name}: {command}, {where}")
-        figures["points"] += 1
-        prepare(ground, runtime, command, container, bundle)
-        prefix = striker(
-            ground, runtime, container, command, "--process", str(process), "--call", point.call,
-            "--occurrence", str(point.occurrence), "--what", point.what,
-        )  # fmt: skip
-        result = ground.call(runtime, *words, prefix=prefix, seconds=30)
-        figures["hit"] += struck(ground)["struck"]
-        judge(ground, runtime, container, f"{command}: {where}", result, figures)
-    ground.drop_bundle(bundle)
-    return figures
+
+    def look(words: tuple[str, ...], container: str) -> list[Descendant]:
+        done = ground.call(runtime, *words, prefix=striker(ground, runtime, container, command))
+        if done.status != 0:
+            raise RuntimeError(
+                f"{runtime.name} {command} under strike.py: {done.status}: {done.err}"
+            )
+        calls = struck(ground)["calls"]
+        return [point for kind in kinds for point in descendants(calls, boot, kind)]
+
+    return each_point(ground, runtime, command, look, strike_descendant, every, progress)
+
+
+def strike_descendant(
+    ground: Ground,
+    runtime: Runtime,
+    command: str,
+    words: tuple[str, ...],
+    container: str,
+    where: Descendant,
+    figures: dict[str, Any],
+) -> None:
+    """Run the command with one of its processes struck, judge it, and clean up."""
+    process, point = where
+    prefix = striker(
+        ground, runtime, container, command, "--process", str(process), "--call", point.call,
+        "--occurrence", str(point.occurrence), "--what", point.what,
+    )  # fmt: skip
+    result = ground.call(runtime, *words, prefix=prefix, seconds=30)
+    figures["hit"] += struck(ground)["struck"]
+    judge(ground, runtime, container, f"{command}: {where}", result, figures)
