@@ -127,11 +127,13 @@ def test_ctr_tasks(pair: Tuple[Ctr, Ctr]) -> None:
 
     def scenario(side: Ctr) -> List[Any]:
         name = f"tasks-{side.name}"
-        side(
-            *side.words(
-                ["-d"], name, ["sh", "-c", "trap 'exit 5' TERM; while :; do sleep .1; done"]
-            )
-        ).ok()
+        # Two processes, and these two to the end: what `tasks ps` says must not hang on the moment.
+        script = "trap 'exit 5' TERM; sleep 1000 & wait"
+        side(*side.words(["-d"], name, ["sh", "-c", script])).ok()
+        deadline = time.monotonic() + 60
+        while len(side("tasks", "ps", name).ok().out.splitlines()) < 3:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
 
         def told(*words: str) -> List[Any]:
             result = side(*words)
