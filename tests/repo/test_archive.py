@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import drive
+
 TOP = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.repo
 
@@ -26,7 +28,7 @@ PYTHONS = sorted(
 
 def call(*command: str, **options: object) -> subprocess.CompletedProcess[str]:
     options.setdefault("stdin", subprocess.DEVNULL)
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, **options)  # type: ignore[call-overload,no-any-return]
+    return subprocess.run(command, capture_output=True, text=True, timeout=drive.TIMEOUT, **options)  # type: ignore[call-overload,no-any-return]
 
 
 def test_two_builds_are_equal_byte_for_byte() -> None:

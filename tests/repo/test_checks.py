@@ -36,6 +36,7 @@ def test_the_sources_are_formatted() -> None:
     check(tool("ruff"), "format", "--check", "--quiet", ".")
 
 
+@pytest.mark.timeout(1200)  # without its cache, seconds on most machines
 def test_the_types_are_sound() -> None:
     if not importlib.util.find_spec("mypy"):
         pytest.skip("mypy is not installed")
