@@ -128,7 +128,7 @@ class Template:
         source = os.path.join(os.path.dirname(__file__), "probe.c")
         compiler = next(filter(shutil.which, ("cc", "gcc", "clang", "musl-gcc")))
         command = [compiler, "-static", "-O1", "-o", self.probe, source]
-        subprocess.run(command, check=True, timeout=60)
+        subprocess.run(command, check=True, timeout=300)
 
     def unpack(self, rootfs: str) -> None:
         """Make a root file system: files are hard links, so nothing may write into them."""

@@ -30,7 +30,7 @@ OCI_VERSIONS = {"anocir": "1.3.0", "runc": "1.0.2", "crun": "1.0.0"}
 PATIENCE = 120.0 if os.environ.get("RUNTIME", "anocir").endswith("anocir") else 3.0
 """Seconds until a state must be reached; less for the runtimes whose failures are expected."""
 GONE: dict[int, int] = {}
-"""Exit statuses of adopted processes that `reap` has collected."""
+"""Exit statuses of the adopted processes that `reap` has collected in this test: pids come round again."""
 OWN: set[int] = set()
 """The processes that this harness started itself and waits for by name; `reap` keeps off them."""
 
@@ -142,6 +142,9 @@ def wait_for(child: subprocess.Popen[bytes], timeout: float) -> bool:
 
     The orphans are reaped meanwhile, as an engine does: the init of a pid namespace cannot end before its members.
     """
+    if child.poll() is not None:  # and so it is reaped: the pid may be another's by now
+        OWN.discard(child.pid)
+        return True
     deadline = time.monotonic() + timeout
     pidfd = os.pidfd_open(child.pid)
     try:
@@ -484,6 +487,7 @@ class Workshop:
         self.containers: list[Container] = []
         self.helpers: list[subprocess.Popen[bytes]] = []
         self.consoles: list[Console] = []
+        GONE.clear()
 
     def container(self) -> Container:
         """A container with its own bundle; nothing is created yet."""
@@ -522,7 +526,8 @@ class Workshop:
         for child in self.helpers:
             if child.poll() is None:
                 child.send_signal(signal.SIGKILL)
-            finish(child)
+                finish(child)
+            OWN.discard(child.pid)
         self.helpers.clear()
         reap()
         return complaints

@@ -63,12 +63,14 @@ static void look_into(const char *pid, const char *canary)
 	if (!strncmp(target, "/bin/", 5))
 		return; /* a program of the image */
 	if (size > 0) {
-		exes++;
+		if (!exes++)
+			printf("sees an exe: %s\n", target);
 		snprintf(example, sizeof example, "%s", target);
 	}
 	snprintf(up, sizeof up, "/proc/%s/mem", pid);
 	if (size > 0 && (fd = open(up, O_RDWR)) >= 0) {
-		memories++;
+		if (!memories++)
+			printf("opens a memory: %s\n", target);
 		close(fd);
 	}
 	snprintf(up, sizeof up, "/proc/%s/fd", pid);
@@ -112,7 +114,7 @@ static int scan(const char *canary)
 		while (waitpid(-1, NULL, WNOHANG) > 0)
 			;
 	}
-	printf("exes %ld memories %ld fds %ld escapes %ld %s\n", exes, memories, fds, escapes,
+	printf("exes %ld memories %ld fds %ld escapes %ld %s end\n", exes, memories, fds, escapes,
 	       example);
 	return 0;
 }
@@ -179,7 +181,8 @@ static int abstract(void)
 int main(int argc, char **argv)
 {
 	const char *verb = argc > 1 ? argv[1] : "";
-	alarm(120); /* nothing here may outlive its test for long */
+	alarm(900); /* nothing here may outlive its test for long */
+	setvbuf(stdout, NULL, _IOLBF, 0); /* what was seen is read at once */
 	if (!strcmp(verb, "scan") && argc > 2)
 		return scan(argv[2]);
 	if (!strcmp(verb, "swap") && argc > 3)

