@@ -5,6 +5,7 @@ The namespaces are made by the C library, not by what is under test.
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import signal
@@ -15,7 +16,7 @@ from typing import Any, Callable
 from anocir.errors import Error
 from tests import machine
 
-PATIENCE = 20
+PATIENCE = 120
 """Seconds after which a child is ended by SIGALRM."""
 
 
@@ -26,6 +27,8 @@ def run(action: Callable[[], Any], flags: int = 0) -> Any:
     if pid == 0:
         os.close(read_end)
         signal.alarm(PATIENCE)
+        # What earlier tests left in cycles would be closed at some moment: then no count is sure.
+        gc.disable()
         try:
             if flags:
                 machine.unshare(flags)
@@ -58,6 +61,11 @@ def loopback_is_up() -> bool:
     """Whether the loopback interface of our network namespace is up, as ip(8) shows it."""
     shown = subprocess.run(["ip", "-o", "link", "show", "lo"], capture_output=True, check=True)
     return b"UP" in shown.stdout.partition(b"<")[2].partition(b">")[0].split(b",")
+
+
+def free_descriptors() -> int:
+    """Return a number from which on no descriptor is open, ours for the answer included."""
+    return max(int(name) for name in os.listdir("/proc/self/fd")) + 1
 
 
 def start(action: Callable[[], Any]) -> int:

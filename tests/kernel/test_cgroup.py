@@ -14,12 +14,14 @@ import select
 import signal
 import struct
 import time
+from functools import partial
 
 import pytest
 
 from anocir import cgroup
 from anocir.cgroup import hierarchy
 from anocir.errors import Error
+from tests import drive, machine
 
 pytestmark = [pytest.mark.kernel, pytest.mark.needs("root")]
 
@@ -69,12 +71,30 @@ def make():
 
 
 def reap(members: list[int]) -> None:
-    """Wait for the killed ones that are ours, and for nobody else: other tests have children too."""
+    """Wait for the killed ones and for nobody else: other tests have children too."""
     for pid in members:
         try:
             os.waitpid(pid, 0)
-        except ChildProcessError:
-            continue
+        except ChildProcessError:  # a child of ours had made it: somebody else reaps it
+            drive.until(f"{pid} is dead", partial(is_dead, pid))
+
+
+def is_dead(pid: int) -> bool:
+    return machine.process_status(pid).get("State", "X")[0] in "XZ"
+
+
+def rmdir(directory: str) -> None:
+    """Remove a cgroup; some kernels count a process for a moment that was reaped already."""
+
+    def removed() -> bool:
+        try:
+            os.rmdir(directory)
+        except OSError as error:
+            assert error.errno == errno.EBUSY, error
+            return False
+        return True
+
+    drive.until(f"{directory} is removed", removed)
 
 
 def spawn(manager, action=None, join=None):
@@ -85,7 +105,7 @@ def spawn(manager, action=None, join=None):
         try:
             os.close(go)
             os.read(ready, 1)
-            status = action() if action else time.sleep(60)
+            status = action() if action else time.sleep(300)
             os._exit(status or 0)
         except BaseException:
             os._exit(99)
@@ -175,7 +195,7 @@ def test_a_fork_bomb_stops_at_the_limit(make):
         try:
             while children < 50:
                 if os.fork() == 0:
-                    time.sleep(30)
+                    time.sleep(300)
                     os._exit(0)
                 children += 1
         except OSError as error:
@@ -203,14 +223,24 @@ def test_cpu_quota_holds_over_a_second(make):
     manager = make({"cpu": {"quota": 20000, "period": 100000}})
 
     def spin():
-        end = time.monotonic() + 1.0
-        while time.monotonic() < end:
+        start = time.monotonic()
+        while time.monotonic() < start + 1.0:
             pass
         usage = resource.getrusage(resource.RUSAGE_SELF)
-        return int((usage.ru_utime + usage.ru_stime) * 100)
+        spent = (usage.ru_utime + usage.ru_stime) / (time.monotonic() - start)
+        return min(int(spent * 100), 99)
 
-    # Hundredths: 20 and what a busy machine adds; an emulated one sometimes loses the ticks.
-    assert any(status_of(spawn(manager, spin)) <= 45 for _ in range(4))
+    def throttled() -> int:
+        rows = read(manager, ("cpu", "cpu.stat"), "cpu.stat").splitlines()
+        return int(dict(row.split() for row in rows)["nr_throttled"])
+
+    def held() -> bool:
+        # Hundredths: 20 and what a busy machine adds. An emulated one sometimes loses the ticks,
+        # and on one that is too busy the quota is not reached: then this second says nothing.
+        before = throttled()
+        return status_of(spawn(manager, spin)) <= 45 and throttled() > before
+
+    drive.until("a second in which the quota held", held)
 
 
 def device(number, mode=os.O_RDONLY):
@@ -309,7 +339,7 @@ def test_a_limit_below_the_usage_is_rejected_when_asked(make):
         for index in range(0, len(block), 4096):
             block[index] = 1
         os.write(told, b"x")
-        time.sleep(60)
+        time.sleep(300)
 
     spawn(manager, hold)
     os.read(ready, 1)
@@ -358,8 +388,8 @@ def test_kill_takes_a_whole_tree_also_while_paused(make, paused):
         for _ in range(5):
             if os.fork() == 0:
                 os.setsid()
-                time.sleep(60)
-        time.sleep(60)
+                time.sleep(300)
+        time.sleep(300)
 
     spawn(manager, family)
     deadline = time.monotonic() + PATIENCE
@@ -485,8 +515,8 @@ def test_an_empty_cgroup_that_was_there_is_used_and_stays():
         assert all(os.path.isdir(f"{mountpoint}{TOP}/old") for mountpoint in mountpoints)
     finally:
         for mountpoint in mountpoints:
-            os.rmdir(f"{mountpoint}{TOP}/old")
-            os.rmdir(mountpoint + TOP)
+            rmdir(f"{mountpoint}{TOP}/old")
+            rmdir(mountpoint + TOP)
 
 
 def test_nothing_is_made_for_a_bad_value():
@@ -526,7 +556,7 @@ def test_init_joins_by_itself_without_waiting(make):
         try:
             for fd in writable:
                 os.write(fd, b"0")
-            time.sleep(60)
+            time.sleep(300)
         finally:
             os._exit(1)
     deadline = time.monotonic() + PATIENCE
@@ -590,7 +620,7 @@ def test_exec_follows_init_where_the_container_s_cgroup_takes_no_process(make):
         for pid in (init, second):
             os.kill(pid, signal.SIGKILL)
         reap([init, second])
-        os.rmdir(elsewhere)
+        rmdir(elsewhere)
 
 
 def test_a_vanished_process_is_named(make):
@@ -612,7 +642,7 @@ def test_statistics_have_runc_s_shape_and_count(make):
         for index in range(0, len(block), 4096):
             block[index] = 1
         os.write(told, b"x")
-        time.sleep(60)
+        time.sleep(300)
 
     spawn(manager, work)
     os.read(ready, 1)

@@ -94,7 +94,7 @@ def with_runc(tmp_path, resources) -> dict[str, str]:
     path = f"{TOP}/runc"
     config = {
         "ociVersion": "1.0.2",
-        "process": {"args": ["/bin/sleep", "60"], "cwd": "/", "user": {"uid": 0, "gid": 0}},
+        "process": {"args": ["/bin/sleep", "300"], "cwd": "/", "user": {"uid": 0, "gid": 0}},
         "root": {"path": "/", "readonly": True},
         "mounts": [
             {"destination": "/proc", "type": "proc", "source": "proc"},
@@ -145,7 +145,7 @@ def with_ours(resources) -> dict[str, str]:
             try:
                 import time
 
-                time.sleep(60)
+                time.sleep(300)
             finally:
                 os._exit(0)
         manager.join(pid)

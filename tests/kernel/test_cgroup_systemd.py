@@ -62,7 +62,7 @@ def sleeper() -> int:
     pid = os.fork()
     if pid == 0:
         try:
-            time.sleep(120)
+            time.sleep(300)
         finally:
             os._exit(0)
     return pid

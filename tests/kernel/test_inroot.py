@@ -345,10 +345,12 @@ TREES = st.lists(
     st.tuples(NAMES, st.one_of(st.just(DIR), st.just(DIR), st.none(), TEXT)),
     min_size=1, max_size=14,
 )  # fmt: skip
+FUZZ = settings.default.max_examples > 1000
 RANDOM = settings(
-    max_examples=settings.default.max_examples if settings.default.max_examples > 1000 else 60,
+    max_examples=settings.default.max_examples if FUZZ else 60,
+    derandomize=not FUZZ,  # as in tests/unit/conftest.py
     deadline=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+    suppress_health_check=list(HealthCheck),
 )
 
 

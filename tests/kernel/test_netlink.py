@@ -8,6 +8,7 @@ import os
 import shutil
 import socket
 import subprocess
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -197,9 +198,18 @@ def test_addresses_are_those_of_one_interface() -> None:
         ip("addr", "add", "10.1.1.1/8", "dev", "two")
         ip("link", "set", "one", "up")
         ip("link", "set", "two", "up")
+        # The kernel adds a link-local address some time after an interface is up.
+        end = time.monotonic() + 60
+        after = show("one")["addr_info"]
         with closing(netlink.open()) as sock:
-            found = netlink.addresses(sock, netlink.link(sock, "one")[0])
-        return found, show("one")["addr_info"]
+            index = netlink.link(sock, "one")[0]
+            while time.monotonic() < end:
+                before = after
+                found = netlink.addresses(sock, index)
+                after = show("one")["addr_info"]
+                if before == after:
+                    break
+        return found, after
 
     found, shown = inside(action)
     texts = set()

@@ -23,7 +23,7 @@ def sleeper() -> int:
     pid = os.fork()
     if pid == 0:
         os.setsid()
-        signal.alarm(60)
+        signal.alarm(300)
         while True:
             signal.pause()
     return pid
@@ -117,7 +117,7 @@ def test_spawn_tells_why_a_program_cannot_be_executed(path: bytes, number: int) 
     with pytest.raises(OSError) as caught:
         processes.spawn(path, [b"x"], {}, [])
     assert caught.value.errno == number
-    assert children() == before
+    assert not children() - before
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_pidfd_open_is_readable_once_the_process_has_exited(process) -> None:
     assert int(rows["flags"], 8) & os.O_CLOEXEC
     assert not select.select([pidfd], [], [], 0)[0]
     os.kill(process, signal.SIGKILL)
-    assert select.select([pidfd], [], [], 10)[0] == [pidfd]
+    assert select.select([pidfd], [], [], 60)[0] == [pidfd]
     os.waitpid(process, 0)
     os.close(pidfd)
     with pytest.raises(ProcessLookupError):
@@ -179,7 +179,7 @@ def test_kill_group_ends_the_children_too() -> None:
         os.setsid()
         os.fork()  # both keep the pipe open
         os.write(write_end, b"x")
-        signal.alarm(60)
+        signal.alarm(300)
         signal.pause()
         os._exit(0)
     os.close(write_end)

@@ -150,7 +150,7 @@ def threads_after(action: str) -> tuple[str, int]:
         thread.start()
         # The killed thread cannot give the interpreter's lock back after a call that keeps it;
         # ctypes gives it away during the call, so that this thread goes on.
-        for _ in range(3000):
+        for _ in range(6000):
             if len(os.listdir("/proc/self/task")) == 1:
                 return 77
             time.sleep(0.01)
@@ -426,7 +426,7 @@ def test_wait_killable_recv_keeps_a_signal_from_repeating_the_call(
         time.sleep(0.2)
         agent.answer(cookie, value=4242)
     else:
-        for _ in range(3000):
+        for _ in range(6000):
             if not agent.is_waiting(cookie):
                 break
             time.sleep(0.01)
