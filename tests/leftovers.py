@@ -68,7 +68,7 @@ class Snapshot:
         deadline = time.monotonic() + PATIENCE
         while directories and time.monotonic() < deadline:
             drive.reap()
-            directories = [path for path in directories if not _rmdir(path)]
+            directories = [path for path in directories if not rmdir(path)]
 
 
 def cgroups(parent: str, ids: list[str]) -> list[str]:
@@ -112,7 +112,8 @@ def _kill(pid: int) -> None:
         return
 
 
-def _rmdir(path: str) -> bool:
+def rmdir(path: str) -> bool:
+    """Remove a cgroup; whether it is gone."""
     try:
         os.rmdir(path)
     except FileNotFoundError:

@@ -11,6 +11,7 @@ import resource
 import shutil
 import subprocess
 import tempfile
+import time
 from functools import partial
 from typing import Callable
 
@@ -220,6 +221,28 @@ def command_of(pid: int) -> str:
         return line or process_status(pid).get("Name", "")
     except (FileNotFoundError, ProcessLookupError):
         return "gone"
+
+
+def clocks() -> tuple[int, int]:
+    """CLOCK_MONOTONIC and CLOCK_BOOTTIME in whole seconds, as `probe clocks` says them."""
+    return int(time.clock_gettime(time.CLOCK_MONOTONIC)), int(
+        time.clock_gettime(time.CLOCK_BOOTTIME)
+    )
+
+
+def processes_of(word: str) -> list[int]:
+    """The processes that have a word among their arguments."""
+    found = []
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            try:
+                with open(f"/proc/{entry}/cmdline", "rb") as file:
+                    words = file.read().split(b"\0")
+            except OSError:
+                continue
+            if word.encode() in words:
+                found.append(int(entry))
+    return found
 
 
 # gates -----------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from functools import partial
 from typing import Any, Callable, Iterator
 
 import pytest
@@ -67,7 +68,8 @@ def runtime() -> Iterator[drive.Runtime]:
         yield drive.Runtime(path, directory)
     finally:
         for hierarchy in machine.hierarchies():
-            os.rmdir(hierarchy.mountpoint + PARENT)
+            parent = hierarchy.mountpoint + PARENT
+            drive.until(f"{parent} is empty", partial(leftovers.rmdir, parent))
         if hidden:
             _remove_plain_directories(hidden)
         remove_tree(directory)

@@ -6,12 +6,11 @@ import glob
 import json
 import os
 import shutil
-import time
 from typing import Any
 
 import pytest
 
-from tests import drive, machine
+from tests import drive, leftovers, machine
 from tests.drive import Container, Runtime
 
 MEBI = 1 << 20
@@ -81,7 +80,7 @@ def test_delete_leaves_a_cgroup_that_it_did_not_make(container: Container) -> No
         container.delete()
         assert os.path.isdir(foreign)
     finally:
-        os.rmdir(foreign)
+        drive.until("no process is left", lambda: leftovers.rmdir(foreign))
 
 
 def test_the_parents_that_a_container_made_go_with_it(container: Container) -> None:
@@ -174,8 +173,7 @@ def test_a_cgroup_with_a_stranger_in_it_is_left_as_it_is(container: Container, h
     finally:
         root = machine.cgroup_directory("pids", "")
         machine.write_file(os.path.join(root, "cgroup.procs"), str(child.pid))
-        if os.path.isdir(directory):
-            os.rmdir(directory)
+        drive.until("no process is left", lambda: leftovers.rmdir(directory))
 
 
 # memory -------------------------------------------------------------------------------------------
@@ -546,7 +544,7 @@ def test_ps_shows_a_table_by_default(container: Container, runtime: Runtime) -> 
 @memory
 def test_events_with_stats_tells_what_is_used(container: Container, runtime: Runtime) -> None:
     container.bundle.resources["memory"] = {"limit": 64 * MEBI}
-    container.launch("sleep 100")
+    container.launch("exec sleep 100")
     event = json.loads(runtime("events", "--stats", container.id).stdout)
     assert event["type"] == "stats" and event["id"] == container.id
     assert event["data"]["pids"]["current"] == 1
@@ -573,12 +571,10 @@ def test_sub_cgroups_that_the_program_made_are_removed(container: Container) -> 
 
 
 def test_the_runtime_itself_is_never_in_the_containers_cgroup(container: Container) -> None:
-    began = time.monotonic()
     container.create()
     directory = machine.cgroup_directory("pids", container.cgroup)
     with open(os.path.join(directory, "cgroup.procs")) as file:
         assert file.read().split() == [str(container.pid)]
-    assert time.monotonic() - began < drive.TIMEOUT
 
 
 def test_a_frozen_cgroup_is_refused_or_thawed_but_never_waited_for(container: Container) -> None:
@@ -593,13 +589,4 @@ def test_a_frozen_cgroup_is_refused_or_thawed_but_never_waited_for(container: Co
     finally:
         if os.path.isdir(directory):
             machine.write_file(os.path.join(directory, name), "THAWED" if v1 else "0")
-            drive.until("no process is left", lambda: _rmdir(directory))
-
-
-def _rmdir(path: str) -> bool:
-    drive.reap()
-    try:
-        os.rmdir(path)
-    except OSError:
-        return not os.path.exists(path)
-    return True
+            drive.until("no process is left", lambda: drive.reap() or leftovers.rmdir(directory))

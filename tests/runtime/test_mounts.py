@@ -344,7 +344,7 @@ def test_rbind_takes_the_mounts_below_and_bind_does_not(
         container.bundle.add_mount("/m", "none", nested, option)
         assert container.run("ls /m/inner") == listing
     finally:
-        machine.umount(os.path.join(nested, "inner"))
+        machine.umount(os.path.join(nested, "inner"), machine.MNT_DETACH)
 
 
 @pytest.mark.parametrize(("option", "inner_ro"), [("ro", False), ("rro", True)])
@@ -358,7 +358,7 @@ def test_rro_reaches_the_mounts_below_and_ro_does_not(
         assert "ro" in rows["/m"]
         assert ("ro" in rows["/m/inner"]) == inner_ro
     finally:
-        machine.umount(os.path.join(nested, "inner"))
+        machine.umount(os.path.join(nested, "inner"), machine.MNT_DETACH)
 
 
 @pytest.mark.parametrize(
@@ -383,7 +383,7 @@ def test_a_recursive_option_reaches_the_mounts_below(
         assert flag in rows["/m"]
         assert flag in rows["/m/inner"]
     finally:
-        machine.umount(os.path.join(nested, "inner"))
+        machine.umount(os.path.join(nested, "inner"), machine.MNT_DETACH)
 
 
 @pytest.mark.parametrize(
@@ -399,7 +399,7 @@ def test_a_recursive_opposite_clears_the_flag_below(
         rows = {row["point"]: row["options"] for row in mounts_of(container)}
         assert flag not in rows["/m/inner"]
     finally:
-        machine.umount(os.path.join(nested, "inner"))
+        machine.umount(os.path.join(nested, "inner"), machine.MNT_DETACH)
 
 
 @pytest.mark.parametrize(

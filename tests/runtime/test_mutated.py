@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import time
 from typing import Any
@@ -22,9 +23,8 @@ def test_a_hook_has_no_descriptor_of_the_caller(container: Container, name: str)
     container.bundle.hook(name, script)
     container.bundle.sh("sleep 100")
     leaked = os.open("/etc/passwd", os.O_RDONLY)
+    high = fcntl.fcntl(leaked, fcntl.F_DUPFD, 200)
     try:
-        high = 200
-        os.dup2(leaked, high)
         container.create(close_fds=False)
         container.start(close_fds=False)
         container.runtime("delete", "--force", container.id, close_fds=False)

@@ -22,7 +22,7 @@ class Manager:
     def __init__(self, path: str) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.sock.bind(path)
-        self.sock.settimeout(10)
+        self.sock.settimeout(drive.TIMEOUT)
         self.env = {"NOTIFY_SOCKET": path, "PATH": os.environ["PATH"]}
 
     def message(self) -> bytes:

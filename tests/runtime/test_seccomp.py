@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests import drive
 from tests.drive import Container
 
 pytestmark = pytest.mark.needs("compiler")
@@ -368,7 +369,7 @@ def listening(container: Container) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(path)
     listener.listen(1)
-    listener.settimeout(10)
+    listener.settimeout(drive.TIMEOUT)
     container.linux["seccomp"] = profile(
         "SCMP_ACT_ALLOW",
         rule("getpgid", "SCMP_ACT_NOTIFY"),
@@ -384,7 +385,7 @@ def test_the_agent_gets_the_descriptor_and_the_process_state(container: Containe
         container.launch("sleep 100")
         peer, _ = listener.accept()
         with peer:
-            peer.settimeout(10)
+            peer.settimeout(drive.TIMEOUT)
             text, ancillary, _, _ = peer.recvmsg(65536, socket.CMSG_SPACE(64))
             while True:
                 more = peer.recv(65536)

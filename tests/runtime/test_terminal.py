@@ -184,7 +184,7 @@ def test_the_last_words_of_a_program_are_not_lost(container: Container) -> None:
     terminal = foreground(
         container, "i=0; while [ $i -lt 3000 ]; do echo line $i; i=$((i+1)); done"
     )
-    terminal.expect("line 2999", timeout=20)
+    terminal.expect("line 2999")
     assert terminal.close() == 0
 
 

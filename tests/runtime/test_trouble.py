@@ -5,7 +5,6 @@ Each has to be answered in one line, and the guard of this tier looks for what s
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import resource
@@ -30,16 +29,6 @@ def plain(result: Result, *statuses: int) -> str:
     assert 1 <= len(result.stderr.splitlines()) <= 2, result.explain()
     assert "Traceback" not in result.stderr and "bug in" not in result.stderr, result.explain()
     return result.stderr
-
-
-def processes_of(word: str) -> list[int]:
-    """The processes of the host that have a word among their arguments."""
-    found = []
-    for entry in os.listdir("/proc"):
-        with contextlib.suppress(OSError), open(f"/proc/{entry}/cmdline", "rb") as file:
-            if entry.isdigit() and word.encode() in file.read().split(b"\0"):
-                found.append(int(entry))
-    return found
 
 
 # processes ----------------------------------------------------------------------------------------
@@ -106,7 +95,7 @@ def test_a_hanging_hook_is_ended_with_its_process_group(container: Container, ph
         assert container.delete("--force").status == 0
     else:
         assert "hook ran past specified timeout" in plain(result, 1)
-    drive.until("the hook is dead", lambda: drive.reap() or not processes_of(word))
+    drive.until("the hook is dead", lambda: drive.reap() or not machine.processes_of(word))
 
 
 def test_a_process_that_cannot_be_killed_keeps_the_state_until_it_can(container: Container) -> None:
@@ -119,6 +108,12 @@ def test_a_process_that_cannot_be_killed_keeps_the_state_until_it_can(container:
     os.mkdir(below)
     machine.write_file(below + "/cgroup.procs", str(container.pid))
     machine.write_file(below + "/freezer.state", "FROZEN")
+
+    def frozen() -> bool:
+        with open(below + "/freezer.state") as file:
+            return file.read() == "FROZEN\n"
+
+    drive.until("it is frozen", frozen)
     assert "still there" in plain(container.delete("--force", ok=None), 1)
     assert container.state()["id"] == container.id
     machine.write_file(below + "/freezer.state", "THAWED")
