@@ -42,7 +42,8 @@ def test_the_words_are_those_of_the_parser() -> None:
         ("run --help", False),
     ],
 )
-def test_only_what_needs_init_starts_it_early(line: str, expected: bool) -> None:
+def test_only_what_needs_init_starts_it_early(line: str, expected: bool, monkeypatch) -> None:
+    monkeypatch.delitem(posix.environ, b"LISTEN_FDS", raising=False)
     assert first._needs_init(line.split()) == expected
 
 

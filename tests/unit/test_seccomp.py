@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import posix
 import subprocess
@@ -162,7 +163,7 @@ def test_of_rules_that_overlap_the_first_counts() -> None:
         assert got == [ERRNO | expected[0], ERRNO | expected[1], ALLOW]
 
 
-@pytest.mark.timeout(20)
+@pytest.mark.timeout(120)
 def test_conditions_that_keep_libseccomp_busy_for_ever_are_compiled() -> None:
     conditions = (((0, 2**64 - 1), (1, 0)), ((2, 0), (1, 2**31)), ((0, 2**64 - 1), (1, 3), (2, 4)))
     wanted = profile(
@@ -402,6 +403,7 @@ def test_every_number_of_an_engine_profile_is_answered_as_its_name_says() -> Non
 def test_a_program_is_exported_without_memfd_too(
     lost: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    gc.collect()  # what earlier tests left in cycles would be closed at some moment
     before = len(os.listdir("/proc/self/fd"))
     if lost:
         monkeypatch.delattr(posix, "memfd_create")
@@ -558,7 +560,7 @@ def test_a_machine_without_libseccomp_is_told_what_to_install() -> None:
         "    print(error.text, error.hint)\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120
     )
     assert "libseccomp.so.2 cannot be loaded" in done.stdout
     assert "install" in done.stdout

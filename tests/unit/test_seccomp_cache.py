@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from typing import Any
 
 import pytest
@@ -230,7 +229,7 @@ def test_writers_at_the_same_time_leave_a_whole_entry(directory: str) -> None:
     command = [sys.executable, "-c", script, directory, json.dumps(PROFILE)]
     writers = [subprocess.Popen(command, stderr=subprocess.PIPE) for _ in range(4)]
     for writer in writers:
-        _, errors = writer.communicate(timeout=60)
+        _, errors = writer.communicate(timeout=120)
         assert writer.returncode == 0, errors
     assert os.listdir(directory) == [cache.key(PROFILE).hex()]
 
@@ -257,22 +256,25 @@ def test_a_hit_loads_neither_libseccomp_nor_a_slow_module(directory: str) -> Non
         "assert 'libseccomp' not in open('/proc/self/maps').read()\n"
     )
     command = [sys.executable, "-ISc", f"import sys; sys.path.insert(0, {os.getcwd()!r})\n{script}"]
-    subprocess.run([*command, directory, json.dumps(engine_profile())], check=True, timeout=60)
+    subprocess.run([*command, directory, json.dumps(engine_profile())], check=True, timeout=120)
 
 
 def test_a_hit_of_an_engine_profile_costs_a_fraction_of_a_miss(directory: str) -> None:
     wanted = engine_profile()
 
-    def cost(times: int, place: str | None) -> int:
-        spent = []
-        for _ in range(times):
-            start = time.thread_time_ns()
+    def cost(place: str | None) -> int:
+        """Calls of functions, in Python and in C: the same on every machine, busy or not."""
+        events = []
+        before = sys.getprofile()
+        sys.setprofile(lambda frame, event, argument: events.append(event))
+        try:
             seccomp.check_after_load(seccomp.compile(wanted, place, print))
-            spent.append(time.thread_time_ns() - start)
-        return min(spent)
+        finally:
+            sys.setprofile(before)
+        return sum(event in ("call", "c_call") for event in events)
 
     get(directory, wanted)
-    assert 5 * cost(50, directory) < cost(5, None)
+    assert 20 * cost(directory) < cost(None)
 
 
 @pytest.mark.parametrize("lost", [[], ["_blake2"], ["_blake2", "_sha2", "_sha256"]])

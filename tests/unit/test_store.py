@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import stat
 import time
 from pathlib import Path
@@ -111,18 +112,27 @@ def test_readers_never_see_half_a_file(root, box) -> None:
     box.save_state(value="x" * 5, length=5)
 
     def writer() -> None:
-        for size in range(300):
-            box.save_state(value="x" * size * 100, length=size * 100)
+        while True:
+            for size in range(300):
+                box.save_state(value="x" * size * 100, length=size * 100)
 
     pid = child.start(writer)
     reads = 0
-    while os.waitpid(pid, os.WNOHANG)[0] == 0:
-        one = store.open_container(root, "box")
-        one.load()
-        assert len(one.state["value"]) == one.state["length"]
-        one.close()
-        reads += 1
-    assert reads > 10
+    seen = set()
+    end = time.monotonic() + 60
+    try:
+        while (reads < 300 or len(seen) < 10) and time.monotonic() < end:
+            one = store.open_container(root, "box")
+            one.load()
+            assert len(one.state["value"]) == one.state["length"]
+            seen.add(one.state["length"])
+            one.close()
+            reads += 1
+        assert os.waitpid(pid, os.WNOHANG) == (0, 0), "the writer came to an end"
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    assert reads > 10 and len(seen) > 1
 
 
 # Damage -------------------------------------------------------------------------------------------
@@ -182,7 +192,7 @@ def test_without_a_state_init_never_was(box) -> None:
     assert box.state == {}
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@settings(suppress_health_check=list(HealthCheck), max_examples=60)
 @given(st.binary(max_size=60))
 def test_any_bytes_are_read_or_refused(tmp_path, data: bytes) -> None:
     root = str(tmp_path / "fuzz")
