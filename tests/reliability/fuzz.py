@@ -28,14 +28,21 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.dirname(os.path.dirname(HERE)))
 
 from tests.bench.bench import docker_config  # noqa: E402
-from tests.reliability.ground import Config, Ground, Progress, Runtime, base_config  # noqa: E402
+from tests.reliability.ground import (  # noqa: E402
+    PATIENCE,
+    Config,
+    Ground,
+    Progress,
+    Runtime,
+    base_config,
+)
 
 CORPUS = os.path.join(HERE, "corpus")
 CONTAINER = "fuzz"
 # A command that computes for longer has lost itself somewhere. Not the seconds on the wall, which a busy machine
 # makes as many as it likes; only what does not end at all is a hang.
 SLOW = 2.0
-HANG = 30.0
+HANG = PATIENCE
 
 NUMBERS: tuple[Any, ...] = (
     *(0, 1, -1, 2, 4095, 4096, 65535, 65536, 2**31 - 1, 2**31, -(2**31), 2**32, 2**32 - 1),

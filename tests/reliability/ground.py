@@ -31,6 +31,9 @@ MNT_DETACH = 2  # /usr/include/x86_64-linux-gnu/sys/mount.h
 CLONE_NEWNS = 0x20000  # /usr/include/linux/sched.h
 PR_SET_CHILD_SUBREAPER = 36  # /usr/include/linux/prctl.h
 PYTHON = "/usr/bin/python3"
+# Seconds until a command hangs, or a thing that is on its way out is left. Only what is broken takes that long:
+# a machine may have much else to do.
+PATIENCE = 120.0
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -174,6 +177,11 @@ def children_of(pid: int) -> list[int]:
             found.append(child)
             waiting.append(child)
     return found
+
+
+def patience(runtime: Runtime) -> float:
+    """Seconds that what a runtime killed may take to end; few for those whose leftovers are no news."""
+    return PATIENCE if runtime.name.startswith("anocir") else 1.0
 
 
 def proc_state(pid: int) -> str:
@@ -337,7 +345,7 @@ class Ground:
         self.mine.add(pid)
         return pid
 
-    def wait(self, pid: int, seconds: float = 30.0) -> tuple[int | None, float]:
+    def wait(self, pid: int, seconds: float = PATIENCE) -> tuple[int | None, float]:
         """(status, processor time) of a spawned command; status None if it had to be killed for hanging.
 
         Orphans are collected meanwhile, as an init of the host would: a process that exec put into a pid
@@ -387,7 +395,7 @@ class Ground:
         self,
         runtime: Runtime,
         *words: str,
-        seconds: float = 30.0,
+        seconds: float = PATIENCE,
         prefix: Sequence[str] = (),
     ) -> Result:
         """Run one command of the runtime to its end."""
@@ -464,11 +472,8 @@ class Ground:
         return found
 
     def settled(self, runtime: Runtime, container: str = "") -> list[str]:
-        """leftovers(), but a process that is already dying gets a moment for it.
-
-        On a busy machine that is long; those whose leftovers are no news get a second.
-        """
-        end = time.monotonic() + (10.0 if runtime.name.startswith("anocir") else 1.0)
+        """leftovers(), but a process that is already dying gets a moment for it."""
+        end = time.monotonic() + patience(runtime)
         while True:
             found = self.leftovers(runtime, container)
             if not any(left.startswith("process") for left in found) or time.monotonic() > end:

@@ -26,6 +26,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(HERE)))
 
 from tests.reliability.crash import SLEEP, clean_up, config_for, prepare, words_of  # noqa: E402
 from tests.reliability.ground import (  # noqa: E402
+    PATIENCE,
     PYTHON,
     Ground,
     Progress,
@@ -112,7 +113,8 @@ def trace(ground: Ground, runtime: Runtime, words: tuple[str, ...]) -> collectio
 
 def end_tracer(ground: Ground) -> None:
     """Let a tracer that has not ended yet go."""
-    for _ in range(200):
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
         alive = [
             pid
             for pid in children_of(os.getpid())
@@ -233,7 +235,7 @@ def strike(
     """Run the command with one injection, judge it, and clean up."""
     log = os.path.join(ground.dir, "trace")
     prefix = tracer("-o", log, "-e", f"trace={point.call}", "-e", point.option())
-    result = ground.call(runtime, *words, prefix=prefix, seconds=30)
+    result = ground.call(runtime, *words, prefix=prefix)
     end_tracer(ground)
     with open(log, encoding="utf-8", errors="replace") as stream:
         text = stream.read()
@@ -304,12 +306,11 @@ def striker(ground: Ground, runtime: Runtime, container: str, *options: str) -> 
 def struck(ground: Ground) -> dict[str, Any]:
     """What the tracer wrote, once it has ended; empty if it was killed in a hang's wake."""
     log = os.path.join(ground.dir, "strike")
-    for _ in range(500):
-        if os.path.exists(log):
-            break
+    end = time.monotonic() + PATIENCE
+    while not os.path.exists(log):
+        if time.monotonic() > end:
+            return {"struck": False, "calls": []}
         time.sleep(0.01)
-    else:
-        return {"struck": False, "calls": []}
     with open(log, encoding="ascii") as stream:
         told: dict[str, Any] = json.load(stream)
     os.unlink(log)
@@ -385,6 +386,6 @@ def strike_descendant(
         ground, runtime, container, command, "--process", str(process), "--call", point.call,
         "--occurrence", str(point.occurrence), "--what", point.what,
     )  # fmt: skip
-    result = ground.call(runtime, *words, prefix=prefix, seconds=30)
+    result = ground.call(runtime, *words, prefix=prefix)
     figures["hit"] += struck(ground)["struck"]
     judge(ground, runtime, container, f"{command}: {where}", result, figures)

@@ -13,10 +13,12 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(HERE)))
 
 from tests.reliability.crash import SLEEP, clean_up, config_for  # noqa: E402
 from tests.reliability.ground import (  # noqa: E402
+    PATIENCE,
     Ground,
     Progress,
     Runtime,
     mount,
+    patience,
     proc_state,
     unmount,
 )
@@ -51,7 +53,7 @@ def same_id(
         config_for(ground, bundle, container)
         words = ("create", "--bundle", bundle, container)
         pids = [ground.spawn(runtime, words, _out(ground, i)) for i in range(5)]
-        ends = [ground.wait(pid, 60)[0] for pid in pids]
+        ends = [ground.wait(pid)[0] for pid in pids]
         note = f"round {number}: {ends}"
         figures["hangs"] += ends.count(None)
         figures["signal deaths"] += sum(end is not None and end < 0 for end in ends)
@@ -91,7 +93,7 @@ def six_commands(
             ("exec", container, "/bin/true"),
         )
         pids = [ground.spawn(runtime, words, _out(ground, i)) for i, words in enumerate(commands)]
-        ends = [ground.wait(pid, 60)[0] for pid in pids]
+        ends = [ground.wait(pid)[0] for pid in pids]
         for i, end in enumerate(ends):
             text = _text(_out(ground, i) + ".err")
             what = f"round {number}: {' '.join(commands[i])}: {end}: {text.strip()[-300:]}"
@@ -119,7 +121,7 @@ def creates_at_once(ground: Ground, runtime: Runtime, count: int) -> Figures:
         ground.spawn(runtime, ("create", "--bundle", b, name), _out(ground, i))
         for i, (b, name) in enumerate(zip(bundles, names))
     ]
-    ends = [ground.wait(pid, 120)[0] for pid in pids]
+    ends = [ground.wait(pid, 5 * PATIENCE)[0] for pid in pids]
     figures["seconds"] = round(time.monotonic() - began, 2)
     for i, end in enumerate(ends):
         if end != 0:
@@ -130,7 +132,7 @@ def creates_at_once(ground: Ground, runtime: Runtime, count: int) -> Figures:
     figures["hangs"] = ends.count(None)
     began = time.monotonic()
     pids = [ground.spawn(runtime, ("delete", "--force", name)) for name in names]
-    gone = [ground.wait(pid, 120)[0] for pid in pids]
+    gone = [ground.wait(pid, 5 * PATIENCE)[0] for pid in pids]
     figures["delete seconds"] = round(time.monotonic() - began, 2)
     figures["delete failed"] = sum(end != 0 for end in gone)
     left = ground.settled(runtime)
@@ -155,7 +157,7 @@ def list_of(
             bundle = ground.bundle(name)
             batch.append(ground.spawn(runtime, ("run", "--detach", "--bundle", bundle, name)))
             names.append(name)
-        figures["failed"] += sum(ground.wait(pid, 60)[0] != 0 for pid in batch)
+        figures["failed"] += sum(ground.wait(pid)[0] != 0 for pid in batch)
         ground.reap()
         if progress:
             progress.step(f"{runtime.name}: making {count} containers, {len(names)}")
@@ -172,7 +174,7 @@ def list_of(
         pids = [
             ground.spawn(runtime, ("delete", "--force", name)) for name in names[first : first + 4]
         ]
-        figures["delete failed"] += sum(ground.wait(pid, 60)[0] != 0 for pid in pids)
+        figures["delete failed"] += sum(ground.wait(pid)[0] != 0 for pid in pids)
     left = ground.settled(runtime)
     figures["left after delete"] = len(left)
     figures["examples"] += left[:5]
@@ -210,6 +212,19 @@ def next_superblock(ground: Ground) -> int:
 RUNS = "leak-run"
 
 
+def grown(before: dict[str, int], after: dict[str, int], count: int) -> list[str]:
+    """The figures that `count` runs have raised.
+
+    Others mount and use /tmp too, so of those only a leak that follows the number of runs counts.
+    """
+    shared = ("temporary files", "superblocks")
+    return [
+        name
+        for name, figure in after.items()
+        if figure > before[name] + (count // 2 if name in shared else 0)
+    ]
+
+
 def runs(ground: Ground, runtime: Runtime, count: int, progress: Progress | None = None) -> Figures:
     """`count` runs in a row: nothing of the machine grows."""
     figures = empty(count=count, failed=0, grown=0)
@@ -222,18 +237,14 @@ def runs(ground: Ground, runtime: Runtime, count: int, progress: Progress | None
         if result.status != 0:
             figures["failed"] += 1
             figures["examples"].append(f"run: {result.status}: {result.err.strip()[-300:]}")
-    end = time.monotonic() + 3
+    end = time.monotonic() + PATIENCE
     after = census(ground, runtime)
-    # the kernel frees keyrings of dead processes a little later
-    while after["keyrings"] > before["keyrings"] and time.monotonic() < end:
+    # the kernel frees keyrings and namespaces, with their file systems, of dead processes a little later
+    while (more := grown(before, after, count)) and time.monotonic() < end:
         time.sleep(0.1)
         after = census(ground, runtime)
-    for name, figure in after.items():
-        # others mount and use /tmp too, so only a leak that follows the number of runs counts
-        slack = count // 2 if name in ("temporary files", "superblocks") else 0
-        if figure > before[name] + slack:
-            figures["grown"] += 1
-            figures["examples"].append(f"{name}: {before[name]} before, {figure} after")
+    figures["grown"] = len(more)
+    figures["examples"] += [f"{name}: {before[name]} before, {after[name]} after" for name in more]
     figures["left after delete"] = after["left"]
     ground.drop_bundle(bundle)
     return figures
@@ -349,7 +360,7 @@ def _one_damage(
         if "Traceback" in text or "panic:" in text:
             figures["tracebacks"] += 1
             figures["examples"].append(f"{note}: {text[-300:]}")
-    gone = ground.call(runtime, "delete", "--force", container, seconds=20)
+    gone = ground.call(runtime, "delete", "--force", container)
     if gone.status is None:
         figures["hangs"] += 1
     elif gone.status != 0:
@@ -360,7 +371,7 @@ def _one_damage(
     ground.reap()
     left = ground.leftovers(runtime, container)
     left = [item for item in left if not item.startswith("process")]
-    end = time.monotonic() + 5
+    end = time.monotonic() + patience(runtime)
     while proc_state(pid) not in ("", "Z", "X") and time.monotonic() < end:
         time.sleep(0.01)
     if proc_state(pid) not in ("", "Z", "X"):
@@ -419,7 +430,7 @@ def _on_full_disk(
                 "kill": ("kill", container, "KILL"),
                 "delete": ("delete", "--force", container),
             }[command]
-            result = ground.call(runtime, *words, seconds=20)
+            result = ground.call(runtime, *words)
             note = f"{what} used up: {command}"
             expected: tuple[int, ...] = (0,)
             if command in ("create", "run"):
@@ -440,7 +451,7 @@ def _on_full_disk(
                 if left:
                     figures["wrong"] += 1
                     figures["examples"].append(f"{note}: leaves {', '.join(left)[:300]}")
-            gone = ground.call(runtime, "delete", "--force", container, seconds=20)
+            gone = ground.call(runtime, "delete", "--force", container)
             if gone.status != 0:
                 figures["delete failed"] += 1
                 figures["examples"].append(

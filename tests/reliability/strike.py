@@ -42,7 +42,7 @@ WALL = 0x40000000  # /usr/include/linux/wait.h
 # user_regs_struct of x86_64 (sys/user.h): 27 words; rax is the 11th, orig_rax the 16th
 WORDS, RAX, ORIG_RAX = 27, 10, 15
 NUMBERS = "/usr/include/x86_64-linux-gnu/asm/unistd_64.h"
-PATIENCE = 40.0
+PATIENCE = 100.0  # shorter than that of who waits for the command
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.ptrace.argtypes = (ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p)

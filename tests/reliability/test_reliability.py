@@ -20,7 +20,7 @@ RUNTIME = os.environ.get("RUNTIME") or os.path.join(REPOSITORY, "dist/anocir")
 
 pytestmark = [
     pytest.mark.reliability,
-    pytest.mark.timeout(1300),  # half a minute each on a quiet machine
+    pytest.mark.timeout(2500),  # half a minute each on a quiet machine
     pytest.mark.skipif(os.geteuid() != 0, reason="[root] this machine has not given us root"),
     pytest.mark.xfail(
         not os.path.basename(RUNTIME).startswith("anocir"),
@@ -46,7 +46,7 @@ def measured(tmp_path, *options: str) -> dict[str, dict[str, Any]]:
         stderr=subprocess.STDOUT,
         text=True,
         check=False,
-        timeout=1200,
+        timeout=2400,
     )
     assert done.returncode == 0, done.stdout[-6000:]
     with open(tmp_path / "results.json") as stream:
