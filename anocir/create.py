@@ -295,7 +295,7 @@ def _make(
     if plan.namespaces(config).get("user") == "":
         init.expect(channel.MAP, "making the user namespace")
         namespaces.write_maps(init.middle, config["linux"])
-        init.channel.send(channel.MAPPED)
+        init.send(channel.MAPPED)
     joining = manager.self_join()
     into = ""
     spaces = plan.namespaces(config)
@@ -322,7 +322,7 @@ def _make(
     _intel_rdt(container, config, init.pid)
     spare = _idmapped(init, config, intent)
     if waits or not init.in_cgroup:
-        init.channel.send(channel.GO, marshal.dumps(list(spare)), list(spare.values()))
+        init.send(channel.GO, marshal.dumps(list(spare)), list(spare.values()))
     init.reap_middle()
     close_all(spare.values())
     _host_hooks(init, container, config)
@@ -336,7 +336,7 @@ def _make(
         channel.send_fd(options["pidfd_socket"], init.pidfd, b"init")
     container.lock()
     container.save_state(created=True)
-    init.channel.send(channel.COMMIT)
+    init.send(channel.COMMIT)
     container.unlock()
 
 
@@ -364,7 +364,7 @@ def send_cgroups(
         fds += [files.open(path, files.O_WRONLY) for path in paths]
         waits = waits or not (joining["into"] or paths)
         counts = (network >= 0, bool(joining["into"]), len(joining["tasks"]), waits)
-        init.channel.send(channel.CGROUP, marshal.dumps(counts), fds)
+        init.send(channel.CGROUP, marshal.dumps(counts), fds, "joining and making namespaces")
     finally:
         close_all(fds)
     return joining if joining["into"] or paths else {}
@@ -403,7 +403,7 @@ def _host_hooks(init: Init, container: Container, config: dict[str, Any]) -> Non
     for name in ("prestart", "createRuntime"):
         for index, hook in enumerate(entries.get(name) or []):
             hooks.run(hook, data, f"{name} hook #{index}")
-    init.channel.send(channel.DONE)
+    init.send(channel.DONE)
 
 
 def hand_console(init: Init, options: Options, foreground: bool) -> None:

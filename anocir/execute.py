@@ -91,20 +91,22 @@ def _launch(
         joining = {**joining, "tasks": [], "late": joining["tasks"] + joining["late"]}
         create.send_cgroups(init, joining)
     except (FileNotFoundError, Error):
+        if init.gone:
+            raise
         # The recorded cgroup is gone or has no such child: exec_join looks where init is now.
         create.send_cgroups(init, {"into": "", "tasks": [], "late": []})
     init.adopt(init.expect(channel.PID, "joining the container's namespaces"))
     rootless = posix.geteuid() != 0 or create.in_user_namespace()
     launch.adjust(init, {"process": process}, rootless)
     if not init.in_cgroup:
-        init.channel.send(channel.GO, marshal.dumps([]))
+        init.send(channel.GO, marshal.dumps([]))
     init.reap_middle()
     init.expect(channel.READY, "preparing the process")
     if not init.in_cgroup:
         manager.exec_join(init.pid, init_pid, subs)
     create.hand_console(init, options, not options["detach"])
-    init.channel.send(channel.COMMIT)
-    init.channel.send(channel.START)
+    init.send(channel.COMMIT)
+    init.send(channel.START)
 
 
 def _namespaces(pid: int, join: list[tuple[str, str]]) -> list[int]:

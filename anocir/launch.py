@@ -52,8 +52,8 @@ class Init:
     """The process being made: first the middle process, then the container's init."""
 
     __slots__ = (
-        "channel", "console", "early", "in_cgroup", "listen_fds", "middle", "middle_fd", "pid",
-        "pidfd", "start_time", "waiting",
+        "channel", "console", "early", "gone", "in_cgroup", "listen_fds", "middle", "middle_fd",
+        "pid", "pidfd", "start_time", "waiting",
     )  # fmt: skip
 
     def __init__(self, middle: int, line: Channel, listen_fds: int) -> None:
@@ -71,6 +71,19 @@ class Init:
         # A frame that init has sent before the middle process has sent the pid.
         self.early: tuple[int, bytes] | None = None
         self.waiting = "booting"
+        # A frame could not be sent any more.
+        self.gone = False
+
+    def send(
+        self, kind: int, payload: bytes = b"", fds: Sequence[int] = (), waiting: str = ""
+    ) -> None:
+        """Send a frame; when init has ended meanwhile, raise why, as `expect` does."""
+        self.waiting = waiting or self.waiting
+        try:
+            self.channel.send(kind, payload, fds)
+        except (BrokenPipeError, ConnectionResetError):
+            self.gone, self.early = True, None
+            self.expect(-1, self.waiting)
 
     def expect(self, wanted: int, waiting: str) -> bytes:
         """Return the payload of the frame that must come next, after warnings and the console.
@@ -315,10 +328,7 @@ def hand_over(init: Init, plan: dict[str, Any], fds: Sequence[int], settings: Se
         from .linux import trace
 
         extra.append(trace.fd())
-    try:
-        init.channel.send(channel.PLAN, marshal.dumps(plan), [*fds, *extra])
-    except BrokenPipeError:
-        init.expect(channel.PID, "booting")
+    init.send(channel.PLAN, marshal.dumps(plan), [*fds, *extra])
 
 
 def adjust(init: Init, config: dict[str, Any], rootless: bool) -> None:

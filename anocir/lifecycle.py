@@ -220,7 +220,10 @@ def start(settings: Settings, container_id: str, notified: bool = False) -> None
         except ConnectionRefusedError:
             raise Error(CONTRACT["already stopped"]) from None
         mode = b"container" if settings.start_exec_errors == "container" else b""
-        line.send(channel.START, mode)
+        try:
+            line.send(channel.START, mode)
+        except (BrokenPipeError, ConnectionResetError):
+            log.debug("start: init has died; the end of the channel tells how")
         files.unlink(store.SOCKET, container.dir_fd)
         container.unlock()
         config = container.config()
