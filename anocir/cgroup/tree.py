@@ -19,9 +19,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
 
-# How long a removal waits for processes to go away, and for a cgroup without any to be free.
+# How long a removal waits for processes to go away.  Also for those that cgroup.procs lists no
+# more: a process that exits holds its cgroup until it has given back all else.
 PATIENCE: Final = 10.0
-_PATIENCE_EMPTY: Final = 1.0
 SIGKILL: Final = 9
 
 
@@ -152,8 +152,8 @@ def sub_cgroups(subs: list[str], controllers: set[str]) -> dict[str, str]:
 def remove(directories: list[tuple[str, int]], patience: float = PATIENCE) -> None:
     """Remove cgroups: (directory, how many at its end were made by us) each.
 
-    A cgroup that still has processes is tried again with growing pauses, `patience` seconds for
-    all together; then the error names them.  Parents that others use by now stay.
+    A cgroup that is busy is tried again with growing pauses, `patience` seconds for all together;
+    then the error names the processes in it.  Parents that others use by now stay.
     """
     deadline = monotonic() + patience
     for directory, made in directories:
@@ -173,7 +173,6 @@ def remove(directories: list[tuple[str, int]], patience: float = PATIENCE) -> No
 
 def _remove_tree(directory: str, deadline: float) -> None:
     pause = 0.01
-    empty_deadline = min(deadline, monotonic() + _PATIENCE_EMPTY)
     while True:
         try:
             files.rmdir(directory)
@@ -187,7 +186,7 @@ def _remove_tree(directory: str, deadline: float) -> None:
         for child in below:
             _remove_tree(child, deadline)
         pids = processes(directory)
-        if monotonic() > (deadline if pids else empty_deadline):
+        if monotonic() > deadline:
             text = f"remove cgroup {directory}: {strerror(EBUSY)}"
             if pids:
                 text += f", processes in it: {', '.join(str(pid) for pid in pids[:20])}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -148,3 +150,26 @@ def test_exec_s_sub_cgroups_stay_below_the_container_s():
     for bad in ("../x", "/a/../../b", "nope:/a"):
         with pytest.raises(Error, match="--cgroup"):
             tree.sub_cgroups([bad], {"cpu"})
+
+
+@pytest.mark.parametrize("seconds", [5, 15])
+def test_a_cgroup_whose_last_process_takes_long_to_exit_is_removed(monkeypatch, seconds):
+    clock = [0.0]
+
+    def rmdir(path):
+        if clock[0] < seconds:
+            raise OSError(errno.EBUSY, "busy", path)
+
+    def sleep(pause):
+        clock[0] += pause
+
+    monkeypatch.setattr(tree.files, "rmdir", rmdir)
+    monkeypatch.setattr(tree, "children", lambda directory: [])
+    monkeypatch.setattr(tree, "processes", lambda directory: [])
+    monkeypatch.setattr(tree, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(tree, "sleep", sleep)
+    if seconds < tree.PATIENCE:
+        tree.remove([("/cgroup/x", 1)])
+    else:
+        with pytest.raises(Error, match="remove cgroup /cgroup/x: "):
+            tree.remove([("/cgroup/x", 1)])
