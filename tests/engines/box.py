@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import itertools
 import os
 import pty
 import select
@@ -25,7 +26,9 @@ from typing import Dict, List, Mapping, Optional, Sequence, Union
 CGROUP = Path("/sys/fs/cgroup")
 # A slow machine (emulation) needs more of it.
 PATIENCE = float(os.environ.get("ENGINE_PATIENCE") or "1")
-COMMAND_TIMEOUT = 60.0
+# A wait ends when the thing has happened; its bound must only be beyond what a busy machine takes.
+BOUND = 120.0
+COMMAND_TIMEOUT = 240.0
 
 ENVIRONMENT = {
     "PATH": "/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -90,7 +93,8 @@ class Box:
         self.name = name
         self.hierarchies = hierarchies()
         self.environment = dict(ENVIRONMENT)
-        self._count = 0
+        # Both sides take from it at the same time: one step, not read and add.
+        self._count = itertools.count(1)
         for one in self.hierarchies:
             directory = CGROUP / one / name
             directory.mkdir()
@@ -118,7 +122,7 @@ class Box:
         with contextlib.suppress(ProcessLookupError):
             self._holder.kill()
         self._holder.wait()
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + BOUND
         for one in self.hierarchies:
             while not remove_cgroups(CGROUP / one / self.name) and time.monotonic() < deadline:
                 time.sleep(0.05)
@@ -129,8 +133,7 @@ class Box:
 
     def fresh(self, stem: str) -> str:
         """Give a name that nothing else in this box has."""
-        self._count += 1
-        return f"{stem}{self._count}"
+        return f"{stem}{next(self._count)}"
 
     def command(self, argv: Sequence[str]) -> List[str]:
         """Wrap a command line so that it runs in the box's cgroups and namespaces."""
@@ -196,7 +199,7 @@ class Box:
         """Start a command in the box on a pseudo terminal of its own."""
         return Terminal(self.command(argv), self.environment, list(argv), rows, columns)
 
-    def wait(self, argv: Sequence[str], text: str, timeout: float = 20.0) -> Result:
+    def wait(self, argv: Sequence[str], text: str, timeout: float = BOUND) -> Result:
         """Repeat a command until its output holds the text."""
         deadline = time.monotonic() + timeout * PATIENCE
         while True:
@@ -205,6 +208,16 @@ class Box:
                 return result
             assert time.monotonic() < deadline, f"no {text!r} in time: {result}"
             time.sleep(0.1)
+
+    def remove_cgroup(self, path: str) -> None:
+        """Remove a cgroup that an engine leaves by design, as soon as those below it are gone."""
+        tops = [CGROUP / one / self.name / path.strip("/") for one in self.hierarchies]
+        deadline = time.monotonic() + BOUND * PATIENCE
+        while left := [top for top in tops if top.exists()]:
+            assert time.monotonic() < deadline, f"the cgroup {path} stays"
+            for top in left:
+                with contextlib.suppress(OSError):
+                    top.rmdir()
 
     def traces(self) -> Dict[str, List[str]]:
         """List what an engine or its runtime can leave behind: processes, mounts, cgroups, devices."""
@@ -226,7 +239,7 @@ class Box:
 class Terminal:
     """A program on a real pseudo terminal, driven as a person would."""
 
-    __slots__ = ("argv", "fd", "pid", "seen", "status")
+    __slots__ = ("argv", "before", "fd", "pid", "seen", "status")
 
     def __init__(
         self, command: List[str], env: Dict[str, str], argv: List[str], rows: int, columns: int
@@ -235,10 +248,20 @@ class Terminal:
         self.argv = argv
         self.seen = b""
         self.status: Optional[int] = None
+        # The program starts when its terminal's size is set and the modes before it are known.
+        wait, go = os.pipe()
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
-            fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-            os.execvpe(command[0], command, {**env, "TERM": "xterm"})
+            os.close(go)
+            os.read(wait, 1)
+            os.closerange(3, 4096)
+            os.execve(command[0], command, {**env, "TERM": "xterm"})
+        os.close(wait)
+        os.set_inheritable(self.fd, False)
+        self.resize(rows, columns)
+        self.before = self.flags()
+        os.write(go, b"!")
+        os.close(go)
 
     def __enter__(self) -> Terminal:
         return self
@@ -263,7 +286,7 @@ class Terminal:
         time.sleep(0.2)
         os.write(self.fd, text.encode())
 
-    def expect(self, text: str, timeout: float = 20.0) -> str:
+    def expect(self, text: str, timeout: float = BOUND) -> str:
         """Read on until the text was written since the last expect; give what came before and it."""
         deadline = time.monotonic() + timeout * PATIENCE
         wanted = text.encode()
@@ -272,7 +295,23 @@ class Terminal:
         head, _, self.seen = self.seen.partition(wanted)
         return (head + wanted).decode(errors="replace")
 
-    def finish(self, timeout: float = 20.0) -> int:
+    def await_size(self, size: str, prompt: str) -> None:
+        """At a shell's prompt: ask until the terminal inside has the size "ROWS COLUMNS".
+
+        An engine tells it in the background, and the shell draws its prompt again then: with the size
+        there, the next prompt is one and in its place.
+        """
+        deadline = time.monotonic() + BOUND * PATIENCE
+        while True:
+            # The shell's echo of the command has the quotes, its answer has not.
+            self.type("stty size; echo as''ked\n")
+            answer = self.expect("asked")
+            self.expect(prompt)
+            if size in answer:
+                return
+            assert time.monotonic() < deadline, f"not {size} in time: {answer!r}"
+
+    def finish(self, timeout: float = BOUND) -> int:
         """Read to the end and give the exit status."""
         deadline = time.monotonic() + timeout * PATIENCE
         while self._read(deadline):

@@ -28,6 +28,8 @@ def pytest_collection_modifyitems(items: List[pytest.Item]) -> None:
     for item in items:
         if Path(item.fspath).parent == Path(__file__).parent:
             item.add_marker("engines")
+            # Longer than any command of a test may take.
+            item.add_marker(pytest.mark.timeout(900))
 
 
 def need(*programs: str) -> None:
@@ -73,6 +75,8 @@ def dockerd(engine_runtime: str) -> Iterator[Dockerd]:
             # The first containers make what stays for good, like the cgroup /docker.
             docker("run", "--rm", "--runtime", runtime, IMAGE, "true")
             docker("run", "--rm", "--runtime", runtime, "--network", "host", IMAGE, "true")
+        # Their links vanish a moment later.
+        box.wait(["sh", "-c", "ls /sys/class/net | grep veth || echo none"], "none")
         yield docker
     finally:
         box.close()

@@ -8,7 +8,7 @@ import subprocess
 import time
 from typing import Callable, Dict, List, Optional, Sequence, Tuple, TypeVar
 
-from tests.engines.box import PATIENCE, Box, Result, Terminal
+from tests.engines.box import BOUND, PATIENCE, Box, Result, Terminal
 from tests.engines.image import IMAGE, busybox_tar
 from tests.engines.sides import SUBNET, gather, normal, phrases, same
 
@@ -56,7 +56,7 @@ class Dockerd:
         """Start the daemon (again) and wait until it answers."""
         log = f"{self.home}/log"
         self.process = self.box.spawn(["dockerd", *self.options], log=log)
-        deadline = time.monotonic() + 30 * PATIENCE
+        deadline = time.monotonic() + BOUND * PATIENCE
         while self.box.run(self.argv("version")).status != 0:
             if self.process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError("dockerd: " + self.box.path(log).read_text()[-4000:])
@@ -81,7 +81,7 @@ class Dockerd:
         """Give one field of docker inspect."""
         return self("inspect", "-f", "{{" + field + "}}", container).ok().out.strip()
 
-    def wait(self, container: str, field: str, value: str, timeout: float = 20.0) -> None:
+    def wait(self, container: str, field: str, value: str, timeout: float = BOUND) -> None:
         """Wait until a field of docker inspect has a value."""
         self.box.wait(
             self.argv("inspect", "-f", "<{{" + field + "}}>", container), f"<{value}>", timeout

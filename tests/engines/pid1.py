@@ -73,6 +73,9 @@ def main(name: str, hierarchies: list[str]) -> None:
         for one in hierarchies:
             os.mkdir(f"{CGROUP}/{one}")
             mount(kinds[one][0], f"{CGROUP}/{one}", SAFE, kinds[one][1])
+    if os.path.isdir("/dev/shm"):
+        # Podman keeps its locks there, one set for all of its storages.
+        mount("tmpfs", "/dev/shm", MS_NOSUID | MS_NODEV, "mode=1777")
     mount("tmpfs", "/run", MS_NOSUID | MS_NODEV, "mode=755")
     for path in ("/run/tmp", "/run/home", "/run/lock"):
         os.mkdir(path)

@@ -10,7 +10,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Callable, Dict, List, Tuple, TypeVar
 
-from tests.engines.box import PATIENCE
+from tests.engines.box import BOUND, PATIENCE
 
 SUBNET = "10.213.77"
 
@@ -90,7 +90,7 @@ def same(scenario: Callable[[S], T], ours: S, peer: S, *, together: bool = True)
 
 def settle(take: Callable[[], Dict[str, List[str]]], before: Dict[str, List[str]]) -> None:
     """Wait until the traces are what they were; shims and veth pairs vanish a moment after docker's answer."""
-    deadline = time.monotonic() + 8 * PATIENCE
+    deadline = time.monotonic() + BOUND * PATIENCE
     while True:
         now = take()
         more = {
