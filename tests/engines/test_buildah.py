@@ -133,7 +133,11 @@ def test_buildah_commit(buildahs: Tuple[Buildah, Buildah]) -> None:
         side("from", "--name", "second", "result").ok()
         words = side.words([], ["cat", "/written"])
         words[words.index("work")] = "second"
-        return [side(*words).out]
+        try:
+            return [side(*words).out]
+        finally:
+            side("rm", "second")
+            side("rmi", "result")
 
     assert same(scenario, *buildahs) == ["written\n"]
 

@@ -16,7 +16,7 @@ from typing import Any, Dict, Iterator, List, Tuple
 import pytest
 
 from tests.bundle import default_config
-from tests.engines.box import Box, Result
+from tests.engines.box import BOUND, Box, Result
 from tests.engines.calls import known
 from tests.engines.conftest import new_box
 from tests.engines.image import busybox_tar
@@ -75,7 +75,7 @@ class Console:
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.socket.bind(path)
         self.socket.listen()
-        self.socket.settimeout(60)
+        self.socket.settimeout(BOUND)
         self.thread = threading.Thread(target=self._receive, daemon=True)
         self.thread.start()
 
@@ -91,7 +91,9 @@ class Console:
 def write_bundle(box: Box, container: str, *, terminal: bool, forever: bool) -> None:
     """Write config.json and process.json."""
     config: Dict[str, Any] = default_config("1.0.2")
-    command = "trap 'exit 0' TERM; while :; do sleep 0.1; done" if forever else "exit 6"
+    # A signal without a handler would not reach the first process of a pid namespace.
+    loop = f"trap 'exit 0' TERM; : > /ready-{container}; while :; do sleep 0.1; done"
+    command = loop if forever else "exit 6"
     config["process"].update(args=["/bin/sh", "-c", command], terminal=terminal)
     config.setdefault("linux", {})["cgroupsPath"] = f"/calls/{container}"
     box.path(f"{BUNDLE}/config.json").write_text(json.dumps(config))
@@ -154,10 +156,11 @@ def test_form_works(calls_box: Box, engine_runtime: str, engine: str, form: str)
         result = box.run(command, stdin='{"pids": {"limit": 99}}')
         check(box, verb, words, result, status, values)
         if console is not None:
-            console.thread.join(5)
+            console.thread.join(BOUND)
             assert console.names, "nothing came through the console socket"
     finally:
         call("delete", "--force", container)
+        box.run(["rm", "-f", f"{BUNDLE}/rootfs/ready-{container}"])
         if console is not None:
             console.socket.close()
 
@@ -170,6 +173,7 @@ def reach(box: Box, call: Any, status: Any, container: str, wanted: str) -> None
     if wanted == "created":
         return
     call("start", container).ok()
+    box.wait(["ls", f"{BUNDLE}/rootfs"], f"ready-{container}\n")
     if wanted == "paused":
         call("pause", container).ok()
     if wanted == "stopped":
@@ -179,7 +183,7 @@ def reach(box: Box, call: Any, status: Any, container: str, wanted: str) -> None
 
 def wait_for(status: Any, wanted: str) -> None:
     """Wait until the state is as wanted."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + BOUND
     while status() != wanted:
         assert time.monotonic() < deadline, f"{status()} instead of {wanted}"
         time.sleep(0.05)
@@ -267,7 +271,7 @@ def test_life_in_podmans_environment(calls_box: Box, engine_runtime: str) -> Non
             ["resume", container],
         ):
             box.run([*sparse, *words]).ok()
-        box.wait(["cat", f"{BUNDLE}/rootfs/fds"], "2")
+        box.wait(["cat", f"{BUNDLE}/rootfs/fds"], "2\n")
         assert "XDG" not in box.path(f"{BUNDLE}/rootfs/env").read_text()
         assert "LC_CTYPE" not in box.path(f"{BUNDLE}/rootfs/env").read_text()
         status = box.path(f"{BUNDLE}/rootfs/status").read_text()
@@ -282,3 +286,4 @@ def test_life_in_podmans_environment(calls_box: Box, engine_runtime: str) -> Non
         box.run([*sparse, "delete", "--force", container]).ok()
     finally:
         box.run([engine_runtime, "--root", f"{HOME}/sparse", "delete", "--force", container])
+        box.run(["rm", "-f", *(f"{BUNDLE}/rootfs/{name}" for name in ("env", "status", "fds"))])

@@ -8,6 +8,7 @@ from typing import Any, Iterator, List, Tuple
 
 import pytest
 
+from tests.engines.box import BOUND, PATIENCE
 from tests.engines.conftest import PEER, need, new_box
 from tests.engines.containerd import Containerd, Ctr
 from tests.engines.shim import calls, write_shim
@@ -83,7 +84,14 @@ RUN_CASES: Tuple[Tuple[str, List[str], List[str], int, str], ...] = (
         "",
     ),
     ("namespaces by path", ["--with-ns", "uts:/proc/1/ns/uts"], ["hostname"], 0, "box"),
-    ("device", ["--device", "/dev/kmsg"], ["ls", "-l", "/dev/kmsg"], 0, "kmsg"),
+    (
+        "device",
+        ["--device", "/dev/kmsg"],
+        # The time is that of its making.
+        ["sh", "-c", "ls -l /dev/kmsg | awk '{print $1,$2,$3,$4,$5,$6,$10}'"],
+        0,
+        "kmsg",
+    ),
     ("missing executable", [], ["no-such-program"], 1, "executable file not found in $PATH"),
     ("missing path", [], ["/no/such"], 1, "no such file or directory"),
     ("directory", [], ["/etc"], 1, ""),
@@ -195,6 +203,7 @@ def test_ctr_terminal(pair: Tuple[Ctr, Ctr]) -> None:
         seen: List[Any] = []
         with side.terminal(*side.words(["-t", "--rm"], name, ["sh"])) as terminal:
             terminal.expect("# ")
+            terminal.await_size("24 80", "# ")
             terminal.type("tty; stty size\n")
             terminal.expect("/dev/pts/0")
             terminal.expect("24 80")
@@ -234,7 +243,7 @@ def test_a_container_in_a_cgroup_of_choice(pair: Tuple[Ctr, Ctr]) -> None:
         return sorted({line.split(":")[2].replace(side.name, "NAME") for line in table.split()})
 
     assert "/deep/cgroup-NAME" in same(scenario, *pair)
-    pair[0].box.run(["sh", "-c", "rmdir /sys/fs/cgroup/*/deep /sys/fs/cgroup/deep"])
+    pair[0].box.remove_cgroup("/deep")
 
 
 def test_the_shim_finds_one_error_in_the_log(pair: Tuple[Ctr, Ctr], daemon: Containerd) -> None:
@@ -260,6 +269,10 @@ def test_tasks_outlive_containerd(daemon: Containerd, pair: Tuple[Ctr, Ctr]) -> 
     )
     assert (result.status, result.out) == (2, "here\n"), result
     side("tasks", "kill", "-s", "SIGKILL", "outlives").ok()
+    deadline = time.monotonic() + BOUND * PATIENCE
+    while state(side, "outlives") != "STOPPED":
+        assert time.monotonic() < deadline, "the killed task does not stop"
+        time.sleep(0.1)
     side("tasks", "rm", "-f", "outlives")
     side("containers", "rm", "outlives").ok()
 

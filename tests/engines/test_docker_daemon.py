@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any, Iterator, List
 
 import pytest
@@ -88,47 +87,54 @@ def test_live_restore(default_docker: Dockerd) -> None:
     """Containers outlive a killed daemon and obey the next one."""
     docker = default_docker
     loop = "trap 'exit 9' TERM; i=0; while :; do i=$((i+1)); echo $i; sleep 0.2; done"
-    docker("run", "-d", "--name", "lives", IMAGE, "sh", "-c", loop).ok()
-    docker("run", "-d", "--name", "dies", IMAGE, "sleep", "1.5").ok()
-    before = docker.inspect("lives", ".State.Pid")
-    docker.box.run(["kill", "-9", str(docker.pid())]).ok()
-    docker.process.wait()
-    time.sleep(2)
-    assert docker.box.run(["kill", "-0", before]).status == 0
-    docker.start()
-    assert docker.inspect("lives", ".State.Pid") == before
-    docker.wait("dies", ".State.Status", "exited")
-    assert docker("exec", "lives", "echo", "here").ok().out == "here\n"
-    docker("pause", "lives").ok()
-    docker("unpause", "lives").ok()
-    docker("stop", "-t", "5", "lives").ok()
-    assert docker.inspect("lives", ".State.ExitCode") == "9"
-    docker("rm", "lives", "dies").ok()
+    try:
+        docker("run", "-d", "--name", "lives", IMAGE, "sh", "-c", loop).ok()
+        docker("run", "-d", "--name", "dies", IMAGE, "sleep", "1000").ok()
+        before = docker.inspect("lives", ".State.Pid")
+        dies = docker.inspect("dies", ".State.Pid")
+        docker.box.run(["kill", "-9", str(docker.pid())]).ok()
+        docker.process.wait()
+        docker.box.run(["kill", "-9", dies]).ok()
+        assert docker.box.run(["kill", "-0", before]).status == 0
+        docker.start()
+        assert docker.inspect("lives", ".State.Pid") == before
+        docker.wait("dies", ".State.Status", "exited")
+        assert docker("exec", "lives", "echo", "here").ok().out == "here\n"
+        docker("pause", "lives").ok()
+        docker("unpause", "lives").ok()
+        docker("stop", "-t", "60", "lives").ok()
+        assert docker.inspect("lives", ".State.ExitCode") == "9"
+        docker("rm", "lives", "dies").ok()
+    finally:
+        remove_all(docker)
     assert docker("run", "--rm", IMAGE, "echo", "new").ok().out == "new\n"
 
 
 def test_calls_of_docker_are_the_known_ones(default_docker: Dockerd, golden: Any) -> None:
     """Docker's and BuildKit's command lines are those of the golden list."""
     docker = default_docker
-    docker(
-        "run", "-d", "--name", "all", "--memory", "64m", "--pid", "host", IMAGE, "sleep", "1000"
-    ).ok()
-    docker("exec", "all", "true").ok()
-    docker("exec", "-d", "all", "true").ok()
-    docker("top", "all").ok()
-    docker("update", "--memory", "80m", "--memory-swap", "-1", "all").ok()
-    docker("pause", "all").ok()
-    docker("unpause", "all").ok()
-    docker("stop", "-t", "0", "all").ok()
-    docker("rm", "all").ok()
-    with docker.box.terminal(docker.argv("run", "--rm", "-it", IMAGE, "sh")) as terminal:
-        terminal.expect("# ")
-        terminal.type("exit\n")
-        assert terminal.finish() == 0
-    docker("run", "-d", "--name", "all", IMAGE, "sleep", "1000").ok()
-    with docker.box.terminal(docker.argv("exec", "-it", "all", "true")) as terminal:
-        assert terminal.finish() == 0
-    docker("rm", "-f", "all").ok()
+    try:
+        docker(
+            "run", "-d", "--name", "all", "--memory", "64m", "--pid", "host", IMAGE, "sleep", "1000"
+        ).ok()
+        docker("exec", "all", "true").ok()
+        docker("exec", "-d", "all", "true").ok()
+        docker("top", "all").ok()
+        docker("update", "--memory", "80m", "--memory-swap", "-1", "all").ok()
+        docker("pause", "all").ok()
+        docker("unpause", "all").ok()
+        docker("stop", "-t", "0", "all").ok()
+        docker("rm", "all").ok()
+        with docker.box.terminal(docker.argv("run", "--rm", "-it", IMAGE, "sh")) as terminal:
+            terminal.expect("# ")
+            terminal.type("exit\n")
+            assert terminal.finish() == 0
+        docker("run", "-d", "--name", "all", IMAGE, "sleep", "1000").ok()
+        with docker.box.terminal(docker.argv("exec", "-it", "all", "true")) as terminal:
+            assert terminal.finish() == 0
+        docker("rm", "-f", "all").ok()
+    finally:
+        remove_all(docker)
     golden("docker", calls(docker.box, "/run/shim/runc"))
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from typing import Any, Dict, Iterator, List, Sequence, Tuple
 
 import pytest
 
-from tests.engines.box import Box, Result, Terminal
+from tests.engines.box import BOUND, PATIENCE, Box, Result, Terminal
 from tests.engines.conftest import PEER, need, new_box
 from tests.engines.image import IMAGE, busybox_tar
 from tests.engines.shim import calls, write_shim
@@ -288,8 +289,9 @@ def test_life(pair: Tuple[Podman, Podman]) -> None:
     """run -d, logs, exec, top, pause, stats, update, stop, start, restart, kill, rm -f."""
 
     def scenario(side: Podman) -> List[Any]:
-        loop = "trap 'echo term; exit 7' TERM; echo started; while :; do sleep 0.1; done"
-        name = side.background("life", ["--memory", "64m"], ["sh", "-c", loop])
+        # Two processes, and these two to the end: what `podman top` says must not hang on the moment.
+        two = "trap 'echo term; exit 7' TERM; sleep 1000 & echo started; wait"
+        name = side.background("life", ["--memory", "64m"], ["sh", "-c", two])
         side.box.wait([*side.prefix, "logs", name], "started")
         seen = [
             told(side, "exec", name, "sh", "-c", "id; exit 4"),
@@ -314,6 +316,14 @@ def test_life(pair: Tuple[Podman, Podman]) -> None:
             told(side, "exec", "-w", "/no/such", name, "true"),
             told(side, "exec", name, "sh", "-c", "kill -9 $$"),
             told(side, "exec", "-d", name, "touch", "/made")[:2],
+        ]
+        made = ["sh", "-c", "test -e /made && echo it is there"]
+        side.box.wait([*side.prefix, "exec", name, *made], "it is there")
+        deadline = time.monotonic() + BOUND * PATIENCE
+        while side("top", name, "comm").ok().out.split()[1:] != ["sh", "sleep"]:
+            assert time.monotonic() < deadline, side("top", name, "comm")
+            time.sleep(0.1)
+        seen += [
             told(side, "top", name, "comm"),
             told(side, "pause", name),
             told(side, "exec", name, "true")[:2],
@@ -323,7 +333,7 @@ def test_life(pair: Tuple[Podman, Podman]) -> None:
                 side, "exec", name, "sh", "-c", "cat /sys/fs/cgroup/memory/memory.limit_in_bytes; :"
             ),
             told(side, "stats", "--no-stream", "--format", "{{.PIDs}}", name)[:2],
-            told(side, "stop", "-t", "5", name),
+            told(side, "stop", "-t", "60", name),
             told(side, "inspect", "-f", "{{.State.Status}} {{.State.ExitCode}}", name),
             told(side, "logs", name),
             told(side, "start", name),
@@ -352,7 +362,13 @@ def test_host_pid_container_is_removed_with_its_children(pair: Tuple[Podman, Pod
         name = side.background("tree", ["--pid", "host"], ["sh", "-c", tree])
         side.box.wait(["pgrep", "-cfx", f"sleep {mark}"], "3")
         side("rm", "-f", "-t", "0", name).ok()
-        return [side.box.run(["pgrep", "-fx", f"sleep {mark}"]).out]
+        # A killed process takes its time to end.
+        deadline = time.monotonic() + BOUND * PATIENCE
+        left = side.box.run(["pgrep", "-fx", f"sleep {mark}"]).out
+        while left and time.monotonic() < deadline:
+            time.sleep(0.1)
+            left = side.box.run(["pgrep", "-fx", f"sleep {mark}"]).out
+        return [left]
 
     assert same(scenario, *pair) == [""]
 
@@ -366,6 +382,7 @@ def test_terminal(pair: Tuple[Podman, Podman]) -> None:
         words = ["run", "-it", "--rm", "--network", "none", "--name", name, IMAGE, "sh"]
         with side.terminal(*words) as terminal:
             terminal.expect("# ")
+            terminal.await_size("24 80", "# ")
             terminal.type("tty; stty size; ls -l /dev/console | cut -c1\n")
             terminal.expect("/dev/pts/0")
             terminal.expect("24 80")
@@ -375,8 +392,7 @@ def test_terminal(pair: Tuple[Podman, Podman]) -> None:
                 second.expect("/dev/pts/1")
                 seen.append(second.finish())
             terminal.resize(40, 100)
-            terminal.type("sleep 0.3; stty size\n")
-            terminal.expect("40 100")
+            terminal.await_size("40 100", "# ")
             terminal.type("exit 9\n")
             seen.append(terminal.finish())
         return seen
@@ -425,12 +441,18 @@ def test_pod_shares_namespaces(pair: Tuple[Podman, Podman]) -> None:
         seen.append(side("pod", "pause", pod).status)
         seen.append(side("pod", "unpause", pod).status)
         seen.append(side("pod", "kill", pod).status)
+        ask = [*side.prefix, "pod", "inspect", "--format", "<{{.State}}>", pod]
+        side.box.wait(ask, "<Exited>")
         seen.append(side("pod", "rm", "-f", "-t", "0", pod).status)
-        # Podman forgets its pod's cgroup in the hierarchies that have no controller.
-        side.box.run(["sh", "-c", "rmdir /sys/fs/cgroup/*/libpod_parent/*"])
         return seen
 
     assert same(scenario, *pair) == [[True] * 4, True, 0, 0, 0, 0]
+    # Podman forgets its pod's cgroup in the hierarchies that have no controller.
+    clean = (
+        "rmdir /sys/fs/cgroup/*/libpod_parent/* /sys/fs/cgroup/libpod_parent/*;"
+        " find /sys/fs/cgroup -mindepth 1 -path '*/libpod_parent/*' | grep -q / || echo none left"
+    )
+    pair[0].box.wait(["sh", "-c", clean], "none left")
 
 
 def test_bridge_network_with_a_published_port(pair: Tuple[Podman, Podman]) -> None:
@@ -444,10 +466,12 @@ def test_bridge_network_with_a_published_port(pair: Tuple[Podman, Podman]) -> No
         name = f"www-{side.name}"
         words = ["--network", network, "-p", f"{port}:80", "--name", name, IMAGE]
         side("run", "-d", *words, "httpd", "-f", "-h", "/var/www").ok()
-        fetch = "import sys, urllib.request as r; print(r.urlopen(sys.argv[1], timeout=5).read())"
-        page = side.box.wait(["python3", "-c", fetch, f"http://127.0.0.1:{port}/"], "page").out
-        side("rm", "-f", "-t", "0", name).ok()
-        side("network", "rm", network).ok()
+        fetch = "import sys, urllib.request as r; print(r.urlopen(sys.argv[1], timeout=30).read())"
+        try:
+            page = side.box.wait(["python3", "-c", fetch, f"http://127.0.0.1:{port}/"], "page").out
+        finally:
+            side("rm", "-f", "-t", "0", name).ok()
+            side("network", "rm", network).ok()
         return ["page from the container" in page]
 
     # netavark's two rule sets would come between each other.
@@ -459,11 +483,15 @@ def test_secret_and_named_volume(pair: Tuple[Podman, Podman]) -> None:
 
     def scenario(side: Podman) -> List[Any]:
         side("secret", "create", "word", "-", stdin="open sesame").ok()
-        seen = [side.run(["--secret", "word"], ["cat", "/run/secrets/word"]).out]
-        side("secret", "rm", "word").ok()
-        side.run(["-v", "data:/var/www"], ["touch", "/var/www/new"]).ok()
-        seen.append(side.run(["-v", "data:/d"], ["ls", "/d"]).out)
-        side("volume", "rm", "data").ok()
+        try:
+            seen = [side.run(["--secret", "word"], ["cat", "/run/secrets/word"]).out]
+        finally:
+            side("secret", "rm", "word").ok()
+        try:
+            side.run(["-v", "data:/var/www"], ["touch", "/var/www/new"]).ok()
+            seen.append(side.run(["-v", "data:/d"], ["ls", "/d"]).out)
+        finally:
+            side("volume", "rm", "data").ok()
         return seen
 
     assert same(scenario, *pair) == ["open sesame", "index.html\nnew\n"]
@@ -527,7 +555,7 @@ def test_notify_socket(pair: Tuple[Podman, Podman], mode: str) -> None:
     listener = f"{HOME}/notify-{mode}"
     script = (
         "import os,socket,sys\n"
-        "s=socket.socket(socket.AF_UNIX,socket.SOCK_DGRAM); s.bind(sys.argv[1]); s.settimeout(60)\n"
+        "s=socket.socket(socket.AF_UNIX,socket.SOCK_DGRAM); s.bind(sys.argv[1]); s.settimeout(600)\n"
         "print('listening', os.getpid(), flush=True)\n"
         "try:\n"
         "  while True: print(s.recv(4096), flush=True)\n"
@@ -543,13 +571,13 @@ def test_notify_socket(pair: Tuple[Podman, Podman], mode: str) -> None:
         "path = os.environ.get('NOTIFY_SOCKET'); print(path, flush=True)\n"
         "s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)\n"
         "path and s.sendto(b'STATUS=ignored\\nREADY=1', path)\n"
-        "time.sleep(30)"
+        "time.sleep(1000)"
     )
     words = ["run", "-d", "--rm", "--name", f"notify-{mode}", "--network", "none"]
     words += [x for path in ("/usr", "/lib", "/lib64") for x in ("-v", f"{path}:{path}:ro")]
     words += [f"--sdnotify={mode}", IMAGE, "/usr/bin/python3", "-c", tell]
     environment = {"NOTIFY_SOCKET": listener}
-    result = ours.box.run([*ours.prefix, *words], env=environment, timeout=20)
+    result = ours.box.run([*ours.prefix, *words], env=environment)
     try:
         result.ok()
         if mode == "ignore":
@@ -652,12 +680,15 @@ def test_rootless_life(rootless: Tuple[Podman, Podman]) -> None:
 
     def scenario(side: Podman) -> List[Any]:
         name = side.background(
-            "user", [], ["sh", "-c", "trap 'exit 7' TERM; while :; do sleep .1; done"]
+            "user",
+            [],
+            ["sh", "-c", "trap 'exit 7' TERM; echo started; while :; do sleep .1; done"],
         )
+        side.box.wait([*side.prefix, "logs", name], "started")
         seen = [
             told(side, "exec", name, "sh", "-c", "id; exit 4"),
             told(side, "exec", name, "no-such-program"),
-            told(side, "stop", "-t", "5", name),
+            told(side, "stop", "-t", "60", name),
             told(side, "inspect", "-f", "{{.State.ExitCode}}", name),
             told(side, "start", name),
             told(side, "rm", "-f", "-t", "0", name),
