@@ -13,6 +13,7 @@ import pytest
 
 from anocir.errors import Error
 from anocir.linux import ffi, nr
+from tests import drive
 from tests.kernel import child
 
 pytestmark = pytest.mark.kernel
@@ -169,7 +170,9 @@ print(ffi.function(handle, "labs", ffi.LONG, ffi.INT)(-5))
 tasks.set_name("renamed")
 print(open("/proc/self/comm").read())
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=drive.REPOSITORY
+    )
     assert done.stdout.split() == ["2", "/missing", "5", "renamed"], done.stderr
 
 

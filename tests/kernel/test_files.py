@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from anocir.linux import files
+from tests import drive
 from tests.kernel import child
 
 pytestmark = pytest.mark.kernel
@@ -46,7 +47,9 @@ def test_encode_gives_utf8_whatever_the_locale_says() -> None:
     assert files.encode(NASTY) == NASTY
     code = "from anocir.linux import files; print(files.encode('\\u00e9'))"
     for variable in ({"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}, {}):
-        done = subprocess.run([sys.executable, "-c", code], env=variable, capture_output=True)
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=variable, capture_output=True, cwd=drive.REPOSITORY
+        )
         assert done.stdout == b"b'\\xc3\\xa9'\n", done.stderr
 
 
@@ -458,7 +461,9 @@ def test_listdir_of_a_descriptor_decodes_as_utf8_in_every_locale(tmp_path) -> No
         f"print(ascii(files.listdir(os.open({str(tmp_path)!r}, 0))))"
     )
     variables = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-    done = subprocess.run([sys.executable, "-c", code], env=variables, capture_output=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=variables, capture_output=True, cwd=drive.REPOSITORY
+    )
     assert done.stdout == b"['\\xe9']\n", done.stderr
 
 

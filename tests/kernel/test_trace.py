@@ -13,7 +13,7 @@ import pytest
 
 from anocir import errors
 from anocir.linux import const, files, mounts, processes, tasks, trace
-from tests import machine
+from tests import drive, machine
 from tests.kernel import child
 
 pytestmark = pytest.mark.kernel
@@ -193,7 +193,13 @@ def test_without_it_the_module_is_not_there() -> None:
         "import sys\nfrom anocir import init, lifecycle, create\n"
         "print('anocir.linux.trace' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=drive.REPOSITORY,
+    )
     assert done.stdout == "False\n"
 
 

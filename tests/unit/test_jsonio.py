@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from anocir import jsonio
 from anocir.errors import Error
+from tests import drive
 
 pytestmark = pytest.mark.unit
 
@@ -136,7 +137,9 @@ def test_a_place_in_a_long_text_is_told_by_line_and_column() -> None:
         "try: jsonio.loads(b'{\\n \"a\": 1,\\n \"b\" 2\\n}', 'config.json')\n"
         "except Error as error: print(error.text)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=drive.REPOSITORY
+    )
     assert done.stdout == "config.json: not JSON: expecting ':' delimiter (line 3, column 6)\n", (
         done.stderr
     )

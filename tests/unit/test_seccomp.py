@@ -14,6 +14,7 @@ import pytest
 from anocir import seccomp
 from anocir.errors import Error
 from anocir.seccomp import library, program as program_module
+from tests import drive
 from tests.unit.seccomp_profiles import (
     ALLOW,
     ENOSYS,
@@ -560,7 +561,12 @@ def test_a_machine_without_libseccomp_is_told_what_to_install() -> None:
         "    print(error.text, error.hint)\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+        cwd=drive.REPOSITORY,
     )
     assert "libseccomp.so.2 cannot be loaded" in done.stdout
     assert "install" in done.stdout

@@ -12,6 +12,7 @@ import pytest
 
 from anocir import log, seccomp
 from anocir.seccomp import cache, generate
+from tests import drive
 from tests.unit.seccomp_profiles import engine_profile, needs_libseccomp, profile, rule
 
 pytestmark = needs_libseccomp
@@ -227,7 +228,9 @@ def test_writers_at_the_same_time_leave_a_whole_entry(directory: str) -> None:
         "    seccomp.cache.store(sys.argv[1], seccomp.cache.key(json.loads(sys.argv[2])), new)\n"
     )
     command = [sys.executable, "-c", script, directory, json.dumps(PROFILE)]
-    writers = [subprocess.Popen(command, stderr=subprocess.PIPE) for _ in range(4)]
+    writers = [
+        subprocess.Popen(command, stderr=subprocess.PIPE, cwd=drive.REPOSITORY) for _ in range(4)
+    ]
     for writer in writers:
         _, errors = writer.communicate(timeout=120)
         assert writer.returncode == 0, errors
@@ -255,7 +258,11 @@ def test_a_hit_loads_neither_libseccomp_nor_a_slow_module(directory: str) -> Non
         "assert not slow, slow\n"
         "assert 'libseccomp' not in open('/proc/self/maps').read()\n"
     )
-    command = [sys.executable, "-ISc", f"import sys; sys.path.insert(0, {os.getcwd()!r})\n{script}"]
+    command = [
+        sys.executable,
+        "-ISc",
+        f"import sys; sys.path.insert(0, {drive.REPOSITORY!r})\n{script}",
+    ]
     subprocess.run([*command, directory, json.dumps(engine_profile())], check=True, timeout=120)
 
 
