@@ -8,7 +8,7 @@ import pytest
 
 from tests.vm.test_vm import all_passed, inside, machine, pytest_words  # noqa: F401
 
-pytestmark = [pytest.mark.vm, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.vm, pytest.mark.timeout(2700)]
 PROGRAMS = ("dockerd", "docker", "containerd", "podman", "conmon", "busybox")
 
 for _name in PROGRAMS:

@@ -8,7 +8,7 @@ import pytest
 
 from tests.vm.test_vm import inside, machine, pytest_words  # noqa: F401
 
-pytestmark = [pytest.mark.vm, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.vm, pytest.mark.timeout(2700)]
 
 
 @pytest.mark.skipif(

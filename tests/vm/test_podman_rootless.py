@@ -10,7 +10,7 @@ from tests.vm.test_vm import inside, machine, pytest_words  # noqa: F401
 
 pytestmark = [
     pytest.mark.vm,
-    pytest.mark.timeout(1200),
+    pytest.mark.timeout(2700),
     pytest.mark.skipif(not shutil.which("podman"), reason="[podman] this machine has not podman"),
 ]
 

@@ -21,7 +21,7 @@ REPOSITORY = os.path.dirname(os.path.dirname(vm.HERE))
 RUNTIME = os.environ.get("RUNTIME") or os.path.join(REPOSITORY, "dist/anocir")
 SUITE = os.environ.get("RUNTIME_TOOLS", "")
 
-pytestmark = [pytest.mark.vm, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.vm, pytest.mark.timeout(2700)]
 
 # one test of each kind, so that a machine shows that everything works on it
 SMOKE = "test_exec_runs_in_every_namespace*,test_a_readonly_root*,test_a_masked_directory*"
@@ -41,7 +41,7 @@ def machine():
         pytest.skip(f"[vm] this machine has not {', '.join(missing)}")
 
 
-def inside(*command: str, options: tuple[str, ...] = (), timeout: int = 600) -> str:
+def inside(*command: str, options: tuple[str, ...] = (), timeout: int = 1800) -> str:
     """Run a command in a machine; fails with its output unless it succeeds."""
     words = [sys.executable, os.path.join(vm.HERE, "vm.py"), f"--timeout={timeout}", *options]
     words += [f"--see={directory}" for directory in (os.path.dirname(RUNTIME), SUITE) if directory]
@@ -71,7 +71,7 @@ def pytest_words(*words: str) -> tuple[str, ...]:
         "no:cacheprovider",
         "-p",
         "tests.vm.only",
-        "--timeout=240",
+        "--timeout=900",
         *words,
     )
 
@@ -145,4 +145,4 @@ if SUITE:
         run = f"{sys.executable} tests/conformance/run.py --timeout=300 --suite {SUITE}"
         # the suite wants two interfaces of the host
         script = f"ip link add second type dummy; exec {run} --only {files},linux_cgroups_network {RUNTIME}"
-        inside("/bin/sh", "-c", script, options=("--cgroup1", "--lsm=none"), timeout=600)
+        inside("/bin/sh", "-c", script, options=("--cgroup1", "--lsm=none"))

@@ -55,6 +55,7 @@ PACKAGES = {
     "depmod": "kmod",
     "mkfs.ext4": "e2fsprogs",
 }
+RETRIES = ("-o", "Acquire::Retries=5")
 VIRTIOFSD = ("/usr/lib/qemu/virtiofsd", "/usr/libexec/virtiofsd")
 MODULES = ("virtio_pci", "virtiofs", "overlay", "virtio_blk", "virtio-rng")
 USER, UID = "vmuser", 4321
@@ -102,7 +103,7 @@ def setup() -> None:
     def apt(*words: str) -> None:
         environment = dict(os.environ, DEBIAN_FRONTEND="noninteractive")
         if subprocess.run(
-            ["apt-get", *words], stdout=sys.stderr, env=environment, check=False
+            ["apt-get", *RETRIES, *words], stdout=sys.stderr, env=environment, check=False
         ).returncode:
             raise MachineError(f"apt-get {words[0]} failed")
 
@@ -127,7 +128,7 @@ def setup() -> None:
             "",
         )
         done = subprocess.run(
-            ["apt-get", "-o", "APT::Sandbox::User=root", "download", package],
+            ["apt-get", *RETRIES, "-o", "APT::Sandbox::User=root", "download", package],
             cwd=work,
             stdout=sys.stderr,
             check=False,
@@ -419,7 +420,7 @@ def boot(options: argparse.Namespace, run: str, command: Sequence[str]) -> int |
                 qemu_words(options, run), stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
         children.append(qemu.pid)
-        begun = False
+        begun = told = False
         end = time.monotonic() + options.boot_timeout
         while qemu.poll() is None and time.monotonic() < end:
             time.sleep(0.05)
@@ -428,6 +429,9 @@ def boot(options: argparse.Namespace, run: str, command: Sequence[str]) -> int |
             if not begun and _begun(run):
                 begun = True
                 end = time.monotonic() + options.timeout
+            if not told and os.path.exists(os.path.join(io, "status")):
+                told = True  # all that is left to do is to switch off
+                end = min(end, time.monotonic() + 60)
         in_time = qemu.poll() is not None
         for tail in tails:
             tail.pump()
@@ -508,7 +512,8 @@ def _report(run: str) -> str:
 
 
 def _await_socket(path: str, daemon: int, run: str) -> None:
-    for _ in range(500):
+    end = time.monotonic() + 120
+    while time.monotonic() < end:
         if os.path.exists(path):
             return
         if os.waitpid(daemon, os.WNOHANG)[0]:
@@ -553,7 +558,7 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     )
     parser.add_argument("--timeout", type=float, default=600, help="seconds for the command (600)")
     parser.add_argument(
-        "--boot-timeout", type=float, default=200, help="seconds to come to the command (200)"
+        "--boot-timeout", type=float, default=400, help="seconds to come to the command (400)"
     )
     parser.add_argument("--console", action="store_true", help="show the machine's console")
     options = parser.parse_args(words)

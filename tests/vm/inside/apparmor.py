@@ -8,11 +8,10 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
-import time
 
 import pytest
 
-from tests.vm.inside.container import RUNTIME, Box
+from tests.vm.inside.container import PATIENCE, RUNTIME, Box, dockerd
 
 PROFILES = """
 profile anocir-tight flags=(attach_disconnected) {
@@ -97,49 +96,33 @@ def test_a_file_of_the_image_cannot_take_the_place_of_proc(box):
 
 @pytest.mark.skipif(not shutil.which("dockerd"), reason="[dockerd] this machine has not dockerd")
 def test_dockers_default_profile_is_applied_and_enforced():
-    home = tempfile.mkdtemp(prefix="docker-")
-    host = f"unix://{home}/socket"
-    words = ["dockerd", "-H", host, "--data-root", "/var/lib/docker", "--exec-root", f"{home}/exec",
-             "--pidfile", f"{home}/pid", "--bridge=none", "--iptables=false", "--ip6tables=false",
-             "--add-runtime", f"mine={RUNTIME}"]  # fmt: skip
-    with open(f"{home}/log", "w") as log:
-        daemon = subprocess.Popen(words, stdout=log, stderr=log)
-    try:
-        deadline = time.monotonic() + 120
-        while subprocess.run(["docker", "-H", host, "version"], capture_output=True).returncode:
-            assert daemon.poll() is None and time.monotonic() < deadline, open(
-                f"{home}/log"
-            ).read()[-3000:]
-            time.sleep(0.5)
-        data = io.BytesIO()
-        with tarfile.open(fileobj=data, mode="w") as tar:
-            tar.add(shutil.which("busybox"), "bin/busybox")
-            for name in ("sh", "cat", "echo", "mount"):
-                link = tarfile.TarInfo("bin/" + name)
-                link.type, link.linkname = tarfile.SYMTYPE, "busybox"
-                tar.addfile(link)
+    options = ["--bridge=none", "--iptables=false", "--ip6tables=false"]
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w") as tar:
+        tar.add(shutil.which("busybox"), "bin/busybox")
+        for name in ("sh", "cat", "echo", "mount"):
+            link = tarfile.TarInfo("bin/" + name)
+            link.type, link.linkname = tarfile.SYMTYPE, "busybox"
+            tar.addfile(link)
+    # what docker-default denies: writing to files of /proc that are the host's
+    script = "cat /proc/self/attr/current; (echo 1 >/proc/sysrq-trigger) 2>/dev/null || echo denied"
+    run = ["docker", "run", "--rm", "--network=none", "--runtime"]
+    with dockerd(*options, f"--add-runtime=mine={RUNTIME}"):
         subprocess.run(
-            ["docker", "-H", host, "import", "-", "box"],
+            ["docker", "import", "-", "box"],
             input=data.getvalue(),
             check=True,
             capture_output=True,
         )
-        # what docker-default denies: writing to files of /proc that are the host's
-        script = (
-            "cat /proc/self/attr/current; (echo 1 >/proc/sysrq-trigger) 2>/dev/null || echo denied"
-        )
         for runtime in ("mine", "runc"):
             done = subprocess.run(
-                ["docker", "-H", host, "run", "--rm", "--network=none", "--runtime", runtime, "box", "sh", "-c", script],
-                capture_output=True, text=True, timeout=120,
+                [*run, runtime, "box", "sh", "-c", script],
+                capture_output=True, text=True, timeout=PATIENCE,
             )  # fmt: skip
             assert done.stdout.splitlines() == ["docker-default (enforce)", "denied"], done.stderr
+        own = ["--security-opt", "apparmor=anocir-tight"]
         done = subprocess.run(
-            ["docker", "-H", host, "run", "--rm", "--network=none", "--runtime", "mine", "--security-opt",
-             "apparmor=anocir-tight", "box", "cat", "/proc/self/attr/current"],
-            capture_output=True, text=True, timeout=120,
+            [*run, "mine", *own, "box", "cat", "/proc/self/attr/current"],
+            capture_output=True, text=True, timeout=PATIENCE,
         )  # fmt: skip
         assert done.stdout == "anocir-tight (enforce)\n", done.stderr
-    finally:
-        daemon.terminate()
-        daemon.wait(60)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from tests.reliability.ground import base_config, make_rootfs
@@ -16,8 +18,8 @@ REPOSITORY = os.path.dirname(
     os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 )
 RUNTIME = os.environ.get("RUNTIME") or os.path.join(REPOSITORY, "dist/anocir")
-# the machine is slow, and slower still beside others
-PATIENCE = 60
+# the machine is slow, and slower still beside others: only what hangs ever takes that long
+PATIENCE = 240
 
 
 class Box:
@@ -96,10 +98,67 @@ def value(directory: str, name: str) -> str:
         return stream.read().strip()
 
 
-def gone(path: str) -> bool:
-    """True once a path has disappeared, within a moment."""
-    for _ in range(50):
-        if not os.path.exists(path):
-            return True
-        time.sleep(0.1)
-    return False
+def awaited(condition: Callable[[], Any], what: str) -> None:
+    """Wait for what the machine will do when it comes to it."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, f"never: {what}"
+        time.sleep(0.2)
+
+
+def gone(path: str) -> None:
+    """Wait until a path has disappeared."""
+    awaited(lambda: not os.path.exists(path), f"{path} gone")
+
+
+def shown(unit: str, *names: str) -> dict[str, str]:
+    """Properties of a unit."""
+    command = ["systemctl", "show", unit, *(f"--property={name}" for name in names)]
+    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
+
+
+def becomes(unit: str, state: str) -> None:
+    """Wait until a unit is "active", "inactive" or "failed": systemd hears of an end a little later."""
+    awaited(lambda: shown(unit, "ActiveState") == {"ActiveState": state}, f"{unit} {state}")
+
+
+@contextlib.contextmanager
+def dockerd(*options: str) -> Iterator[None]:
+    """A Docker daemon with a containerd of its own.
+
+    The one that dockerd would start has 15 seconds for that, three for each sign of life, and two for each answer of
+    a shim.
+    """
+    home = tempfile.mkdtemp(prefix="docker-")
+    address = f"{home}/containerd.sock"
+    with open(f"{home}/config.toml", "w") as file:
+        file.write(
+            f'version = 2\nroot = "/var/lib/containerd"\nstate = "{home}/containerd"\n'
+            'disabled_plugins = ["io.containerd.grpc.v1.cri"]\n'
+            f'[grpc]\naddress = "{address}"\n[timeouts]\n'
+        )
+        names = ("shim.cleanup", "shim.load", "shim.shutdown", "task.state")
+        file.writelines(f'"io.containerd.timeout.{name}" = "{PATIENCE}s"\n' for name in names)
+    steps = (
+        (["containerd", "-c", f"{home}/config.toml"], ["ctr", "--address", address, "version"]),
+        (["dockerd", "--containerd", address, *options], ["docker", "version"]),
+    )
+    daemons: list[subprocess.Popen[bytes]] = []
+
+    def answers(question: list[str]) -> bool:
+        if daemons[-1].poll() is not None:
+            with open(f"{home}/log") as log:
+                raise AssertionError(log.read()[-4000:])
+        return subprocess.run(question, capture_output=True, check=False).returncode == 0
+
+    try:
+        for words, question in steps:
+            with open(f"{home}/log", "a") as log:
+                daemons.append(subprocess.Popen(words, stdout=log, stderr=log))
+            awaited(lambda question=question: answers(question), f"an answer of {words[0]}")
+        yield
+    finally:
+        for daemon in reversed(daemons):
+            daemon.terminate()
+            daemon.wait(PATIENCE)

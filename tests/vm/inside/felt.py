@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
-from tests.vm.inside.container import PATIENCE, RUNTIME, Box
+from tests.vm.inside.container import RUNTIME, Box, awaited
 
 SYSTEMD = os.path.exists("/run/systemd/system")
 V2 = os.path.exists("/sys/fs/cgroup/cgroup.controllers")
@@ -54,14 +53,6 @@ def _mounted(controller: str) -> str:
 def counts(text: str) -> dict[str, int]:
     """A file of names and numbers."""
     return {name: int(number) for name, number in (line.split() for line in text.splitlines())}
-
-
-def awaited(condition: Callable[[], bool], what: str) -> None:
-    """Wait for what the machine will do when it comes to it."""
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, f"never: {what}"
-        time.sleep(0.2)
 
 
 @contextlib.contextmanager
@@ -130,7 +121,7 @@ def test_a_quota_of_processor_time_throttles(box):
     before, first = used(), periods()
     awaited(lambda: periods() - first >= 30, "thirty periods")
     share = (used() - before) / ((periods() - first) * 100000)
-    assert counts(control(pid, "cpu", "cpu.stat"))["nr_throttled"] >= 10
+    awaited(lambda: counts(control(pid, "cpu", "cpu.stat"))["nr_throttled"] >= 10, "ten throttled")
     # a fifth is allowed; an emulated processor counts badly, but without a limit it would be all
     assert 0.02 < share < 0.6
 

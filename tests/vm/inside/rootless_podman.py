@@ -10,7 +10,7 @@ import tarfile
 
 import pytest
 
-from tests.vm.inside.container import RUNTIME
+from tests.vm.inside.container import PATIENCE, RUNTIME
 
 SYSTEMD = os.path.exists("/run/systemd/system")
 MANAGER = "systemd" if SYSTEMD else "cgroupfs"
@@ -24,7 +24,7 @@ def podman(
     done = subprocess.run(
         [*OPTIONS, "--runtime", runtime, *words],
         capture_output=True,
-        timeout=120,
+        timeout=PATIENCE,
         check=False,
         **more,
     )

@@ -8,18 +8,12 @@ import subprocess
 
 import pytest
 
-from tests.vm.inside.container import Box, cgroup_of, gone, value
+from tests.vm.inside.container import Box, awaited, becomes, cgroup_of, gone, shown, value
 
 
 def systemctl(*words: str) -> str:
     """What systemctl prints."""
     return subprocess.run(["systemctl", *words], capture_output=True, text=True, check=True).stdout
-
-
-def shown(unit: str, *names: str) -> dict[str, str]:
-    """Properties of a unit."""
-    text = systemctl("show", unit, *(f"--property={name}" for name in names))
-    return dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
 
 
 @pytest.fixture
@@ -106,8 +100,8 @@ def test_a_container_is_a_scope_with_its_limits_until_it_is_deleted(box):
     box.call("resume", box.id)
     box.call("kill", box.id, "KILL")
     box.call("delete", "--force", box.id)
-    assert gone(directory)
-    assert shown(UNIT, "ActiveState") == {"ActiveState": "inactive"}
+    gone(directory)
+    becomes(UNIT, "inactive")
     failed = subprocess.run(
         ["systemctl", "--failed", "--no-legend"], capture_output=True, text=True, check=True
     )
@@ -119,9 +113,10 @@ def test_a_failed_unit_of_the_same_name_is_in_nobodys_way(box):
     # what is left when systemd itself ended a unit for a fault: it stays under its name as failed
     subprocess.run(["systemctl", "kill", "--signal=KILL", UNIT], check=True)
     box.remove()
+    becomes(UNIT, "inactive")
     command = ["systemd-run", "--quiet", f"--unit={UNIT}", "--scope", "--property=RuntimeMaxSec=1"]
     subprocess.run([*command, "sleep", "1000"], capture_output=True, check=False)
-    assert shown(UNIT, "ActiveState") == {"ActiveState": "failed"}
+    becomes(UNIT, "failed")
     again = Box("scoped", "--systemd-cgroup")
     try:
         again.config["linux"]["cgroupsPath"] = "system.slice:anocir:scoped"
@@ -129,7 +124,7 @@ def test_a_failed_unit_of_the_same_name_is_in_nobodys_way(box):
         assert shown(UNIT, "ActiveState") == {"ActiveState": "active"}
     finally:
         again.remove()
-    assert shown(UNIT, "ActiveState") == {"ActiveState": "inactive"}
+    becomes(UNIT, "inactive")
 
 
 def test_a_container_that_failed_to_start_leaves_no_unit(box):
@@ -139,13 +134,8 @@ def test_a_container_that_failed_to_start_leaves_no_unit(box):
     box.write()
     failed = box.call("create", "--bundle", box.dir, box.id, root=box.options, check=False)
     assert failed.returncode == 1
-    assert gone("/sys/fs/cgroup/system.slice/anocir-scoped.scope")
-    assert (
-        "anocir-scoped"
-        not in subprocess.run(
-            ["systemctl", "list-units", "--all"], capture_output=True, text=True
-        ).stdout
-    )
+    gone("/sys/fs/cgroup/system.slice/anocir-scoped.scope")
+    awaited(lambda: "anocir-scoped" not in systemctl("list-units", "--all"), "no unit")
 
 
 def test_run_and_list_need_no_option_afterwards(box):
