@@ -449,8 +449,8 @@ def test_pod_shares_namespaces(pair: Tuple[Podman, Podman]) -> None:
     assert same(scenario, *pair) == [[True] * 4, True, 0, 0, 0, 0]
     # Podman forgets its pod's cgroup in the hierarchies that have no controller.
     clean = (
-        "rmdir /sys/fs/cgroup/*/libpod_parent/* /sys/fs/cgroup/libpod_parent/*;"
-        " find /sys/fs/cgroup -mindepth 1 -path '*/libpod_parent/*' | grep -q / || echo none left"
+        "rmdir /sys/fs/cgroup/*/libpod_parent/*/ /sys/fs/cgroup/libpod_parent/*/ 2>&-;"
+        " find /sys/fs/cgroup -type d -path '*/libpod_parent/*' | grep -q / || echo none left"
     )
     pair[0].box.wait(["sh", "-c", clean], "none left")
 
