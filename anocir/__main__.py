@@ -35,9 +35,9 @@ def main() -> NoReturn:
     import_path = _import_path()
     try:
         if _needs_init(words):
-            from . import launch
+            from . import boot
 
-            launch.start_early(import_path)
+            boot.early(import_path)
         from . import door
     except Exception as error:  # no memory, no descriptor, a damaged file: there is no log yet
         posix.write(2, f"anocir: cannot load itself: {error}\n".encode("utf-8", "replace"))

@@ -143,12 +143,6 @@ class Channel:
         self.sock.close()
 
 
-def pair() -> tuple[Channel, int]:
-    """Return the host's end of a new channel, and the descriptor of init's end."""
-    mine, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM)
-    return Channel(mine), theirs.detach()
-
-
 def of(fd: int) -> Channel:
     """Return a channel on an inherited descriptor."""
     return Channel(_socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, fd))

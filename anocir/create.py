@@ -354,19 +354,21 @@ def send_cgroups(
     """Send init the cgroups that it joins by itself: born in one, then by their tasks files.
 
     And its network namespace, if this side has made it: a descriptor, which is closed.  Unless
-    it `waits` for GO, init goes on at once when it is in its cgroups.
+    it `waits` for GO, init goes on at once when it is in its cgroups.  `init.reap_middle` closes
+    the cgroup that it is born in.
     """
     fds = [network] if network >= 0 else []
     try:
         if joining["into"]:
-            fds.append(_cgroup_directory(joining["into"]))
+            init.born_in = _cgroup_directory(joining["into"])
+            fds.append(init.born_in)
         paths = [*joining["tasks"], *joining["late"]]
         fds += [files.open(path, files.O_WRONLY) for path in paths]
         waits = waits or not (joining["into"] or paths)
         counts = (network >= 0, bool(joining["into"]), len(joining["tasks"]), waits)
         init.send(channel.CGROUP, marshal.dumps(counts), fds, "joining and making namespaces")
     finally:
-        close_all(fds)
+        close_all(fd for fd in fds if fd != init.born_in)
     return joining if joining["into"] or paths else {}
 
 
@@ -477,7 +479,7 @@ def _undo(
     """Take back what was made; what cannot be is left for delete --force and said."""
     text = ""
     if isinstance(error, Error) and container.intent:
-        text = lifecycle.want_of_memory(container, config, "signal 9" in error.text)
+        text = lifecycle.want_of_memory(container, config, init.killed)
     init.kill()
     if init.console is not None:
         files.close(init.console[0])

@@ -32,9 +32,9 @@ def main(words: list[str], import_path: str) -> NoReturn:
     except BaseException as error:
         status = _report_bug(settings, error)
     finally:
-        launch = sys.modules.get("anocir.launch")
-        if launch is not None:
-            launch.drop_early()
+        boot = sys.modules.get("anocir.boot")
+        if boot is not None:
+            boot.drop_early()
         # No finalisation: it costs a millisecond and may print about closed descriptors.
         posix._exit(status)
 

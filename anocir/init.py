@@ -1,7 +1,7 @@
 """The container side: execute a plan, wait for start, become the container's process.
 
 Side: init.  This module runs in a second interpreter that the host side has started from a
-sealed copy (launch.py), before it entered any namespace.  It never reads config.json.
+sealed copy (boot.py), before it entered any namespace.  It never reads config.json.
 
 Before the first step all that it needs is imported, and then importing is switched off: once the
 root is entered an import would execute a file of the image with our privileges.

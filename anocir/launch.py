@@ -1,59 +1,33 @@
 """The host side of create, run and exec: start init, hand it the plan, answer it.
 
-Side: host.
-
-The interpreter is the target: a process of the container that reaches /proc/PID/exe of init could
-overwrite the host's python3 (CVE-2019-5736).  So init runs from a sealed copy, and it is started
-first of all: it boots on one core while this side reads, checks and plans on the other.
+Side: host.  How it is started, and from what, is in boot.py.
 """
 
 from __future__ import annotations
 
 import marshal
 
-import posix
 
-from . import activation, channel, log
+from . import activation, boot, channel, log
 from .errors import Error, reason, strerror
-from .linux import files, mounts, processes
-from .linux.const import (
-    AT_EMPTY_PATH,
-    EACCES,
-    EPERM,
-    MOUNT_ATTR_RDONLY,
-    OPEN_TREE_CLONE,
-)
+from .linux import files, processes
+from .linux.const import EACCES, EPERM
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from typing import Any, Final
+    from typing import Any
 
     from .channel import Channel
     from .cli import Options, Settings
-
-# Where the modules come from for the second interpreter: from the start of the archive, as for the
-# first one, or from the source directory.
-_ARCHIVE: Final = "/site-packages"
-_BOOT_ARCHIVE: Final = (
-    'entry="anocir.init";import sys,marshal;f=open(sys.argv.pop(1),"rb");f.readline();'
-    "exec(marshal.load(f))"
-)
-_BOOT_SOURCE: Final = (
-    "import sys;sys.path[:0]=[sys.argv.pop(1)];from anocir.init import main;main()"
-)
-
-
-# What start_early has started, until a command takes it.
-_early: Init | None = None
 
 
 class Init:
     """The process being made: first the middle process, then the container's init."""
 
     __slots__ = (
-        "channel", "console", "early", "gone", "in_cgroup", "listen_fds", "middle", "middle_fd",
-        "pid", "pidfd", "start_time", "waiting",
+        "born_in", "channel", "console", "early", "gone", "in_cgroup", "killed", "listen_fds",
+        "middle", "middle_fd", "pid", "pidfd", "start_time", "waiting",
     )  # fmt: skip
 
     def __init__(self, middle: int, line: Channel, listen_fds: int) -> None:
@@ -66,11 +40,15 @@ class Init:
         self.pidfd = -1
         self.start_time = 0
         self.in_cgroup = False
+        # The detached mount of the cgroup that init is born in (create.send_cgroups).
+        self.born_in = -1
         # The master of the terminal and its name, once init has sent it.
         self.console: tuple[int, str] | None = None
         # A frame that init has sent before the middle process has sent the pid.
         self.early: tuple[int, bytes] | None = None
         self.waiting = "booting"
+        # Whether it was found ended by SIGKILL.
+        self.killed = False
         # A frame could not be sent any more.
         self.gone = False
 
@@ -142,6 +120,7 @@ class Init:
             status = processes.wait(pid)
         except ChildProcessError:
             return "its parent has reaped it"
+        self.killed = status == 128 + processes.SIGKILL
         return f"signal {status - 128}" if status > 128 else f"exit status {status}"
 
     def adopt(self, payload: bytes) -> None:
@@ -151,9 +130,16 @@ class Init:
         self.start_time = processes.stat(self.pid)[3]
 
     def reap_middle(self) -> None:
-        """Wait for the end of the middle process, which has nothing to do any more."""
+        """Wait for the end of the middle process, which has nothing to do any more.
+
+        And close the cgroup now that both have: who closes a detached mount last waits for a
+        grace period of RCU, and init is the one who has no time.
+        """
         middle, self.middle = self.middle, 0
         processes.wait(middle)
+        if self.born_in >= 0:
+            files.close(self.born_in)
+            self.born_in = -1
         if self.middle_fd >= 0:
             files.close(self.middle_fd)
             self.middle_fd = -1
@@ -179,145 +165,18 @@ def error_of(payload: bytes) -> Error:
 
 def ahead(settings: Settings, options: Options, operation: Callable[[Init], int]) -> int:
     """Do the operation with init, which is started unless it is already; on failure it ends."""
-    init = _take_early(options["preserve_fds"]) or boot(
-        settings.import_path, options["preserve_fds"]
-    )
+    listen_fds = activation.listen_fds()
+    # Those that a service manager has passed come before those that the caller names.
+    preserved = listen_fds + options["preserve_fds"]
+    if preserved:
+        boot.drop_early()  # it would close them
+    pid, line = boot.take_early() or boot.start(settings.import_path, preserved)
+    init = Init(pid, channel.of(line), listen_fds)
     try:
         return operation(init)
     except BaseException:
         init.kill()
         raise
-
-
-def start_early(import_path: str) -> None:
-    """Start init before the command line is read.
-
-    It boots on the other core while this side imports, reads and plans.
-    """
-    global _early
-    try:
-        _early = boot(import_path, 0)
-    except (Error, OSError) as error:
-        # `ahead` tries again, and reports it as the command's failure.
-        log.debug(f"starting init early: {reason(error)}")
-
-
-def _take_early(preserved: int) -> Init | None:
-    """Hand out the init that was started early, if it closes the right descriptors."""
-    global _early
-    if preserved:
-        drop_early()
-    init, _early = _early, None
-    return init
-
-
-def drop_early() -> None:
-    """End the init that was started early and that no command has taken."""
-    global _early
-    if _early is not None:
-        _early.kill()
-        _early = None
-
-
-def boot(import_path: str, preserved: int) -> Init:
-    """Start the sealed interpreter; it imports what init needs and waits for its plan.
-
-    `preserved` descriptors from 3 on are the container's, and before them those that a service
-    manager has passed; all others of the caller's it closes.
-    """
-    listen_fds = activation.listen_fds()
-    preserved += listen_fds
-    interpreter = files.readlink("/proc/self/exe")
-    sealed = seal(interpreter)
-    mine, theirs = channel.pair()
-    theirs_high = files.dup_above(theirs, 3 + preserved)
-    files.close(theirs)
-    files.set_inheritable(theirs_high, True)
-    path, boot_code = import_path, _BOOT_SOURCE
-    if path.endswith(_ARCHIVE):
-        path, boot_code = path[: -len(_ARCHIVE)], _BOOT_ARCHIVE
-    argv = [
-        files.encode(interpreter), b"-IBS", b"-X", b"utf8", b"-c", boot_code.encode(),
-        files.encode(path), str(theirs_high).encode(), str(preserved).encode(),
-    ]  # fmt: skip
-    try:
-        pid = processes.spawn(f"/proc/self/fd/{sealed}".encode(), argv, {}, [], session=False)
-    finally:
-        files.close(theirs_high)
-        files.close(sealed)
-    return Init(pid, mine, listen_fds)
-
-
-def seal(path: str) -> int:
-    """Return a descriptor of the interpreter through which nobody can write to the file.
-
-    Three ways, the first that works: a read-only overlay (its mount can only be unwrapped by
-    who could write anyway), a detached read-only copy of the mount (safe because its mount
-    descriptor is closed), a sealed memory file.  None is left out: without a seal it fails.
-    """
-    failures = []
-    for way in (seal_overlay, seal_mount, seal_memory):
-        try:
-            return way(path)
-        except OSError as error:
-            failures.append(f"{way.__name__}: {reason(error)}")
-    raise Error("cannot seal the interpreter: " + "; ".join(failures))
-
-
-def seal_overlay(path: str) -> int:
-    """Open the file through an overlay of two lower directories and no upper one."""
-    directory, _, name = path.rpartition("/")
-    if any(char in directory for char in ":,\\"):
-        raise OSError(EPERM, "fsconfig", directory)
-    other = "/etc" if directory != "/etc" else "/usr"
-    fs_fd = mounts.fsopen("overlay")
-    try:
-        mounts.fsconfig_string(fs_fd, "lowerdir", f"{directory}:{other}")
-        mounts.fsconfig_create(fs_fd)
-        mount_fd = mounts.fsmount(fs_fd, MOUNT_ATTR_RDONLY)
-    finally:
-        files.close(fs_fd)
-    try:
-        return files.open(name, files.O_PATH, dir_fd=mount_fd)
-    finally:
-        files.close(mount_fd)
-
-
-def seal_mount(path: str) -> int:
-    """Open the file through a detached read-only copy of its mount."""
-    directory, _, name = path.rpartition("/")
-    fd = files.open(directory or "/", files.O_PATH | files.O_DIRECTORY)
-    try:
-        mount_fd = mounts.open_tree(fd, "", OPEN_TREE_CLONE | AT_EMPTY_PATH)
-    finally:
-        files.close(fd)
-    try:
-        mounts.mount_setattr(mount_fd, AT_EMPTY_PATH, MOUNT_ATTR_RDONLY)
-        return files.open(name, files.O_PATH, dir_fd=mount_fd)
-    finally:
-        files.close(mount_fd)
-
-
-def seal_memory(path: str) -> int:
-    """Copy the file into memory and seal it: F_SEAL_SEAL, SHRINK, GROW, WRITE (fcntl(2))."""
-    import fcntl
-
-    source = files.open(path, files.O_RDONLY)
-    try:
-        # MFD_EXEC is asked for since Linux 6.3 and unknown before.
-        try:
-            fd = posix.memfd_create("anocir", 0x0001 | 0x0002 | 0x0010)
-        except OSError:
-            fd = posix.memfd_create("anocir", 0x0001 | 0x0002)
-        while posix.sendfile(fd, source, None, 1 << 30):
-            continue
-        fcntl.fcntl(fd, 1033, 0x0001 | 0x0002 | 0x0004 | 0x0008)  # F_ADD_SEALS
-    finally:
-        files.close(source)
-    # An executable must not be open for writing: take a read-only descriptor of the same file.
-    sealed = files.open(f"/proc/self/fd/{fd}", files.O_PATH)
-    files.close(fd)
-    return sealed
 
 
 def hand_over(init: Init, plan: dict[str, Any], fds: Sequence[int], settings: Settings) -> None:

@@ -47,6 +47,7 @@ X86_64: Final = {
     "sethostname": 170,
     "setns": 308,
     "signalfd4": 289,
+    "socketpair": 53,
     "umount2": 166,
     "unshare": 272,
 }
@@ -86,6 +87,7 @@ AARCH64: Final = {
     "sethostname": 161,
     "setns": 268,
     "signalfd4": 74,
+    "socketpair": 199,
     "umount2": 39,
     "unshare": 97,
 }

@@ -18,7 +18,7 @@ from errno import errorcode
 import posix
 
 from .. import errors
-from . import const, files, mounts, netlink, processes, tasks
+from . import const, files, mounts, netlink, processes, sockets, tasks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -174,6 +174,7 @@ _DECODE: Final[dict[Any, dict[str, tuple[str, tuple[Any, ...]]]]] = {
         for name, value in vars(netlink).items()
         if callable(value) and not name.startswith("_") and value.__module__ == netlink.__name__
     },
+    sockets: {"pair": ("socketpair", ())},
     processes: {
         "spawn": ("vfork+execve", (_text, lambda argv: f"[{b' '.join(argv).decode()!r}]",
                                    lambda _: "envp", lambda _: "actions")),

@@ -97,8 +97,8 @@ def spawned(path, argv, *rest, inner=posix.posix_spawn, **more):
     return pid
 posix.posix_spawn = spawned
 exec(text.replace("m.main()", ""))
-from anocir import launch
-def hooked(import_path, inner=launch.start_early):
+from anocir import boot, launch
+def hooked(import_path, inner=boot.early):
     inner(import_path)
     from anocir import cgroup, create, plan, namespaces, spec, store
     mark("modules")
@@ -113,7 +113,7 @@ def hooked(import_path, inner=launch.start_early):
             mark("waits for init's set-up")
         return payload
     launch.Init.expect = expect
-launch.start_early = hooked
+boot.early = hooked
 def leave(status, inner=posix._exit):
     mark("state, commit")
     fd = posix.open(@OUT@, posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC, 0o600)

@@ -13,7 +13,7 @@ import pytest
 TOP = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.kernel
 
-MODULES = ["files", "processes", "mounts", "tasks", "netlink", "ffi"]
+MODULES = ["files", "processes", "mounts", "tasks", "netlink", "sockets", "ffi"]
 
 
 def functions(path: Path) -> list[ast.FunctionDef]:

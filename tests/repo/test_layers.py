@@ -15,7 +15,7 @@ pytestmark = pytest.mark.repo
 LAYERS = {
     "door": ("__main__", "door", "cli", "commands", "build_id"),
     "lifecycle": (
-        "lifecycle", "create", "execute", "foreground", "resources", "launch", "idmap", "init",
+        "lifecycle", "create", "execute", "foreground", "resources", "launch", "boot", "idmap", "init",
     ),
     "mechanism": (
         "rootfs", "namespaces", "process", "terminal", "hooks", "cgroup", "resctrl", "netdevices", "notify", "context",

@@ -84,15 +84,15 @@ SEALS = {
 @pytest.mark.parametrize("way", SEALS)
 def test_no_container_writes_to_the_interpreter(arena: Arena, way: str) -> None:
     """T-EXE1..4, CVE-2019-5736: by each of the three seals."""
-    evidence = attack_interpreter(arena, launch=SEALS[way])
+    evidence = attack_interpreter(arena, boot=SEALS[way])
     for attack, said in evidence.said.items():
         assert "exe " in said and "refused" in said, f"{attack}: {said}"
     assert not evidence.changed
 
 
 def test_control_without_a_seal_it_is_written(arena: Arena) -> None:
-    plain = "def seal(path):\n    return files.open(path, files.O_PATH)\n"
-    evidence = attack_interpreter(arena, launch=plain)
+    plain = "def seal(path):\n    return files.open(path, files.O_PATH), path\n"
+    evidence = attack_interpreter(arena, boot=plain)
     assert all("WROTE" in said for said in evidence.said.values()), evidence
     assert evidence.changed
 
@@ -103,7 +103,7 @@ def test_without_any_seal_nothing_is_started(arena: Arena) -> None:
         "def _no(path):\n    raise OSError(EPERM, 'seal', path)\n"
         "_no.__name__ = 'no'\nseal_overlay = seal_mount = seal_memory = _no\n"
     )
-    container = arena.container(arena.altered(launch=broken))
+    container = arena.container(arena.altered(boot=broken))
     assert "cannot seal the interpreter" in container.refused()
 
 
