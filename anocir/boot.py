@@ -14,7 +14,7 @@ import posix
 
 from .errors import Error, reason
 from .linux import files, mounts, processes, sockets
-from .linux.const import AT_EMPTY_PATH, EPERM, MOUNT_ATTR_RDONLY, OPEN_TREE_CLONE
+from .linux.const import AT_EMPTY_PATH, ENOENT, EPERM, MOUNT_ATTR_RDONLY, OPEN_TREE_CLONE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def seal_overlay(path: str) -> tuple[int, str]:
         mount_fd = mounts.fsmount(fs_fd, MOUNT_ATTR_RDONLY)
     finally:
         files.close(fs_fd)
-    return mount_fd, f"/proc/self/fd/{mount_fd}/{name}"
+    return _through(mount_fd, name, path)
 
 
 def seal_mount(path: str) -> tuple[int, str]:
@@ -140,7 +140,24 @@ def seal_mount(path: str) -> tuple[int, str]:
     except OSError:
         files.close(mount_fd)
         raise
-    return mount_fd, f"/proc/self/fd/{mount_fd}/{name}"
+    return _through(mount_fd, name, path)
+
+
+def _through(mount_fd: int, name: str, path: str) -> tuple[int, str]:
+    """Return a detached mount and the path of the file in it.
+
+    Raises OSError if what it shows there is not the file of this `path`, which then is a mount
+    point itself.
+    """
+    inside = f"/proc/self/fd/{mount_fd}/{name}"
+    try:
+        shown, meant = files.stat(inside), files.stat(path)
+        if (shown.st_size, shown.st_mtime_ns) != (meant.st_size, meant.st_mtime_ns):
+            raise OSError(ENOENT, "stat", inside)
+    except OSError:
+        files.close(mount_fd)
+        raise
+    return mount_fd, inside
 
 
 def seal_memory(path: str) -> tuple[int, str]:

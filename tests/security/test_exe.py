@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import subprocess
 import time
-from typing import NamedTuple
+from pathlib import Path
+from typing import Iterator, NamedTuple
 
 import pytest
 
@@ -24,14 +26,12 @@ class Evidence(NamedTuple):
     changed: bool
 
 
-def attack_interpreter(arena: Arena, **modules: str) -> Evidence:
+def attack_interpreter(arena: Arena, interpreter: str = "", **modules: str) -> Evidence:
     """Let four containers write to the file that their runtime's init ran from.
 
     All are detached: while the runtime itself still runs, ETXTBSY would hide the hole.
     """
-    interpreter = os.path.join(arena.directory(), "python3")
-    shutil.copy("/usr/bin/python3", interpreter)
-    os.utime(interpreter, (1, 1))
+    interpreter = interpreter or copy_of_the_interpreter(arena.directory())
     before = _fingerprint(interpreter)
     runtime = arena.altered(interpreter=interpreter, **modules)
     containers = {}
@@ -63,6 +63,14 @@ def attack_interpreter(arena: Arena, **modules: str) -> Evidence:
     return Evidence(said, _fingerprint(interpreter) != before)
 
 
+def copy_of_the_interpreter(directory: str | Path) -> str:
+    """A file that nobody misses if an attack succeeds."""
+    path = os.path.join(directory, "python3")
+    shutil.copy("/usr/bin/python3", path)
+    os.utime(path, (1, 1))
+    return path
+
+
 def _answer(container: drive.Container) -> bool:
     text = container.output()
     return text.endswith("\n") and ("WROTE" in text or "refused" in text or "no attack" in text)
@@ -85,6 +93,26 @@ SEALS = {
 def test_no_container_writes_to_the_interpreter(arena: Arena, way: str) -> None:
     """T-EXE1..4, CVE-2019-5736: by each of the three seals."""
     evidence = attack_interpreter(arena, boot=SEALS[way])
+    for attack, said in evidence.said.items():
+        assert "exe " in said and "refused" in said, f"{attack}: {said}"
+    assert not evidence.changed
+
+
+@pytest.fixture
+def mounted_interpreter(tmp_path: Path) -> Iterator[str]:
+    """A file with a copy of the interpreter mounted onto it, for longer than the arena lives."""
+    path = tmp_path / "python3-mounted"
+    path.write_text("this is not the interpreter")
+    subprocess.run(["mount", "--bind", copy_of_the_interpreter(tmp_path), path], check=True)
+    yield str(path)
+    subprocess.run(["umount", "-l", path], check=True)
+
+
+def test_no_container_writes_to_an_interpreter_that_is_mounted_itself(
+    mounted_interpreter: str, arena: Arena
+) -> None:
+    """Mounts of its directory show what lies under it: it is sealed in memory."""
+    evidence = attack_interpreter(arena, interpreter=mounted_interpreter)
     for attack, said in evidence.said.items():
         assert "exe " in said and "refused" in said, f"{attack}: {said}"
     assert not evidence.changed
