@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from typing import Callable, Iterator
 
 import pytest
@@ -21,16 +22,16 @@ def ended() -> Iterator[Ended]:
     made = []
 
     def make(*frames: tuple[int, bytes]) -> launch.Init:
-        mine, theirs = channel.pair()
+        near, far = socket.socketpair()
         pid = os.fork()
         if pid == 0:
-            line = channel.of(theirs)
+            line = channel.of(far.detach())
             for kind, payload in frames:
                 line.send(kind, payload)
             os._exit(3)
-        os.close(theirs)
+        far.close()
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-        made.append(launch.Init(pid, mine, 0))
+        made.append(launch.Init(pid, channel.of(near.detach()), 0))
         return made[-1]
 
     yield make
