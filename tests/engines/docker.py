@@ -53,15 +53,35 @@ class Dockerd:
         box.run(self.argv("import", "-", IMAGE), stdin=busybox_tar()).ok()
 
     def start(self) -> subprocess.Popen[bytes]:
-        """Start the daemon (again) and wait until it answers."""
+        """Start the daemon (again) and wait until it answers.
+
+        It gives its containerd 15 seconds and then gives up, which on a busy machine is too early.
+        """
         log = f"{self.home}/log"
-        self.process = self.box.spawn(["dockerd", *self.options], log=log)
         deadline = time.monotonic() + BOUND * PATIENCE
+        self.process = self.box.spawn(["dockerd", *self.options], log=log)
         while self.box.run(self.argv("version")).status != 0:
-            if self.process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError("dockerd: " + self.box.path(log).read_text()[-4000:])
+            if time.monotonic() > deadline:
+                raise RuntimeError("dockerd: " + self.log_tail())
+            if self.process.poll() is not None:
+                if "timeout waiting for containerd to start" not in self.log_tail()[-200:]:
+                    raise RuntimeError("dockerd: " + self.log_tail())
+                self.process = self.box.spawn(["dockerd", *self.options], log=log)
             time.sleep(0.1)
         return self.process
+
+    def kill(self) -> None:
+        """Kill the daemon; with it the kernel kills its containerd, and that is waited for.
+
+        The next daemon would take a containerd that is about to die for its own.
+        """
+        containerd = self.box.path(f"{self.home}/exec/containerd/containerd.pid").read_text()
+        self.box.run(["kill", "-9", str(self.pid())]).ok()
+        self.process.wait()
+        deadline = time.monotonic() + BOUND * PATIENCE
+        while self.box.run(["kill", "-0", containerd]).status == 0:
+            assert time.monotonic() < deadline, "containerd has outlived dockerd"
+            time.sleep(0.05)
 
     def pid(self) -> int:
         """Give the daemon's pid in the box."""

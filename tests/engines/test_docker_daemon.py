@@ -92,8 +92,7 @@ def test_live_restore(default_docker: Dockerd) -> None:
         docker("run", "-d", "--name", "dies", IMAGE, "sleep", "1000").ok()
         before = docker.inspect("lives", ".State.Pid")
         dies = docker.inspect("dies", ".State.Pid")
-        docker.box.run(["kill", "-9", str(docker.pid())]).ok()
-        docker.process.wait()
+        docker.kill()
         docker.box.run(["kill", "-9", dies]).ok()
         assert docker.box.run(["kill", "-0", before]).status == 0
         docker.start()
@@ -106,6 +105,8 @@ def test_live_restore(default_docker: Dockerd) -> None:
         assert docker.inspect("lives", ".State.ExitCode") == "9"
         docker("rm", "lives", "dies").ok()
     finally:
+        if docker.process.poll() is not None:
+            docker.start()
         remove_all(docker)
     assert docker("run", "--rm", IMAGE, "echo", "new").ok().out == "new\n"
 
