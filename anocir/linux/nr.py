@@ -7,6 +7,7 @@ include/uapi/asm-generic/unistd.h.  tests/repo compares both with the headers.
 from __future__ import annotations
 
 import posix
+import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -92,5 +93,9 @@ AARCH64: Final = {
     "unshare": 97,
 }
 
-MACHINE: Final = posix.uname().machine
-NUMBERS: Final = {"x86_64": X86_64, "aarch64": AARCH64, "arm64": AARCH64}.get(MACHINE, {})
+_UNAME: Final = posix.uname().machine
+# Below linux32, as setarch(8) sets it, a 64-bit process is told the name of a 32-bit machine, but
+# what it makes are 64-bit calls.
+_LINUX32: Final = {"i686": "x86_64", "armv8l": "aarch64"} if sys.maxsize > 1 << 32 else {}
+MACHINE: Final = _LINUX32.get(_UNAME, _UNAME)
+NUMBERS: Final = {"x86_64": X86_64, "aarch64": AARCH64}.get(MACHINE, {})

@@ -9,11 +9,10 @@ kernel/seccomp.c for the instructions that are allowed.
 
 from __future__ import annotations
 
-import posix
-import sys
 from _struct import Struct
 
 from ..errors import Error, strerror
+from ..linux.nr import MACHINE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -54,13 +53,9 @@ _DATA: Final = Struct("=iIQ6Q")
 
 def native_arch() -> int:
     """Return this machine's AUDIT_ARCH_* value."""
-    machine = posix.uname().machine
-    # A 64-bit process under the personality of a 32-bit one still makes 64-bit calls.
-    if machine in ("i686", "armv8l", "armv7l") and sys.maxsize > 1 << 32:
-        machine = "x86_64" if machine == "i686" else "aarch64"
-    if machine not in _NATIVE:
-        raise Error(f"seccomp: no AUDIT_ARCH value is known for {machine}")
-    return _NATIVE[machine]
+    if MACHINE not in _NATIVE:
+        raise Error(f"seccomp: no AUDIT_ARCH value is known for {MACHINE}")
+    return _NATIVE[MACHINE]
 
 
 def enosys_prologue(newest: Mapping[int, tuple[int, int]]) -> bytes:
