@@ -27,7 +27,8 @@ _NOT_FORWARDED: Final = {
     int(number)
     for number in (
         _signal.SIGKILL, _signal.SIGSTOP, _signal.SIGSEGV, _signal.SIGBUS, _signal.SIGILL,
-        _signal.SIGFPE, _signal.SIGTRAP, _signal.SIGABRT, _signal.SIGSYS, 32, 33,
+        _signal.SIGFPE, _signal.SIGTRAP, _signal.SIGABRT, _signal.SIGSYS,
+        *processes.RESERVED,
     )
 }  # fmt: skip
 _FORWARDED: Final = [n for n in range(1, 65) if n not in _NOT_FORWARDED]

@@ -323,7 +323,7 @@ def _text(error: BaseException) -> str:
         return _mount_text(error, path)
     text = reason(error)
     if isinstance(error, OSError):
-        text = f"{step}: {text}"
+        text = f"{step or 'init'}: {text}"
     elif not isinstance(error, Error):
         text = f"bug in anocir: {step}: {text}"
     return f"{path}: {text}" if path and not text.startswith("exec: ") else text

@@ -368,8 +368,10 @@ def signal_number(text: str) -> int:
         name = text.upper()
         name = name if name.startswith("SIG") else "SIG" + name
         base, plus, offset = name.partition("+")
-        if base == "SIGRTMIN" and plus and offset.isdigit() and int(offset) <= 30:
-            return int(_signal.SIGRTMIN) + int(offset)
+        # Names mean what the kernel and glibc mean by them, also where the C library is musl, which
+        # begins at 35: systemd in a container halts on 37 = SIGRTMIN+3.
+        if base == "SIGRTMIN" and (not plus or (offset.isdecimal() and int(offset) <= 30)):
+            return 34 + int(offset or 0)
         value = getattr(_signal, name, None)
         if isinstance(value, int) and not name.startswith("SIG_"):
             return int(value)

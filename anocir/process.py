@@ -120,9 +120,16 @@ def affinity(context: Context, cpus: Sequence[int]) -> None:
 
 def reset_affinity() -> None:
     """Give up the CPU mask and the scheduler of the caller; the cpuset cgroup still applies."""
-    if posix.sched_getscheduler(0) != 0:
+    try:
+        foreign = posix.sched_getscheduler(0) != 0
+    except OSError as error:
+        # musl's functions around the scheduler make no system call.
+        if error.errno != ENOSYS:
+            raise
+        foreign = True
+    if foreign:
         try:
-            posix.sched_setscheduler(0, 0, posix.sched_param(0))
+            tasks.sched_setattr(0, 0, posix.getpriority(posix.PRIO_PROCESS, 0), 0, 0, 0, 0)
         except OSError as error:
             if error.errno != EPERM:
                 raise
@@ -308,8 +315,9 @@ def close_descriptors(context: Context) -> None:
     context.root_fd = -1
     # The last chance for calls that a filter may forbid.
     _, context.capabilities, _ = tasks.capget()
-    for number in (_signal.SIGPIPE, _signal.SIGXFSZ, 32, 33):
-        # Ignored by the interpreter and by posix_spawn(3), and that would survive execve.
+    for number in (_signal.SIGPIPE, _signal.SIGXFSZ, *range(32, _signal.SIGRTMIN)):
+        # Ignored by the interpreter, by posix_spawn(3), or by the caller where the C library does
+        # not let posix_spawn(3) reset them: that would survive execve.
         tasks.default_signal(number)
 
 

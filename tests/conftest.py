@@ -26,8 +26,8 @@ SKIPS = pytest.StashKey["list[tuple[str, str]]"]()
 
 # Ignored signals are inherited: what nohup(1), a background job of a shell or make(1) (32 and 33, by
 # posix_spawn(3)) ignores must not be what a peer passes on to its containers.
-tasks.default_signal(32)
-tasks.default_signal(33)
+for _number in range(32, signal.SIGRTMIN):
+    tasks.default_signal(_number)
 for _number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
     if signal.getsignal(_number) == signal.SIG_IGN:
         signal.signal(

@@ -18,10 +18,12 @@ if TYPE_CHECKING:
 SIGKILL: Final = 9
 SIGTERM: Final = 15
 
+# What the C library keeps for itself: 32 and 33, with musl also 34.
+RESERVED: Final = range(32, _signal.SIGRTMIN)
 _ALL_SIGNALS: Final = [
     number
     for number in range(1, 65)
-    if number not in (9, 19, 32, 33)  # KILL, STOP, libc's own
+    if number not in (9, 19) and number not in RESERVED  # KILL, STOP
 ]
 
 

@@ -316,7 +316,7 @@ def setrlimit(kind: int, soft: int, hard: int, pid: int = 0) -> None:
 
 
 def default_signal(number: int) -> None:
-    """rt_sigaction(2) with SIG_DFL, also for the two signals that the C library keeps for itself.
+    """rt_sigaction(2) with SIG_DFL, also for the signals that the C library keeps for itself.
 
     glibc's posix_spawn(3) leaves 32 and 33 ignored, which survives execve(2), and its
     sigaction(3) refuses to touch them.

@@ -244,9 +244,10 @@ def test_an_apparmor_profile_that_is_not_loaded_is_an_error(container: Container
     [
         ({"policy": "SCHED_OTHER", "nice": 7}, 0, 7, 0),
         ({"policy": "SCHED_BATCH", "nice": 3}, 3, 3, 0),
-        ({"policy": "SCHED_IDLE"}, 5, 0, 0),
-        ({"policy": "SCHED_FIFO", "priority": 10}, 1, 0, 10),
-        ({"policy": "SCHED_RR", "priority": 5}, 2, 0, 5),
+        # These keep the nice value of the caller.
+        ({"policy": "SCHED_IDLE"}, 5, os.getpriority(os.PRIO_PROCESS, 0), 0),
+        ({"policy": "SCHED_FIFO", "priority": 10}, 1, os.getpriority(os.PRIO_PROCESS, 0), 10),
+        ({"policy": "SCHED_RR", "priority": 5}, 2, os.getpriority(os.PRIO_PROCESS, 0), 5),
     ],
 )
 def test_the_scheduler_is_set(

@@ -195,7 +195,7 @@ def test_a_signal_has_a_number_or_a_name(text: str, number: int) -> None:
     assert lifecycle.signal_number(text) == number
 
 
-@pytest.mark.parametrize("text", ["", "SIG", "65", "-1", "NOTHING", "SIGSIGTERM", "1.5", "9 ", "²", "RTMIN+31", "RTMIN+",
+@pytest.mark.parametrize("text", ["", "SIG", "65", "-1", "NOTHING", "SIGSIGTERM", "1.5", "9 ", "²", "RTMIN+31", "RTMIN+", "RTMIN+²",
                                   "SIG_DFL", "_IGN", "SIG_BLOCK", "99999999999999999999", "RTMAX-1x", "TERM+1"])  # fmt: skip
 def test_what_is_no_signal_is_refused(text: str) -> None:
     with pytest.raises(Error, match="unknown signal"):
