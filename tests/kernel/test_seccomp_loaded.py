@@ -10,6 +10,7 @@ import ctypes
 import fcntl
 import mmap
 import os
+import platform
 import select
 import signal
 import socket
@@ -26,15 +27,21 @@ from tests.unit.seccomp_profiles import (
     condition,
     engine_profile,
     needs_libseccomp,
+    needs_numbers,
     needs_x86_64,
     profile,
     rule,
 )
 
-pytestmark = [pytest.mark.kernel, needs_libseccomp, needs_x86_64]
+pytestmark = [pytest.mark.kernel, needs_libseccomp, needs_numbers]
 
-# arch/x86/entry/syscalls/syscall_64.tbl, include/uapi/linux/seccomp.h, prctl.h
-GETPID, GETPPID, GETUID, SECCOMP, PRCTL, PIDFD_OPEN, PIDFD_GETFD = 39, 110, 102, 317, 157, 434, 438
+AARCH64 = platform.machine() == "aarch64"
+# arch/x86/entry/syscalls/syscall_64.tbl, include/uapi/asm-generic/unistd.h (aarch64)
+GETPID, GETPPID, GETUID = (172, 173, 174) if AARCH64 else (39, 110, 102)
+SECCOMP, PRCTL, PIDFD_OPEN, PIDFD_GETFD = (277, 167, 434, 438) if AARCH64 else (317, 157, 434, 438)
+MOUNT, CLONE3, OPENAT, SENDMSG = (40, 435, 56, 211) if AARCH64 else (165, 435, 257, 46)
+EXECVE, CAPSET, SETRESUID, UMASK = (221, 91, 147, 166) if AARCH64 else (59, 126, 117, 95)
+# include/uapi/linux/seccomp.h, prctl.h
 GETPID_32, GETUID_32 = 20, 24
 X32 = 0x40000000
 NO_NEW_PRIVS = 38
@@ -227,6 +234,7 @@ def _enters_as_32_bit() -> bool:
     return in_child(lambda: call_32(GETUID_32, 0, 0, 0)) == ("result", os.getuid() & 0xFFFF)
 
 
+@needs_x86_64
 def test_a_32_bit_entry_is_killed_unless_x86_is_listed() -> None:
     if not _enters_as_32_bit():
         pytest.skip("[ia32] the kernel has no 32-bit entry")
@@ -240,6 +248,7 @@ def test_a_32_bit_entry_is_killed_unless_x86_is_listed() -> None:
     assert under(listed, lambda: call_32(GETPID, 0, 0, 0)) == ("result", -14)
 
 
+@needs_x86_64
 def test_x32_numbers_are_killed_unless_x32_is_listed() -> None:
     blocked = rule("getpid", "ERRNO", errno=71)
     alone = profile("ALLOW", blocked)
@@ -253,8 +262,8 @@ def test_x32_numbers_are_killed_unless_x32_is_listed() -> None:
 def test_a_call_newer_than_the_profile_fails_with_enosys() -> None:
     wanted = engine_profile()
     assert under(wanted, lambda: call(1000)) == ("result", -38)
-    assert under(wanted, lambda: call(165, 0, 0, 0, 0, 0)) == ("result", -1)  # mount
-    assert under(wanted, lambda: call(435, 0, 0)) == ("result", -38)  # clone3
+    assert under(wanted, lambda: call(MOUNT, 0, 0, 0, 0, 0)) == ("result", -1)
+    assert under(wanted, lambda: call(CLONE3, 0, 0)) == ("result", -38)
 
 
 @pytest.mark.parametrize("flag", seccomp.features().get("supportedFlags", []))
@@ -381,17 +390,17 @@ def test_openat_and_sendmsg_may_be_trapped() -> None:
     ours, theirs = socket.socketpair()
 
     def action() -> int:
-        opened = call(257, -100, ctypes.c_char_p(b"/nonexistent"), 0, 0)
+        opened = call(OPENAT, -100, ctypes.c_char_p(b"/nonexistent"), 0, 0)
         header = (ctypes.c_char * 56)()
-        sent = call(46, theirs.fileno(), header, 0)
+        sent = call(SENDMSG, theirs.fileno(), header, 0)
         return opened * 1000 + sent
 
     agent = Agent(notify("openat sendmsg"), action)
     cookie, nr, _ = agent.receive()
-    assert nr == 257
+    assert nr == OPENAT
     agent.answer(cookie, value=5)
     cookie, nr, args = agent.receive()
-    assert (nr, args[0]) == (46, theirs.fileno())
+    assert (nr, args[0]) == (SENDMSG, theirs.fileno())
     agent.answer(cookie, value=7)
     assert agent.result() == 5007
     ours.close()
@@ -448,7 +457,7 @@ def test_tsync_goes_together_with_a_listener() -> None:
 @pytest.mark.parametrize("name", ["execve", "capset", "setresuid", "umask"])
 @pytest.mark.parametrize("action", ["KILL", "TRAP", "ERRNO", "LOG", "TRACE"])
 def test_a_refused_profile_would_have_hurt(name: str, action: str) -> None:
-    numbers = {"execve": 59, "capset": 126, "setresuid": 117, "umask": 95}
+    numbers = {"execve": EXECVE, "capset": CAPSET, "setresuid": SETRESUID, "umask": UMASK}
     program = compiled(
         profile("ALLOW", rule(name, action, errno=71 if action == "ERRNO" else None))
     )

@@ -2,7 +2,8 @@
  *
  *   seccomp_probe [MODE] CALL...     a CALL is ENTRY:NUMBER[:ARG...]
  *
- * ENTRY: n the native one, i int 0x80 (the kernel's 32-bit table), x the native one with the bit of x32.
+ * ENTRY: n the native one; on x86_64 also i int 0x80 (the kernel's 32-bit table) and x the native one with
+ * the bit of x32.
  * Every call is made by a child of its own, which stays single unless MODE says otherwise:
  *
  *   (none)   "result N", "errno NAME" or "signal N"
@@ -12,6 +13,7 @@
  *   signal   with a handler for SIGUSR1 that does not restart calls
  */
 #define _GNU_SOURCE
+#include <elf.h>
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
@@ -21,6 +23,7 @@
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <sys/user.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -55,6 +58,7 @@ static long make(const char *text)
 	long number = strtol(text + 2, &rest, 0), arg[6] = {0}, result;
 	for (int i = 0; i < 6 && *rest == ':'; i++)
 		arg[i] = (long)strtoull(rest + 1, &rest, 0);
+#ifdef __x86_64__
 	if (entry == 'i') {
 		/* the upper halves cannot be passed: 32-bit registers */
 		int low;
@@ -65,6 +69,8 @@ static long make(const char *text)
 	}
 	if (entry == 'x')
 		number |= 0x40000000;
+#endif
+	(void)entry;
 	result = syscall(number, arg[0], arg[1], arg[2], arg[3], arg[4], arg[5]);
 	return result == -1 ? -errno : result;
 }
@@ -76,7 +82,11 @@ static void trapped(int signal_number, siginfo_t *info, void *context)
 			      info->si_errno, info->si_code);
 	if (write(1, line, length) != length)
 		_exit(3);
+#ifdef __x86_64__
 	((ucontext_t *)context)->uc_mcontext.gregs[REG_RAX] = -ETIME;
+#else /* aarch64 */
+	((ucontext_t *)context)->uc_mcontext.regs[0] = -ETIME;
+#endif
 	(void)signal_number;
 }
 
@@ -120,17 +130,30 @@ static int child(char *text)
 	return 0;
 }
 
-static void trace(pid_t pid, int status)
+static void skip_call(pid_t pid, long result)
 {
 	struct user_regs_struct registers;
+	struct iovec all = {&registers, sizeof registers};
+	ptrace(PTRACE_GETREGSET, pid, NT_PRSTATUS, &all);
+#ifdef __x86_64__
+	registers.orig_rax = (unsigned long)-1;
+	registers.rax = result;
+#else /* aarch64 */
+	int none = -1;
+	struct iovec number = {&none, sizeof none};
+	ptrace(PTRACE_SETREGSET, pid, NT_ARM_SYSTEM_CALL, &number);
+	registers.regs[0] = result;
+#endif
+	ptrace(PTRACE_SETREGSET, pid, NT_PRSTATUS, &all);
+}
+
+static void trace(pid_t pid, int status)
+{
 	unsigned long data;
 	if (WSTOPSIG(status) == SIGTRAP && status >> 8 == (SIGTRAP | PTRACE_EVENT_SECCOMP << 8)) {
 		ptrace(PTRACE_GETEVENTMSG, pid, 0, &data);
 		say("traced", (long)data);
-		ptrace(PTRACE_GETREGS, pid, 0, &registers);
-		registers.orig_rax = (unsigned long)-1; /* skip the call */
-		registers.rax = 77;
-		ptrace(PTRACE_SETREGS, pid, 0, &registers);
+		skip_call(pid, 77);
 	} else if (WSTOPSIG(status) == SIGSTOP) {
 		ptrace(PTRACE_SETOPTIONS, pid, 0, PTRACE_O_TRACESECCOMP);
 	}

@@ -30,15 +30,28 @@ from tests.drive import Container
 HERE = os.path.dirname(os.path.abspath(__file__))
 RUNC = shutil.which("runc") or ""
 
+MACHINE = platform.machine()
+
 pytestmark = [
     pytest.mark.needs("compiler"),
-    pytest.mark.skipif(platform.machine() != "x86_64", reason="[x86_64] numbers of x86_64"),
+    pytest.mark.skipif(
+        MACHINE not in ("x86_64", "aarch64"), reason="[numbers] numbers of x86_64 and aarch64"
+    ),
 ]
+needs_x86_64 = pytest.mark.skipif(MACHINE != "x86_64", reason="[x86_64] its 32-bit entries")
 
-# arch/x86/entry/syscalls/syscall_64.tbl and syscall_32.tbl
-LSEEK, GETPID, GETUID, GETPGID, MKDIR = 8, 39, 102, 121, 83
+# arch/x86/entry/syscalls/syscall_64.tbl and syscall_32.tbl, include/uapi/asm-generic/unistd.h
+LSEEK, GETPID, GETUID, GETPGID = 8, 39, 102, 121
 GETPID_32, GETUID_32, LSEEK_32, GETPGID_32 = 20, 24, 19, 132
-ARCH_X86_64, ARCH_I386 = "0xc000003e", "0x40000003"
+OPENAT, SENDMSG = 257, 46
+ARCH, ARCH_I386 = "0xc000003e", "0x40000003"
+X86 = ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"]
+ARCHITECTURES = X86
+if MACHINE == "aarch64":
+    LSEEK, GETPID, GETUID, GETPGID = 62, 172, 174, 155
+    OPENAT, SENDMSG = 56, 211
+    ARCH = "0xc00000b7"
+    ARCHITECTURES = ["SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM"]
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +131,7 @@ ACTIONS = [
     (
         rule("getpgid", "TRAP"),
         "trap",
-        [f"trapped {GETPGID} {ARCH_X86_64} 0 1", "errno ETIME", "result 0"],
+        [f"trapped {GETPGID} {ARCH} 0 1", "errno ETIME", "result 0"],
     ),
     (rule("getpgid", "TRACE", errnoRet=7), "", ["errno ENOSYS", "result 0"]),
     (rule("getpgid", "TRACE", errnoRet=7), "trace", ["traced 7", "result 77", "result 0"]),
@@ -156,7 +169,7 @@ EVERYTHING_ELSE = (
         ({"default": "ERRNO", "defaultErrnoRet": 13}, "", ["errno EACCES", "result 0"]),
         ({"default": "KILL_PROCESS"}, "thread", ["signal 31", "result 0"]),
         ({"default": "KILL"}, "thread", ["thread gone", "result 0"]),
-        ({"default": "TRAP"}, "trap", [f"trapped {GETPGID} {ARCH_X86_64} 0 1", "errno ETIME", "result 0"]),
+        ({"default": "TRAP"}, "trap", [f"trapped {GETPGID} {ARCH} 0 1", "errno ETIME", "result 0"]),
         ({"default": "TRACE", "defaultErrnoRet": 9}, "trace", ["traced 9", "result 77", "result 0"]),
         ({"default": "LOG"}, "", ["result 1", "result 0"]),
     ],
@@ -219,9 +232,8 @@ def test_conditions_are_combined_as_runc_does_it(
 
 # entries ------------------------------------------------------------------------------------------
 
-X86 = ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"]
 
-
+@needs_x86_64
 def test_a_32_bit_entry_is_killed_unless_its_architecture_is_listed(box: Container) -> None:
     blocked = rule("getpid", "ERRNO", errnoRet=71)
     same(
@@ -229,6 +241,7 @@ def test_a_32_bit_entry_is_killed_unless_its_architecture_is_listed(box: Contain
     )
 
 
+@needs_x86_64
 def test_a_32_bit_entry_is_filtered_by_its_own_table(box: Container) -> None:
     # 39 is getpid for a 64-bit program and mkdir for a 32-bit one
     seccomp = profile("ALLOW", rule("getpid", "ERRNO", errnoRet=71), architectures=X86)
@@ -236,6 +249,7 @@ def test_a_32_bit_entry_is_filtered_by_its_own_table(box: Container) -> None:
     same(box, seccomp, words, ["errno EPROTO", "result 0", "errno EFAULT", "errno EPROTO"])
 
 
+@needs_x86_64
 def test_a_condition_holds_for_a_32_bit_entry_too(box: Container) -> None:
     seccomp = profile(
         "ALLOW", rule("lseek", "ERRNO", when(1, "EQ", 5), errnoRet=25), architectures=X86
@@ -244,6 +258,7 @@ def test_a_condition_holds_for_a_32_bit_entry_too(box: Container) -> None:
     same(box, seccomp, words, ["errno ENOTTY", "errno EBADF"])
 
 
+@needs_x86_64
 def test_a_trap_of_a_32_bit_entry_names_its_architecture(box: Container) -> None:
     # not getpid, which runc itself calls after loading
     seccomp = profile("ALLOW", rule("getpgid", "TRAP"), architectures=X86)
@@ -251,20 +266,25 @@ def test_a_trap_of_a_32_bit_entry_names_its_architecture(box: Container) -> None
     same(box, seccomp, words, [f"trapped {GETPGID_32} {ARCH_I386} 0 1", "errno ETIME"])
 
 
+@needs_x86_64
 def test_x32_numbers_are_killed_unless_x32_is_listed(box: Container) -> None:
     seccomp = profile("ALLOW", rule("getpid", "ERRNO", errnoRet=71), architectures=X86[:2])
     same(box, seccomp, [f"x:{GETUID}", f"n:{GETUID}"], ["signal 31", "result 0"])
 
 
+@needs_x86_64
 def test_x32_numbers_are_filtered_where_x32_is_listed(box: Container) -> None:
     seccomp = profile("ALLOW", rule("getpid", "ERRNO", errnoRet=71), architectures=X86)
     same(box, seccomp, [f"x:{GETPID}", f"n:{GETPID}"], ["errno EPROTO", "errno EPROTO"])
 
 
 def test_calls_newer_than_the_profile_are_enosys_at_every_entry(box: Container) -> None:
-    seccomp = profile("ERRNO", rule(EVERYTHING_ELSE + " setns", "ALLOW"), architectures=X86)
-    words = ["n:1000", f"n:{GETPGID}", "i:1000", "x:1000"]
-    same(box, seccomp, words, ["errno ENOSYS", "errno EPERM", "errno ENOSYS", "errno ENOSYS"])
+    seccomp = profile(
+        "ERRNO", rule(EVERYTHING_ELSE + " setns", "ALLOW"), architectures=ARCHITECTURES
+    )
+    same(box, seccomp, ["n:1000", f"n:{GETPGID}"], ["errno ENOSYS", "errno EPERM"])
+    if MACHINE == "x86_64":
+        same(box, seccomp, ["i:1000", "x:1000"], ["errno ENOSYS", "errno ENOSYS"])
 
 
 def test_a_name_nobody_knows_is_passed_over_and_told_in_debug(box: Container) -> None:
@@ -367,7 +387,7 @@ def test_a_profile_with_everything_is_one_filter(box: Container) -> None:
         rule("lseek", "ERRNO", when(0, "LT", 1 << 31)),
         rule("lseek", "ERRNO", when(1, "NE", 7), when(2, "GT", 3), errnoRet=13),
         rule("getpgid", "TRAP"),
-        architectures=X86,
+        architectures=ARCHITECTURES,
     )
     box.launch("sleep 100")
     assert filters_of(box.pid)[0] == "filters 1"
@@ -510,7 +530,6 @@ def test_a_cache_file_that_is_damaged_or_foreign_is_not_trusted(
 # include/uapi/linux/seccomp.h, of struct seccomp_notif, _resp and _addfd
 NOTIF_RECV, NOTIF_SEND, NOTIF_ADDFD = 0xC0502100, 0xC0182101, 0x40182103
 CONTINUE, ADDFD_SEND = 1, 2
-OPENAT, SENDMSG = 257, 46
 
 
 class Agent:

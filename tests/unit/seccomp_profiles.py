@@ -13,6 +13,7 @@ from anocir import seccomp
 X86_64 = 0xC000003E
 I386 = 0x40000003
 AARCH64 = 0xC00000B7
+ARM = 0x40000028
 NATIVE = {"x86_64": X86_64, "aarch64": AARCH64}.get(platform.machine(), 0)
 
 ALLOW, LOG, TRAP = 0x7FFF0000, 0x7FFC0000, 0x00030000
@@ -22,6 +23,9 @@ ENOSYS = ERRNO | 38
 EPERM = ERRNO | 1
 
 needs_x86_64 = pytest.mark.skipif(NATIVE != X86_64, reason="[x86_64] the numbers are of x86_64")
+needs_numbers = pytest.mark.skipif(
+    not NATIVE, reason="[numbers] the numbers are of x86_64 and aarch64"
+)
 needs_libseccomp = pytest.mark.skipif(
     not seccomp.library_version(), reason="[libseccomp] no libseccomp.so.2"
 )
@@ -141,6 +145,6 @@ def compiled(wanted: dict[str, Any]) -> dict[str, Any]:
     return seccomp.compile(wanted, None, warn)
 
 
-def answer(wanted: dict[str, Any], nr: int, *args: int, arch: int = X86_64) -> int:
+def answer(wanted: dict[str, Any], nr: int, *args: int, arch: int = NATIVE) -> int:
     """Return what the program of a profile answers to one call."""
     return seccomp.run(compiled(wanted)["bpf"], nr, args, arch)
