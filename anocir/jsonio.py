@@ -134,6 +134,8 @@ def loads(data: bytes, name: str = "JSON") -> Json:
     except UnicodeDecodeError as error:
         raise Error(f"{name}: not UTF-8 at byte {error.start}") from None
     except (ValueError, RecursionError, OverflowError) as error:
+        if hasattr(error, "lineno"):  # since Python 3.13 the scanner imports json for its exception
+            raise Error(f"{name}: {_place(error)}") from None
         text = str(error).split("\n")[0] or type(error).__name__
         raise Error(f"{name}: {text[:1].lower()}{text[1:]}") from None
     return value
@@ -148,9 +150,14 @@ def _complaint(text: str) -> str:
     try:
         json.loads(text)
     except json.JSONDecodeError as error:
-        reason = error.msg[:1].lower() + error.msg[1:]
-        return f"not JSON: {reason} (line {error.lineno}, column {error.colno})"
+        return _place(error)
     return "not JSON"
+
+
+def _place(error: Any) -> str:
+    """Say what a JSONDecodeError does, in the form of our own errors."""
+    reason = error.msg[:1].lower() + error.msg[1:]
+    return f"not JSON: {reason} (line {error.lineno}, column {error.colno})"
 
 
 def _refuse_surrogates(value: Json) -> None:

@@ -145,6 +145,13 @@ def test_a_place_in_a_long_text_is_told_by_line_and_column() -> None:
     )
 
 
+def test_a_place_is_told_alike_whether_or_not_json_is_there(way) -> None:
+    with pytest.raises(
+        Error, match=r"^JSON: not JSON: expecting ':' delimiter \(line 2, column 5\)$"
+    ):
+        jsonio.loads(b'{\n"b" 2\n}')
+
+
 @pytest.mark.parametrize("depth", [1, 499, 500])
 def test_500_levels_are_read(way, depth: int) -> None:
     value = jsonio.loads(b"[" * depth + b"]" * depth)
