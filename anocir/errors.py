@@ -73,12 +73,28 @@ def cwd_error(path: str, number: int) -> Error:
     return Error(CONTRACT["cwd"].format(path=path, reason=strerror(number)))
 
 
+# What musl words otherwise than glibc and Go: EIO, ENOMEM, EBUSY, EXDEV, EMFILE, ENAMETOOLONG,
+# ELOOP, EOPNOTSUPP, ETIMEDOUT, EDQUOT.
+WORDS = {
+    5: "input/output error",
+    12: "cannot allocate memory",
+    16: "device or resource busy",
+    18: "invalid cross-device link",
+    24: "too many open files",
+    36: "file name too long",
+    40: "too many levels of symbolic links",
+    95: "operation not supported",
+    110: "connection timed out",
+    122: "disk quota exceeded",
+}
+
+
 def strerror(number: int) -> str:
     """Return the text of an errno in lower case, as Go prints it.
 
     dockerd maps the text case-sensitively to its exit codes 126 and 127.
     """
-    return posix.strerror(number).lower()
+    return WORDS.get(number) or posix.strerror(number).lower()
 
 
 def reason(error: BaseException) -> str:

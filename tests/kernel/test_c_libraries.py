@@ -1,7 +1,7 @@
 """What musl does otherwise than glibc, shown with either.
 
-musl keeps signal 34 for itself too, refuses it where it is named, and has functions around the scheduler that only
-fail; an interpreter that is linked with it offers just these.
+musl keeps signal 34 for itself too, refuses it where it is named, has functions around the scheduler that only fail, and
+words of its own for errors; an interpreter that is linked with it offers no extended attributes.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import _signal
 import errno
 import importlib.util
 import os
+import platform
 import posix
 import signal
 from types import ModuleType
@@ -91,3 +92,11 @@ def test_what_fails_before_the_first_step_says_where(monkeypatch) -> None:
     monkeypatch.setattr(errors, "scope", ["", "", ""])
     monkeypatch.setattr(init, "scope", errors.scope)
     assert init._text(OSError(errno.ENOSYS, "x")) == "init: function not implemented"
+
+
+@pytest.mark.parametrize("number", sorted(errors.WORDS))
+def test_errors_are_worded_as_by_glibc(monkeypatch, number: int) -> None:
+    if platform.libc_ver()[0] == "glibc":
+        assert errors.WORDS[number] == os.strerror(number).lower()
+    monkeypatch.setattr(posix, "strerror", lambda _: "No error information")
+    assert errors.strerror(number) == errors.WORDS[number]

@@ -87,6 +87,8 @@ def test_everything_that_an_image_can_hold_is_copied(places) -> None:
         "security.capability",
         bytes.fromhex("0100000200040000000000000000000000000000"),
     )
+    os.setxattr(source / "label", "trusted.empty", b"")
+    os.setxattr(source / "label", "trusted.long", b"\0\xff" * 500)
     before = describe(source)
     found = copied(source, target)
     assert found == before

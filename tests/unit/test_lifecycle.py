@@ -203,7 +203,8 @@ def test_what_is_no_signal_is_refused(text: str) -> None:
 
 
 def test_every_signal_of_this_system_is_known_by_its_name() -> None:
-    for one in signal.Signals:
+    # With musl SIGRTMIN is 35.
+    for one in set(signal.Signals) - {signal.SIGRTMIN}:
         assert lifecycle.signal_number(one.name) == one.value
         assert lifecycle.signal_number(one.name[3:].lower()) == one.value
 
