@@ -33,7 +33,10 @@ def altered(
     with open(archive, "rb") as file:
         line = file.readline().decode().rstrip("\n")
         start = _without(file, {"anocir." + name.replace("/", ".") for name in left})
-    line = (first_line or line).replace(PYTHON, interpreter or PYTHON, 1)
+    line = first_line or line
+    # Else what is meant for a copy of the interpreter would be done to the one that is named there.
+    assert not interpreter or PYTHON in line, f"not an archive for {PYTHON}: {line}"
+    line = line.replace(PYTHON, interpreter or PYTHON, 1)
     with zipfile.ZipFile(archive) as old, open(target, "wb") as file:
         file.write(line.encode() + b"\n" + start)
         with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as new:
