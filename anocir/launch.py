@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import marshal
 
-
 from . import activation, boot, channel, log
 from .errors import Error, reason, strerror
 from .linux import files, processes

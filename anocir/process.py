@@ -13,7 +13,7 @@ import posix
 from . import channel, inroot
 from .capabilities import names
 from .errors import CONTRACT, Error, cwd_error, strerror
-from .linux import files, mounts, tasks
+from .linux import files, mounts, processes, tasks
 from .linux.const import (
     EACCES,
     EBUSY,
@@ -315,7 +315,7 @@ def close_descriptors(context: Context) -> None:
     context.root_fd = -1
     # The last chance for calls that a filter may forbid.
     _, context.capabilities, _ = tasks.capget()
-    for number in (_signal.SIGPIPE, _signal.SIGXFSZ, *range(32, _signal.SIGRTMIN)):
+    for number in (_signal.SIGPIPE, _signal.SIGXFSZ, *processes.RESERVED):
         # Ignored by the interpreter, by posix_spawn(3), or by the caller where the C library does
         # not let posix_spawn(3) reset them: that would survive execve.
         tasks.default_signal(number)

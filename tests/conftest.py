@@ -17,7 +17,7 @@ import signal
 
 import pytest
 
-from anocir.linux import tasks
+from anocir.linux import processes, tasks
 from tests import machine
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -26,7 +26,7 @@ SKIPS = pytest.StashKey["list[tuple[str, str]]"]()
 
 # Ignored signals are inherited: what nohup(1), a background job of a shell or make(1) (32 and 33, by
 # posix_spawn(3)) ignores must not be what a peer passes on to its containers.
-for _number in range(32, signal.SIGRTMIN):
+for _number in processes.RESERVED:
     tasks.default_signal(_number)
 for _number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
     if signal.getsignal(_number) == signal.SIG_IGN:

@@ -138,7 +138,7 @@ def test_ctr_tasks(pair: Tuple[Ctr, Ctr]) -> None:
         # Two processes, and these two to the end: what `tasks ps` says must not hang on the moment.
         script = "trap 'exit 5' TERM; sleep 1000 & wait"
         side(*side.words(["-d"], name, ["sh", "-c", script])).ok()
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + BOUND * PATIENCE
         while len(side("tasks", "ps", name).ok().out.splitlines()) < 3:
             assert time.monotonic() < deadline
             time.sleep(0.1)
@@ -166,7 +166,7 @@ def test_ctr_tasks(pair: Tuple[Ctr, Ctr]) -> None:
             told("tasks", "kill", "-s", "SIGTERM", name),
         ]
         side.box.wait(side.argv("tasks", "ls"), f"{name} ")
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + BOUND * PATIENCE
         while state(side, name) != "STOPPED" and time.monotonic() < deadline:
             time.sleep(0.1)
         seen.append([state(side, name)])
