@@ -41,6 +41,21 @@ S_IFIFO: Final = 0o010000
 S_IFSOCK: Final = 0o140000
 
 
+# include/uapi/asm-generic/errno-base.h and errno.h
+_EPERM: Final = 1
+_ENOSYS: Final = 38
+
+
+def missing(error: OSError) -> bool:
+    """Tell whether an error may mean that there is no such system call.
+
+    The kernel says ENOSYS; a container engine that is older than the call has a seccomp filter
+    around us that says EPERM.  Where the call itself may say EPERM as well, what is tried in its
+    place says so again.
+    """
+    return error.errno in (_ENOSYS, _EPERM)
+
+
 def encode(path: str | bytes) -> bytes:
     """Return the bytes of a path, whatever the locale says."""
     return path.encode("utf-8", "surrogateescape") if isinstance(path, str) else path

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 SIGKILL: Final = 9
 SIGTERM: Final = 15
 
+# include/uapi/asm-generic/errno-base.h
+_ESRCH: Final = 3
+_LOOK_EVERY: Final = 10  # milliseconds
+
 # What the C library keeps for itself: 32 and 33, with musl also 34.
 RESERVED: Final = range(32, _signal.SIGRTMIN)
 _ALL_SIGNALS: Final = [
@@ -42,10 +46,55 @@ def spawn(
     if _signal.getsignal(_signal.SIGCHLD) != _signal.SIG_DFL:
         # A caller that ignores it would have the kernel reap our children.
         _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
-    return posix.posix_spawn(
-        path, list(argv), env, file_actions=actions, setsid=session, setsigmask=[],
-        setsigdef=_ALL_SIGNALS,
-    )  # fmt: skip
+    try:
+        return posix.posix_spawn(
+            path, list(argv), env, file_actions=actions, setsid=session, setsigmask=[],
+            setsigdef=_ALL_SIGNALS,
+        )  # fmt: skip
+    except PermissionError as error:
+        if not files.missing(error):  # EACCES
+            raise
+    # glibc asks clone3(2) and takes EPERM, which a filter around us may say, for an answer.
+    return _spawn_by_fork(path, argv, env, actions, session)
+
+
+def _spawn_by_fork(
+    path: bytes,
+    argv: Sequence[bytes],
+    env: Mapping[bytes, bytes],
+    actions: Sequence[tuple[int, ...]],
+    session: bool,
+) -> int:
+    """Do what `spawn` does by fork(2), of which no C library makes a clone3(2)."""
+    read_end, write_end = files.pipe()
+    pid = posix.fork()
+    if pid == 0:
+        try:
+            if session:
+                posix.setsid()
+            for kind, fd, *rest in actions:
+                if kind == posix.POSIX_SPAWN_DUP2:
+                    posix.dup2(fd, rest[0])
+                else:
+                    posix.close(fd)
+            for number in _ALL_SIGNALS:
+                if _signal.getsignal(number) != _signal.SIG_DFL:
+                    _signal.signal(number, _signal.SIG_DFL)
+            _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
+            posix.execve(path, list(argv), env)
+        except OSError as error:
+            files.write(write_end, str(error.errno).encode())
+        finally:
+            posix._exit(127)
+    files.close(write_end)
+    try:
+        failure = files.read(read_end, 16)
+    finally:
+        files.close(read_end)
+    if failure:
+        wait(pid)
+        raise OSError(int(failure), "execve", path)
+    return pid
 
 
 def wait(pid: int) -> int:
@@ -61,14 +110,113 @@ def exit_code(status: int) -> int:
     return posix.WEXITSTATUS(status)
 
 
+# The processes behind the descriptors that stand in for pidfds: pid and start time.
+_watched: dict[int, tuple[int, int]] = {}
+
+
 def pidfd_open(pid: int) -> int:
-    """pidfd_open(2), Linux 5.3: readable once the process has exited."""
-    return posix.pidfd_open(pid, 0)
+    """pidfd_open(2), Linux 5.3: readable once the process has exited.
+
+    Where the kernel, or an interpreter that was built for an older one, has no such call, a
+    descriptor that takes its place here: `pidfd_send_signal` and poll(2) do with it what they do
+    with a pidfd; for anything else ask `is_pidfd`.
+    """
+    try:
+        return posix.pidfd_open(pid, 0)
+    except AttributeError:
+        return _watch(pid)
+    except OSError as error:
+        if not files.missing(error):
+            raise
+    return _watch(pid)
 
 
 def pidfd_send_signal(pidfd: int, number: int) -> None:
     """pidfd_send_signal(2), Linux 5.1: never reaches another process of the same number."""
-    _signal.pidfd_send_signal(pidfd, number)
+    if pidfd not in _watched or is_pidfd(pidfd):
+        try:
+            _signal.pidfd_send_signal(pidfd, number)
+        except AttributeError:
+            pass
+        except OSError as error:
+            if not files.missing(error):
+                raise
+        else:
+            return
+        pid = _pid_behind(pidfd)
+    else:
+        pid, started = _watched[pidfd]
+        if not alive(pid, started):
+            raise ProcessLookupError(_ESRCH, "kill", str(pid))
+    posix.kill(pid, number)
+
+
+def is_pidfd(fd: int) -> bool:
+    """Tell whether a descriptor of `pidfd_open` is one that other programs can use as well."""
+    return posix.fstat(fd).st_mode & files.S_IFMT != files.S_IFIFO
+
+
+def _pid_behind(pidfd: int) -> int:
+    """Return the process that a pidfd refers to (proc_pid_fdinfo(5)), for a moment."""
+    for line in files.read_file(f"/proc/self/fdinfo/{pidfd}").split(b"\n"):
+        name, _, value = line.partition(b":")
+        if name == b"Pid" and int(value) > 0:
+            return int(value)
+    raise ProcessLookupError(_ESRCH, "kill", str(pidfd))
+
+
+def _watch(pid: int) -> int:
+    """Return a descriptor that is at its end once this process has exited.
+
+    It is the end of a pipe of which a child of ours holds the other one; the child looks at the
+    process, known by pid and start time, a hundred times a second, and ends when we let go.
+    """
+    import select
+
+    try:
+        started = stat(pid)[3]
+    except FileNotFoundError:
+        raise ProcessLookupError(_ESRCH, "pidfd_open", str(pid)) from None
+    read_end, write_end = files.pipe()
+    child = posix.fork()
+    if child == 0:
+        try:
+            posix.setsid()  # what a terminal sends is not for us
+            _signal.pthread_sigmask(_signal.SIG_BLOCK, _ALL_SIGNALS)
+            for name in posix.listdir("/proc/self/fd"):
+                if int(name) != write_end:
+                    _close_any(int(name))
+            poll = select.poll()
+            poll.register(write_end, 0)  # POLLERR: nobody reads any more
+            while _runs(pid, started) and not poll.poll(_LOOK_EVERY):
+                continue
+        finally:
+            posix._exit(0)
+    files.close(write_end)
+    _watched[read_end] = pid, started
+    return read_end
+
+
+def _runs(pid: int, started: int) -> bool:
+    """Do what `alive` does with calls that `--trace`, whose file is closed, does not show."""
+    try:
+        fd = posix.open(f"/proc/{pid}/stat", posix.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fields = posix.read(fd, 4096).rpartition(b")")[2].split()
+    except OSError:
+        return False
+    finally:
+        posix.close(fd)
+    return fields[0] not in (b"Z", b"X") and int(fields[19]) == started
+
+
+def _close_any(fd: int) -> None:
+    try:
+        posix.close(fd)
+    except OSError:
+        return  # it listed them
 
 
 def kill(pid: int, number: int) -> None:

@@ -17,7 +17,6 @@ from .const import (
     CLONE_PARENT,
     CLOSE_RANGE_CLOEXEC,
     EINVAL,
-    ENOSYS,
     KEY_SPEC_SESSION_KEYRING,
     KEYCTL_DESCRIBE,
     KEYCTL_GET_KEYRING_ID,
@@ -144,9 +143,9 @@ def close_on_exec(first: int) -> None:
     try:
         _close_range(first, _LAST, CLOSE_RANGE_CLOEXEC)
     except OSError as error:
-        if error.errno not in (EINVAL, ENOSYS):
+        if error.errno != EINVAL and not files.missing(error):
             raise
-        for fd in range(first, _most()):
+        for fd in _open_ones(first, _LAST):
             try:
                 posix.set_inheritable(fd, False)
             except OSError:
@@ -158,18 +157,41 @@ def close_range(first: int, last: int) -> None:
     try:
         _close_range(first, last, 0)
     except OSError as error:
-        if error.errno != ENOSYS:
+        if not files.missing(error):
             raise
-        for fd in range(first, min(last + 1, _most())):
+        found = _open_ones(first, last)
+        if isinstance(found, range):
+            posix.closerange(found.start, found.stop)  # in C, and passes over what is not open
+            return
+        for fd in found:
             try:
                 posix.close(fd)
             except OSError:
-                continue  # not open
+                continue  # the one that listed them
 
 
-def _most() -> int:
-    """Return the number above every descriptor that can be open."""
-    return min(getrlimit(_RLIMIT_NOFILE)[1], 1 << 20)
+# Whether /proc is the host's: init says no before it enters the container's root.
+host_proc = True
+# The number above every descriptor that can be open, as it was at the first question.
+_most = 0
+
+
+def _open_ones(first: int, last: int) -> Sequence[int]:
+    """Return the open descriptors between two numbers, or a range in which all of them are.
+
+    A limit may be lowered below a descriptor that is open, so it is taken before any is.
+    """
+    global _most
+    if not _most:
+        _most = min(max(getrlimit(_RLIMIT_NOFILE)), 1 << 20)
+    if host_proc:
+        try:
+            found = [int(name) for name in files.listdir("/proc/self/fd")]
+        except OSError:
+            found = []  # no /proc at all
+        if found:
+            return [fd for fd in found if first <= fd <= last]
+    return range(first, min(last + 1, _most))
 
 
 def strings(values: Sequence[str | bytes]) -> tuple[bytearray, list[bytearray]]:

@@ -527,3 +527,23 @@ def test_isatty_knows_a_terminal() -> None:
     assert files.isatty(slave) and not files.isatty(fd)
     for end in (master, slave, fd):
         os.close(end)
+
+
+def test_missing_knows_both_words_for_a_call_that_is_not_there() -> None:
+    from anocir.linux import mounts
+    from tests import blocked
+    from tests.kernel import child
+
+    def action() -> list[bool]:
+        found = []
+        for calls, error in (("openat2", errno.ENOSYS), ("fsopen", errno.EPERM)):
+            blocked.load(blocked.numbers(calls), error)
+        for call in (lambda: mounts.openat2(-1, "x", 0, 0), lambda: mounts.fsopen("tmpfs"),
+                     lambda: mounts.open_tree(-1, "x", 0)):  # fmt: skip
+            try:
+                call()
+            except OSError as failure:
+                found.append(files.missing(failure))
+        return found
+
+    assert child.run(action) == [True, True, False]

@@ -13,6 +13,7 @@ import time
 import pytest
 
 from anocir.linux import processes
+from tests import blocked
 from tests.kernel import child
 
 pytestmark = pytest.mark.kernel
@@ -235,3 +236,156 @@ def test_alive_never_takes_the_numbers_of_nobody(pid: int) -> None:
 def test_the_interpreter_has_the_calls_by_name() -> None:
     assert sys.version_info >= (3, 9)
     assert processes.SIGKILL == signal.SIGKILL and processes.SIGTERM == signal.SIGTERM
+
+
+# kernels and filters without the calls --------------------------------------------------------------------
+
+WITHOUT = pytest.mark.parametrize("error", [errno.ENOSYS, errno.EPERM])
+
+
+def without(calls: str, error: int, action):
+    """Call `action` in a child of ours in which these system calls fail."""
+
+    def filtered():
+        blocked.load(blocked.numbers(calls), error)
+        return action()
+
+    return child.run(filtered)
+
+
+@WITHOUT
+def test_spawn_does_without_clone3(error: int) -> None:
+    """glibc asks clone3(2) first and goes back to clone(2) after ENOSYS only."""
+
+    def action() -> tuple[str, int, int, int]:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_BLOCK, range(1, 65))
+        read_end, write_end = os.pipe()
+        actions = [(posix.POSIX_SPAWN_DUP2, write_end, 1)]
+        script = (
+            b"tr '\\0' ' ' </proc/$$/environ; exec grep -E '^Sig(Blk|Ign)|^Pid' /proc/self/status"
+        )
+        pid = processes.spawn(b"/bin/sh", [b"sh", b"-c", script], {b"A": b"1"}, actions)
+        session = os.getsid(pid)
+        os.close(write_end)
+        with open(read_end) as file:
+            text = file.read()
+        return text, session == pid, processes.wait(pid), len(children())
+
+    text, leads, status, left = without("clone3", error, action)
+    assert text.startswith("A=1 ") and leads and (status, left) == (0, 0)
+    rows = dict(line.split(":\t") for line in text.partition(" ")[2].splitlines())
+    assert int(rows["SigBlk"], 16) == 0
+    assert int(rows["SigIgn"], 16) & ~(3 << 31) == 0
+
+
+@WITHOUT
+@pytest.mark.parametrize("path", [b"/missing", b"/etc", b"/etc/passwd"])
+def test_spawn_without_clone3_tells_why_as_well(error: int, path: bytes) -> None:
+    def action() -> tuple[int, int]:
+        try:
+            processes.spawn(path, [b"x"], {}, [])
+        except OSError as failure:
+            return failure.errno or 0, len(children())
+        return 0, -1
+
+    wanted = errno.ENOENT if path == b"/missing" else errno.EACCES
+    assert without("clone3", error, action) == (wanted, 0)
+
+
+@WITHOUT
+@pytest.mark.parametrize("calls", ["pidfd_open", "pidfd_open,pidfd_send_signal"])
+def test_pidfd_open_is_readable_at_the_end_also_without_the_call(process, error, calls) -> None:
+    def action() -> object:
+        watch = processes.pidfd_open(process)
+        quiet = not select.select([watch], [], [], 0.05)[0]
+        kept = os.get_inheritable(watch)
+        processes.pidfd_send_signal(watch, 0)
+        processes.pidfd_send_signal(watch, signal.SIGTERM)
+        woken = select.select([watch], [], [], 60)[0] == [watch]
+        helpers = children()
+        return quiet, kept, woken, len(helpers), processes.is_pidfd(watch)
+
+    # Not our child in there: it stays a zombie, which has exited.
+    assert without(calls, error, action) == (True, False, True, 1, False)
+    with pytest.raises(ProcessLookupError):
+        without(calls, error, lambda: processes.pidfd_open(1 << 22))
+
+
+@WITHOUT
+def test_pidfd_open_without_the_call_leaves_no_helper_when_it_is_closed(process, error) -> None:
+    def action() -> tuple[int, int]:
+        write_end = os.pipe()[1]
+        watch = processes.pidfd_open(process)
+        (helper,) = children()
+        held = os.listdir(f"/proc/{helper}/fd")
+        end = time.monotonic() + 60
+        while len(held) > 1 and time.monotonic() < end:
+            held = os.listdir(f"/proc/{helper}/fd")
+        os.kill(int(helper), signal.SIGINT)  # as a terminal sends it to the whole group
+        os.close(watch)
+        os.close(write_end)
+        return os.waitstatus_to_exitcode(os.waitpid(int(helper), 0)[1]), len(held)
+
+    assert without("pidfd_open", error, action) == (0, 1)
+
+
+def test_pidfd_open_of_an_interpreter_that_was_built_without_it(process, monkeypatch) -> None:
+    """RHEL 8 builds Python 3.9 with the headers of Linux 4.18."""
+    monkeypatch.delattr(posix, "pidfd_open")
+    monkeypatch.delattr(processes._signal, "pidfd_send_signal")
+    watch = processes.pidfd_open(process)
+    processes.pidfd_send_signal(watch, signal.SIGUSR1)
+    assert os.WTERMSIG(os.waitpid(process, 0)[1]) == signal.SIGUSR1
+    assert select.select([watch], [], [], 60)[0] == [watch]
+    os.close(watch)
+    os.wait()
+
+
+@WITHOUT
+def test_pidfd_send_signal_without_the_call_goes_by_the_pid_behind_the_descriptor(
+    process, error: int
+) -> None:
+    def action() -> bool:
+        real = processes.pidfd_open(process)
+        processes.pidfd_send_signal(real, signal.SIGUSR1)
+        return processes.is_pidfd(real)
+
+    assert without("pidfd_send_signal", error, action)
+    assert os.WTERMSIG(os.waitpid(process, 0)[1]) == signal.SIGUSR1
+
+    def gone() -> None:
+        other = os.fork()
+        if other == 0:
+            os._exit(0)
+        real = processes.pidfd_open(other)
+        os.waitpid(other, 0)
+        processes.pidfd_send_signal(real, signal.SIGKILL)
+
+    with pytest.raises(ProcessLookupError):
+        without("pidfd_send_signal", error, gone)
+
+
+def test_pidfd_send_signal_without_pidfds_spares_another_process_of_the_number(process) -> None:
+    def action() -> int:
+        watch = processes.pidfd_open(process)
+        pid, started = processes._watched[watch]
+        processes._watched[watch] = pid, started - 1
+        try:
+            processes.pidfd_send_signal(watch, signal.SIGKILL)
+        except ProcessLookupError as failure:
+            return failure.errno or 0
+        return 0
+
+    assert without("pidfd_open", errno.ENOSYS, action) == errno.ESRCH
+    os.kill(process, 0)
+
+
+@WITHOUT
+def test_is_pidfd_tells_a_stand_in(process, error: int) -> None:
+    real = processes.pidfd_open(process)
+    assert processes.is_pidfd(real)
+    os.close(real)
+    assert not without(
+        "pidfd_open", error, lambda: processes.is_pidfd(processes.pidfd_open(process))
+    )

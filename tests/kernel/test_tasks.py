@@ -20,6 +20,7 @@ import pytest
 
 from anocir.linux import const, ffi, files, processes, tasks
 from tests import machine
+from tests import blocked
 from tests.kernel import child
 from tests.kernel.child import status_field
 
@@ -361,17 +362,21 @@ def test_capset_cannot_raise_what_is_gone() -> None:
 
 def without(name: str, number: int) -> None:
     """Make a system call fail from here on, as an old kernel would."""
-    call = tasks.ffi.nr.NUMBERS[name]
-    program = filters((0x20, 0, 0, 0), (0x15, 0, 1, call), (0x06, 0, 0, 0x00050000 | number),
-                      (0x06, 0, 0, 0x7FFF0000))  # fmt: skip
-    tasks.seccomp_filter(program, 0)
+    blocked.load(blocked.numbers(name), number)
 
 
-OLD = pytest.mark.parametrize("number", [0, errno.ENOSYS], ids=["new", "old"])
+OLD = pytest.mark.parametrize(
+    "number", [0, errno.ENOSYS, errno.EPERM], ids=["new", "old", "filtered"]
+)
 
 
-@pytest.mark.parametrize("number", [0, errno.ENOSYS, errno.EINVAL], ids=["new", "5.8", "5.10"])
-def test_close_on_exec_keeps_descriptors_until_execve(number: int) -> None:
+@pytest.mark.parametrize("host_proc", [True, False])
+@pytest.mark.parametrize(
+    "number",
+    [0, errno.ENOSYS, errno.EPERM, errno.EINVAL],
+    ids=["new", "5.8", "filtered", "5.10"],
+)
+def test_close_on_exec_keeps_descriptors_until_execve(number: int, host_proc: bool) -> None:
     def action() -> list[bool]:
         fd = os.open("/", os.O_RDONLY)
         first = child.free_descriptors()
@@ -381,14 +386,16 @@ def test_close_on_exec_keeps_descriptors_until_execve(number: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (first + 1000, first + 1000))
         if number:
             without("close_range", number)
+        tasks.host_proc = host_proc
         tasks.close_on_exec(first + 1)
         return [os.get_inheritable(copy) for copy in copies]
 
     assert child.run(action) == [True, False, False]
 
 
+@pytest.mark.parametrize("host_proc", [True, False])
 @OLD
-def test_close_range_closes_both_ends_and_nothing_else(number: int) -> None:
+def test_close_range_closes_both_ends_and_nothing_else(number: int, host_proc: bool) -> None:
     def action() -> tuple[list[int], list[int]]:
         fd = os.open("/", os.O_RDONLY)
         first = child.free_descriptors()
@@ -401,6 +408,7 @@ def test_close_range_closes_both_ends_and_nothing_else(number: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (first + 924, first + 924))
         if number:
             without("close_range", number)
+        tasks.host_proc = host_proc
         tasks.close_range(first + 1, first + 3)
         some = [copy for copy in range(6) if is_open(copy)]
         tasks.close_range(first + 5, 0xFFFFFFFF)
@@ -428,6 +436,45 @@ def test_close_range_on_an_old_kernel_goes_by_no_odd_limit() -> None:
         return os.path.exists(f"/proc/self/fd/{first + 50}")
 
     assert not child.run(action)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.EPERM])
+def test_close_range_without_the_call_reaches_above_a_limit_that_was_lowered(number: int) -> None:
+    """A container's own limit comes before the last descriptors are closed."""
+
+    def action() -> bool:
+        fd = os.open("/", os.O_RDONLY)
+        first = child.free_descriptors()
+        os.dup2(fd, first + 300)
+        without("close_range", number)
+        tasks.host_proc = True
+        tasks.close_range(first + 400, 0xFFFFFFFF)
+        tasks.host_proc = False  # as init says it before it enters the root
+        resource.setrlimit(resource.RLIMIT_NOFILE, (first + 1, first + 1))
+        tasks.close_range(first, 0xFFFFFFFF)
+        try:
+            os.fstat(first + 300)
+        except OSError as error:
+            return error.errno == errno.EBADF
+        return False
+
+    assert child.run(action)
+
+
+def test_close_range_without_the_call_looks_at_proc_only_while_it_is_the_hosts() -> None:
+    def action() -> tuple[list[str], list[str]]:
+        seen: list[str] = []
+        real = tasks.files.listdir
+        tasks.files.listdir = lambda path: seen.append(path) or real(path)
+        without("close_range", errno.ENOSYS)
+        first = child.free_descriptors()
+        tasks.close_range(first, 0xFFFFFFFF)
+        before, seen[:] = list(seen), []
+        tasks.host_proc = False
+        tasks.close_range(first, 0xFFFFFFFF)
+        return before, seen
+
+    assert child.run(action) == (["/proc/self/fd"], [])
 
 
 def test_strings_make_an_array_that_ends_in_null() -> None:
