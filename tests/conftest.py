@@ -20,6 +20,7 @@ import pytest
 from anocir.linux import processes, tasks
 from tests import machine
 
+pytest_plugins = ("tests.guard",)
 HERE = os.path.dirname(os.path.abspath(__file__))
 SKIPS = pytest.StashKey["list[tuple[str, str]]"]()
 

@@ -38,6 +38,7 @@ from typing import NamedTuple
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.dirname(os.path.dirname(HERE)))
 
+from tests.host import BLAME, around  # noqa: E402
 from tests.reliability.ground import Progress, Runtime, children_of, hierarchies, proc_state  # noqa: E402
 
 # cgroups that the suite names; runtimes and the suite itself leave them behind
@@ -409,7 +410,7 @@ def main(arguments: Sequence[str]) -> int:
     before = present_cgroups()
     try:
         for runtime in runtimes:
-            with as_one_word(runtime, scratch) as word:
+            with around("conformance", runtime.name), as_one_word(runtime, scratch) as word:
                 for name in names:
                     progress.step(f"{runtime.name} {name}")
                     columns[runtime.name][name] = run_file(
@@ -474,7 +475,7 @@ def report(
             print(f"{runtime.name}: {line}")
         print(f"{runtime.name}: {'differs from' if found else 'as'} expected.md")
         bad += len(found)
-    return 1 if bad else 0
+    return 1 if bad or BLAME else 0
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.dirname(os.path.dirname(HERE)))
 
 from tests.bench.bench import docker_config  # noqa: E402
+from tests.host import BLAME, around  # noqa: E402
 from tests.reliability.ground import (  # noqa: E402
     PATIENCE,
     Config,
@@ -453,9 +454,17 @@ def main(arguments: Sequence[str]) -> int:
     bad = 0
     with Ground("fuzz", runtimes) as ground:
         for runtime in runtimes:
-            figures = fuzz(
-                ground, runtime, options.count, options.seed, options.first, corpus, keep, progress
-            )
+            with around("fuzzing", runtime.name):
+                figures = fuzz(
+                    ground,
+                    runtime,
+                    options.count,
+                    options.seed,
+                    options.first,
+                    corpus,
+                    keep,
+                    progress,
+                )
             progress.end()
             examples = figures.pop("examples")
             print(
@@ -464,7 +473,7 @@ def main(arguments: Sequence[str]) -> int:
             for example in examples[:50]:
                 print(f"  {example}")
             bad += len(examples) if runtime.name.startswith("anocir") else 0
-    return 1 if bad else 0
+    return 1 if bad or BLAME else 0
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from typing import Any
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.dirname(os.path.dirname(HERE)))
 
+from tests.host import BLAME, around  # noqa: E402
 from tests.reliability import crash, fuzz, inject, storm, strike  # noqa: E402
 from tests.reliability.ground import Ground, Progress, Runtime  # noqa: E402
 
@@ -216,7 +217,8 @@ def main(arguments: Sequence[str]) -> int:
     columns = {}
     with Ground("reliability", runtimes) as ground:
         for runtime in runtimes:
-            columns[runtime.name] = measure(ground, runtime, options, steps, progress)
+            with around("reliability", runtime.name):
+                columns[runtime.name] = measure(ground, runtime, options, steps, progress)
     progress.end()
     title = f"{datetime.date.today().isoformat()}, Linux {platform.release()}; " + "; ".join(
         f"{name}: {version}" for name, version in versions.items()
@@ -264,7 +266,7 @@ def report(
         with open(os.path.join(options.save, "results.json"), "w", encoding="utf-8") as stream:
             json.dump({"title": title, "versions": versions, "rows": columns}, stream, indent=1)
             stream.write("\n")
-    return 1 if bad else 0
+    return 1 if bad or BLAME else 0
 
 
 if __name__ == "__main__":
