@@ -31,7 +31,8 @@ _TYPE: Final = {"b": 1, "c": 2}
 _BITS: Final = {"m": MKNOD, "r": READ, "w": WRITE}
 
 # What every container may do: make any node, and use the devices of its own /dev.  tun is here
-# since runc took it away in 1.2.0 and had to bring it back for VPNs in 1.2.4.
+# since runc took it away in 1.2.0 and had to bring it back for VPNs in 1.2.4.  Not the console,
+# 5:1: that is the host's, and the container's /dev/console is a pty.
 DEFAULTS: Final[tuple[Rule, ...]] = (
     (True, "c", None, None, MKNOD),
     (True, "b", None, None, MKNOD),
@@ -41,7 +42,6 @@ DEFAULTS: Final[tuple[Rule, ...]] = (
     (True, "c", 5, 0, _ALL),  # tty
     (True, "c", 1, 5, _ALL),  # zero
     (True, "c", 1, 9, _ALL),  # urandom
-    (True, "c", 5, 1, _ALL),  # console
     (True, "c", 136, None, _ALL),  # pts/*
     (True, "c", 5, 2, _ALL),  # ptmx
     (True, "c", 10, 200, _ALL),  # net/tun

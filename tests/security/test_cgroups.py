@@ -127,12 +127,15 @@ NODES = {
     "loop": (stat.S_IFBLK, 7, 0),
     "kmsg": (stat.S_IFCHR, 1, 11),
     "fuse": (stat.S_IFCHR, 10, 229),
+    "console": (stat.S_IFCHR, 5, 1),  # the host's, whatever the container's /dev/console is
 }
 
 
-def usable_devices(arena: Arena, rules: list[dict[str, Any]]) -> list[str]:
+def usable_devices(
+    arena: Arena, rules: list[dict[str, Any]], runtime: drive.Runtime | None = None
+) -> list[str]:
     """The devices of an image that can be opened, at first and after an update of something else."""
-    container = arena.container()
+    container = arena.container(runtime)
     container.bundle.resources["devices"] = rules
     for name, (kind, major, minor) in NODES.items():
         path = os.path.join(container.bundle.rootfs, name)
@@ -151,6 +154,26 @@ def usable_devices(arena: Arena, rules: list[dict[str, Any]]) -> list[str]:
 def test_devices_are_denied_and_stay_so(arena: Arena) -> None:
     """T-CG3: an update of the memory limit does not open them again."""
     assert usable_devices(arena, [{"allow": False, "access": "rwm"}]) == []
+
+
+@pytest.mark.needs("runc-1.1.5+ds1")
+def test_runc_denies_them_too(arena: Arena) -> None:
+    found = usable_devices(arena, [{"allow": False, "access": "rwm"}], arena.installed("runc"))
+    assert "console at first" not in found, found
+
+
+@pytest.mark.needs("crun-1.8.1")
+def test_control_crun_grants_the_console(arena: Arena) -> None:
+    found = usable_devices(arena, [{"allow": False, "access": "rwm"}], arena.installed("crun"))
+    assert "console at first" in found, found
+
+
+def test_a_rule_that_names_the_console_grants_it(arena: Arena) -> None:
+    rules = [
+        {"allow": False, "access": "rwm"},
+        {"allow": True, "type": "c", "major": 5, "minor": 1, "access": "rw"},
+    ]
+    assert usable_devices(arena, rules) == ["console at first", "console after update"]
 
 
 def test_control_with_a_rule_that_allows_them_they_are_usable(arena: Arena) -> None:
