@@ -35,7 +35,7 @@ def main() -> NoReturn:
     import_path = _import_path()
     try:
         if _needs_init(words):
-            from . import boot
+            from .host import boot
 
             boot.early(import_path)
         from . import door

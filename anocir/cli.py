@@ -16,7 +16,8 @@ import sys
 
 import posix
 
-from . import __version__, errors, log
+from . import __version__, errors
+from .base import log
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -332,7 +333,7 @@ def check_preserved(command: str, options: Options) -> None:
         return
     if count < 0:
         raise errors.Error(f"{command}: --preserve-fds: must not be negative, got {count}")
-    from . import activation
+    from .base import activation
 
     first = 3 + activation.listen_fds()
     for fd in range(first, first + count):

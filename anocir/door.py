@@ -9,7 +9,8 @@ import sys
 
 import posix
 
-from . import cli, errors, log
+from . import cli, errors
+from .base import log
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def main(words: list[str], import_path: str) -> NoReturn:
     except BaseException as error:
         status = _report_bug(settings, error)
     finally:
-        boot = sys.modules.get("anocir.boot")
+        boot = sys.modules.get("anocir.host.boot")
         if boot is not None:
             boot.drop_early()
         # No finalisation: it costs a millisecond and may print about closed descriptors.

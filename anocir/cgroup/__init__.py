@@ -19,7 +19,7 @@ here.
 
 from __future__ import annotations
 
-from ..errors import Error, at
+from ..errors import at, Error
 from ..linux import files
 
 TYPE_CHECKING = False

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from errno import EACCES, EBUSY, EINVAL, ENOENT, EOPNOTSUPP, EPERM, EROFS
 
-from ..errors import Error, at, strerror
+from ..errors import at, Error, strerror
 from ..linux import files
 
 TYPE_CHECKING = False

@@ -14,10 +14,10 @@ import time
 
 import posix
 
-from .. import log
+from ..base import log
 from ..errors import Error, reason
 from ..linux import files
-from . import convert, devices, hierarchy, tree, unit, v1, v2, v1_record, v2_record
+from . import convert, devices, hierarchy, tree, unit, v1, v1_record, v2, v2_record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

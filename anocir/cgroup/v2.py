@@ -10,7 +10,7 @@ from __future__ import annotations
 from errno import EBUSY, EINVAL, ENODEV, ENOENT, ENOSYS, EOPNOTSUPP, EPERM, ESRCH
 from time import sleep
 
-from .. import log
+from ..base import log
 from ..errors import Error, strerror
 from ..linux import files
 from . import knobs, tree

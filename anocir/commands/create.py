@@ -5,12 +5,12 @@ Side: host.
 
 from __future__ import annotations
 
-from .. import launch
+from ..host import launch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..cli import Options, Settings, Table
-    from ..launch import Init
+    from ..host.launch import Init
 
 HELP = "create a container; start runs its program"
 USAGE = "[OPTIONS] ID"
@@ -33,7 +33,7 @@ def run(settings: Settings, options: Options, args: list[str]) -> int:
     """Create the container and leave it waiting for start."""
 
     def operation(init: Init) -> int:
-        from .. import lifecycle
+        from ..host import states as lifecycle
 
         lifecycle.create(settings, args[0], options, init)
         return 0

@@ -5,7 +5,7 @@ Side: host.
 
 from __future__ import annotations
 
-from .. import lifecycle
+from ..host import states as lifecycle
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

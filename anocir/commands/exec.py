@@ -5,12 +5,13 @@ Side: host.
 
 from __future__ import annotations
 
-from .. import cli, errors, launch
+from .. import cli, errors
+from ..host import launch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..cli import Options, Settings, Table
-    from ..launch import Init
+    from ..host.launch import Init
 
 HELP = "run another process in a container"
 USAGE = "[OPTIONS] ID [COMMAND [ARGUMENTS]]"
@@ -45,7 +46,7 @@ def run(settings: Settings, options: Options, args: list[str]) -> int:
         raise errors.Error('"exec" requires a minimum of 2 argument(s)', "or --process FILE")
 
     def operation(init: Init) -> int:
-        from .. import lifecycle
+        from ..host import states as lifecycle
 
         return lifecycle.exec_(settings, args[0], options, args[1:], init)
 

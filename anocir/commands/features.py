@@ -8,7 +8,8 @@ not work.
 
 from __future__ import annotations
 
-from .. import cli, log
+from .. import cli
+from ..base import log
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ ARGS = (0, 0)
 def run(settings: Settings, options: Options, args: list[str]) -> int:
     """Print the document; touches neither the state directory nor a cgroup."""
     del settings, options, args
-    from .. import jsonio
+    from ..base import jsonio
 
     log.result(jsonio.dumps(document(), indent=4) + "\n")
     return 0
@@ -33,7 +34,9 @@ def run(settings: Settings, options: Options, args: list[str]) -> int:
 
 def document() -> dict[str, Any]:
     """Return the features document (features.md and features-linux.md of specification 1.3)."""
-    from .. import __version__, capabilities, mountoptions, plan, seccomp, spec
+    from .. import __version__, seccomp
+    from ..linux import capabilities
+    from ..model import mountoptions, plan, spec
 
     annotations = {
         "org.anocir.version": __version__,

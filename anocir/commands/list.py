@@ -5,7 +5,8 @@ Side: host.
 
 from __future__ import annotations
 
-from .. import jsonio, lifecycle, log
+from ..base import jsonio, log
+from ..host import states as lifecycle
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -5,7 +5,9 @@ Side: host.
 
 from __future__ import annotations
 
-from .. import cli, errors, jsonio, lifecycle, log
+from .. import cli, errors
+from ..base import jsonio, log
+from ..host import states as lifecycle
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -5,13 +5,13 @@ Side: host.
 
 from __future__ import annotations
 
-from .. import launch
+from ..host import launch
 from . import create
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..cli import Options, Settings, Table
-    from ..launch import Init
+    from ..host.launch import Init
 
 HELP = "create and start a container, and wait for its end"
 USAGE = "[OPTIONS] ID"
@@ -28,7 +28,7 @@ def run(settings: Settings, options: Options, args: list[str]) -> int:
     """Answer with the exit status of the container's process, 128 + N for signal N."""
 
     def operation(init: Init) -> int:
-        from .. import lifecycle
+        from ..host import states as lifecycle
 
         return lifecycle.run(settings, args[0], options, init)
 

@@ -16,8 +16,8 @@ Sources: config-linux.md "Seccomp", seccomp(2), seccomp_rule_add(3).
 
 from __future__ import annotations
 
-from .. import log
-from ..errors import Error, at, strerror
+from ..base import log
+from ..errors import at, Error, strerror
 from . import cache
 
 TYPE_CHECKING = False

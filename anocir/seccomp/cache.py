@@ -15,7 +15,7 @@ from __future__ import annotations
 import posix
 from _struct import Struct
 
-from .. import jsonio, log
+from ..base import jsonio, log
 from ..errors import Error, reason
 from ..linux import files
 

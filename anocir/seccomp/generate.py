@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import posix
 
-from ..errors import Error, at, strerror
+from ..errors import at, Error, strerror
 from ..linux import files
 from . import (
+    cache,
     FLAG_NEW_LISTENER,
     FLAG_SPEC_ALLOW,
     FLAG_TSYNC,
     FLAG_TSYNC_ESRCH,
     FLAG_WAIT_KILLABLE_RECV,
-    PROBED,
-    cache,
     library,
+    PROBED,
     program,
     rules,
     support,

@@ -10,13 +10,7 @@ import sys
 
 from .. import errors
 from ..linux import ffi
-from . import (
-    FLAG_LOG,
-    FLAG_NEW_LISTENER,
-    FLAG_SPEC_ALLOW,
-    FLAG_TSYNC,
-    FLAG_WAIT_KILLABLE_RECV,
-)
+from . import FLAG_LOG, FLAG_NEW_LISTENER, FLAG_SPEC_ALLOW, FLAG_TSYNC, FLAG_WAIT_KILLABLE_RECV
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -18,7 +18,9 @@ from typing import NoReturn
 
 import pytest
 
-from anocir import errors, foreground, init, lifecycle, process
+from anocir import errors
+from anocir.host import foreground, states as lifecycle
+from anocir.inside import init, process
 from anocir.linux import processes
 from tests.kernel import child
 

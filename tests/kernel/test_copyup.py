@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from anocir import copyup
+from anocir.inside import copyup
 from tests import machine
 from tests.kernel import child
 

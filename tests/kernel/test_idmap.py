@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from anocir import idmap
+from anocir.host import idmapped as idmap
 from anocir.errors import Error
 from anocir.linux import mounts
 from tests import machine

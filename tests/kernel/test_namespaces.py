@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from anocir import namespaces
+from anocir.inside import namespaces
 from anocir.errors import Error
 from anocir.linux import tasks
 from anocir.linux.const import CLONE_NEWNET, CLONE_NEWUSER

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from anocir import netdevices
+from anocir.host import netdevices
 from anocir.errors import Error
 from tests import machine
 from tests.kernel import child

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from anocir import notify
+from anocir.host import notify
 from tests.kernel import child
 
 pytestmark = pytest.mark.kernel

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from anocir import resctrl
+from anocir.host import resctrl
 from anocir.errors import Error
 from anocir.linux import files
 

@@ -254,7 +254,7 @@ def test_prctl_sets_securebits() -> None:
 
 @pytest.mark.parametrize("name", ["sys_admin", "net_raw", "checkpoint_restore"])
 def test_prctl_drops_from_the_bounding_set(name: str) -> None:
-    from anocir import capabilities
+    from anocir.linux import capabilities
 
     number = capabilities.NAMES.index("CAP_" + name.upper())
 

@@ -255,7 +255,7 @@ def test_spec_writes_a_configuration_and_never_replaces_one(archive: str, tmp_pa
 
 @pytest.mark.parametrize("rootless", [False, True])
 def test_the_configuration_of_spec_passes_our_own_check(rootless: bool) -> None:
-    from anocir import spec
+    from anocir.model import spec
     from anocir.commands import spec as command
 
     spec.check(command.template(rootless))

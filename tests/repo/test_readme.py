@@ -61,7 +61,8 @@ def test_every_target_of_make_explains_itself() -> None:
 
 
 def test_the_versions_agree() -> None:
-    from anocir import __version__, lifecycle
+    from anocir import __version__
+    from anocir.host import states as lifecycle
 
     assert lifecycle.SPEC_VERSION == cli.SPEC_VERSION
 

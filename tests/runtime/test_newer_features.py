@@ -13,7 +13,8 @@ from typing import Any, Iterator
 
 import pytest
 
-from anocir import idmap, namespaces, process, rootfs
+from anocir.host import idmapped as idmap
+from anocir.inside import mounts as rootfs, namespaces, process
 from anocir.errors import Error
 from anocir.linux import files, mounts, tasks
 from tests import drive, machine

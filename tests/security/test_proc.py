@@ -231,7 +231,7 @@ def cover(name: str) -> None:
 
 def test_the_opener_crosses_no_mount_and_no_magic_link() -> None:
     """T-PROC4: EXDEV for what lies on top, ELOOP for /proc/PID/fd, and the own procfs shows the real file."""
-    from anocir import rootfs
+    from anocir.inside import mounts as rootfs
 
     def plain() -> None:
         cover("/proc/sys/kernel/hostname")
@@ -263,7 +263,7 @@ def test_the_opener_crosses_no_mount_and_no_magic_link() -> None:
 
 def test_a_proc_of_the_image_is_used_only_if_it_is_one() -> None:
     """T-PROC4: where the kernel gives no procfs of our own."""
-    from anocir import rootfs
+    from anocir.inside import mounts as rootfs
 
     def fake(*covers: str) -> None:
         rootfs._new = lambda *_: None  # type: ignore[assignment]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anocir import capabilities
+from anocir.linux import capabilities
 
 pytestmark = pytest.mark.unit
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anocir import channel
+from anocir.wire import channel
 from anocir.errors import Error
 from tests.kernel import child
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from anocir import log
+from anocir.base import log
 
 pytestmark = pytest.mark.unit
 

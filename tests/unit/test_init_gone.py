@@ -8,7 +8,8 @@ from typing import Callable, Iterator
 
 import pytest
 
-from anocir import channel, create, launch
+from anocir.wire import channel
+from anocir.host import create, launch
 from anocir.errors import Error
 
 pytestmark = pytest.mark.unit

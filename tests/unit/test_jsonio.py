@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anocir import jsonio
+from anocir.base import jsonio
 from anocir.errors import Error
 from tests import drive
 
@@ -132,7 +132,7 @@ def test_what_is_not_json_is_refused_in_one_line(way, data: bytes) -> None:
 def test_a_place_in_a_long_text_is_told_by_line_and_column() -> None:
     """In a process without the public package, as the commands are."""
     code = (
-        "import sys\nfrom anocir import jsonio\nfrom anocir.errors import Error\n"
+        "import sys\nfrom anocir.base import jsonio\nfrom anocir.errors import Error\n"
         "assert 'json' not in sys.modules\n"
         "try: jsonio.loads(b'{\\n \"a\": 1,\\n \"b\" 2\\n}', 'config.json')\n"
         "except Error as error: print(error.text)\n"

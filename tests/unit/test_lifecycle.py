@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from anocir import lifecycle, store
+from anocir.host import states as lifecycle, store
 from anocir.errors import CONTRACT, Error
 from anocir.linux import processes
 

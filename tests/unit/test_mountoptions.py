@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anocir import mountoptions
+from anocir.model import mountoptions
 from anocir.errors import Error
 from anocir.linux import const
 

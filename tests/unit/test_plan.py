@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anocir import plan, spec
+from anocir.model import plan, spec
 from anocir.errors import Error
 from anocir.linux import const
 
@@ -86,7 +86,7 @@ def test_compiling_changes_nothing_and_gives_the_same_again(name: str) -> None:
 def test_a_plan_is_plain_data_that_init_can_execute(name: str) -> None:
     import marshal
 
-    from anocir import init
+    from anocir.inside import init
 
     made = compiled(load(name))
     assert marshal.loads(marshal.dumps(made)) == made

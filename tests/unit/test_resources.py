@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from anocir.resources import merge
+from anocir.host.update import merge
 
 OLD = {
     "memory": {"limit": 64, "swap": 128, "disableOOMKiller": True},

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from anocir import log, seccomp
+from anocir.base import log
+from anocir import seccomp
 from anocir.seccomp import cache, generate
 from tests import drive
 from tests.unit.seccomp_profiles import engine_profile, needs_libseccomp, profile, rule
@@ -248,7 +249,7 @@ def test_the_cache_does_not_grow_for_ever(directory: str) -> None:
 def test_a_hit_loads_neither_libseccomp_nor_a_slow_module(directory: str) -> None:
     get(directory, engine_profile())
     script = (
-        "import sys\nfrom anocir import jsonio, seccomp\n"
+        "import sys\nfrom anocir import seccomp\nfrom anocir.base import jsonio\n"
         "wanted = jsonio.loads(sys.argv[2].encode())\n"
         "got = seccomp.compile(wanted, sys.argv[1], print)\n"
         "seccomp.check_after_load(got)\n"

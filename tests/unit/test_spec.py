@@ -12,8 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from anocir import errors, jsonio, spec
-from anocir.spec import kinds, linux, process
+from anocir import errors
+from anocir.base import jsonio
+from anocir.model import spec
+from anocir.model.spec import kinds, linux, process
 
 FULL = {
     "ociVersion": "1.3.0",

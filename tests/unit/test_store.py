@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from anocir import store
+from anocir.host import store
 from anocir.errors import CONTRACT, Error
 from anocir.linux import files
 from tests.kernel import child

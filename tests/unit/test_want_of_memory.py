@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from anocir import lifecycle
+from anocir.host import states as lifecycle
 from anocir.errors import Error
 
 LIMITED = {"linux": {"resources": {"memory": {"limit": 1 << 20}}}}

@@ -1,0 +1,1 @@
+"""What both sides stand on: log, JSON, hooks, the loading of modules."""

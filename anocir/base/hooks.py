@@ -1,0 +1,157 @@
+"""Run the hooks of config.json: the state on stdin, a timeout, the output for the error.
+
+Side: host (prestart, createRuntime, poststart, poststop) and init (createContainer,
+startContainer).  Source: config.md, POSIX-platform Hooks.
+
+A hook gets its own environment and nothing of ours, descriptors 0 to 2 and no other, default
+signal dispositions, and a session of its own, so that a hook that runs past its timeout is ended
+with all of its process group.
+"""
+
+from __future__ import annotations
+
+import select
+import time
+
+import posix
+
+from ..errors import Error, strerror
+from ..linux import files, processes, tasks
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any, Final
+
+_KEEP: Final = 32 << 10
+
+
+def run(hook: Mapping[str, Any], state: bytes, what: str, watch_fd: int = -1) -> None:
+    """Run one hook and wait for it.
+
+    `state` is the container's state as JSON for its standard input; `what` names the hook in
+    errors ("prestart hook #0").  While it runs, an end of file on `watch_fd` (the host side's
+    channel) ends it.  Raises Error when it cannot be run, fails, or runs past its timeout.
+    """
+    pipes = [files.pipe(), files.pipe(), files.pipe()]
+    ours = [pipes[0][1], pipes[1][0], pipes[2][0]]
+    try:
+        pid = _spawn(hook, [pipes[0][0], pipes[1][1], pipes[2][1]])
+    except OSError as error:
+        for end in ours:
+            files.close(end)
+        reason = strerror(error.errno or 0)
+        raise Error(f"error running {what}: fork/exec {hook['path']}: {reason}") from None
+    finally:
+        for end in (pipes[0][0], pipes[1][1], pipes[2][1]):
+            files.close(end)
+    output = {ours[1]: b"", ours[2]: b""}
+    try:
+        ended = _feed(pid, ours[0], state, output, hook.get("timeout"), watch_fd)
+    finally:
+        files.close(ours[1])
+        files.close(ours[2])
+    if ended is None:
+        raise Error(f"error running {what}: the runtime went away")
+    if not ended:
+        timeout = float(hook["timeout"])
+        raise Error(f"error running {what}: hook ran past specified timeout of {timeout}s")
+    status = processes.wait(pid)
+    if status:
+        text = f"exit status {status}" if status < 128 else f"signal: {status - 128}"
+        shown = [value.decode("utf-8", "replace").strip() for value in output.values()]
+        message = f"error running {what}: {text}, stdout: {shown[0]}, stderr: {shown[1]}"
+        raise Error(" ".join(message.split("\n")))
+
+
+def _spawn(hook: Mapping[str, Any], ends: list[int]) -> int:
+    path = files.encode(hook["path"])
+    args = [files.encode(arg) for arg in hook.get("args") or [hook["path"]]]
+    env = {}
+    for entry in hook.get("env") or []:
+        name, _, value = files.encode(entry).partition(b"=")
+        env[name] = value
+    # What the caller leaked to us, and what it passes on to the container, is not the hook's.
+    tasks.close_on_exec(3)
+    actions = [(posix.POSIX_SPAWN_DUP2, end, target) for target, end in enumerate(ends)]
+    return processes.spawn(path, args, env, actions)
+
+
+def _feed(
+    pid: int,
+    stdin: int,
+    state: bytes,
+    output: dict[int, bytes],
+    timeout: int | None,
+    watch_fd: int,
+) -> bool | None:
+    """Write the state and read the output until the hook has exited.
+
+    Returns False after a timeout and None when `watch_fd` ended; the hook is killed then.
+    """
+    # poll(2) takes no more than 24 days.
+    deadline = None if not timeout else time.monotonic() + min(timeout, 2000000)
+    pidfd = processes.pidfd_open(pid)
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    poll.register(stdin, select.POLLOUT)
+    for end in output:
+        poll.register(end, select.POLLIN)
+    if watch_fd >= 0:
+        poll.register(watch_fd, select.POLLRDHUP)
+    posix.set_blocking(stdin, False)
+    result: bool | None = True
+    writing = True
+    exited = False
+    while not exited:
+        left = None if deadline is None else max(0.0, (deadline - time.monotonic()) * 1000)
+        events = poll.poll(left)
+        if not events:
+            result = False
+            break
+        for fd, _ in events:
+            if fd == pidfd:
+                exited = True
+            elif fd == watch_fd:
+                result = None
+                exited = True
+            elif fd == stdin and writing:
+                state = _write_some(stdin, state)
+                if not state:
+                    poll.unregister(stdin)
+                    files.close(stdin)
+                    writing = False
+            elif fd in output:
+                data = files.read(fd, 65536)
+                if not data:
+                    poll.unregister(fd)
+                output[fd] = (output[fd] + data)[:_KEEP]
+    if writing:
+        files.close(stdin)
+    files.close(pidfd)
+    if result:
+        _drain(output)
+    else:
+        processes.kill_group(pid)
+        processes.wait(pid)
+    return result
+
+
+def _write_some(fd: int, data: bytes) -> bytes:
+    """Write what fits; a hook that does not read its state is not an error."""
+    try:
+        return data[files.write(fd, data) :]
+    except BlockingIOError:
+        return data
+    except BrokenPipeError:
+        return b""
+
+
+def _drain(output: dict[int, bytes]) -> None:
+    """Read what the hook left in its pipes, without waiting for children that keep them."""
+    for fd in output:
+        posix.set_blocking(fd, False)
+        try:
+            output[fd] = (output[fd] + files.read(fd, _KEEP))[:_KEEP]
+        except BlockingIOError:
+            continue

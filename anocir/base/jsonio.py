@@ -1,0 +1,226 @@
+"""JSON on the C scanner and encoder of CPython, without the `json` package.
+
+Side: host.  The `json` package imports `re`, which costs as much as the whole boot of the
+interpreter.  Its C half, `_json`, needs only an object with a few attributes; where `_json` is
+missing or differs, the public package is used.  `tests/unit/test_jsonio.py` checks that both
+agree.
+"""
+
+from __future__ import annotations
+
+
+from ..errors import Error
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Final
+
+    Json = Any
+
+_c: Any
+try:
+    import _json as _c
+except ImportError:  # another implementation of Python
+    _c = None
+
+MAX_SIZE: Final = 64 << 20
+MAX_DEPTH: Final = 500
+
+
+def _pairs(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
+    """Make a dict and refuse a key that stands twice: parsers disagree on which one counts."""
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        seen = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise ValueError(f"duplicate key {key!a}")
+            seen.add(key)
+    return result
+
+
+def _constant(name: str) -> Json:
+    raise ValueError(f"the constant {name} is not JSON")
+
+
+def _number(text: str) -> float:
+    value = float(text)
+    if value in (float("inf"), float("-inf")):
+        raise ValueError(f"number {text[:40]} is out of range")
+    return value
+
+
+class _Context:
+    """What the C scanner reads its options from (the attributes of json.JSONDecoder)."""
+
+    __slots__ = ("memo", "object_hook", "object_pairs_hook", "parse_constant", "parse_float",
+                 "parse_int", "strict")  # fmt: skip
+
+    def __init__(self) -> None:
+        self.strict = True
+        self.object_hook = None
+        self.object_pairs_hook = _pairs
+        self.parse_float = _number
+        self.parse_int = int
+        self.parse_constant = _constant
+        self.memo: dict[str, str] = {}
+
+
+def _scanner() -> Any:
+    if _c is not None:
+        return _c.make_scanner(_Context())
+    from json import JSONDecoder
+
+    decoder: Any = JSONDecoder(
+        object_pairs_hook=_pairs, parse_float=_number, parse_constant=_constant
+    )
+    return decoder.scan_once
+
+
+_SPACE: Final = " \t\n\r"
+
+
+def _skip(text: str, index: int) -> int:
+    end = len(text)
+    while index < end and text[index] in _SPACE:
+        index += 1
+    return index
+
+
+def _too_deep(text: str) -> bool:
+    """Tell whether brackets outside of strings nest deeper than MAX_DEPTH."""
+    depth = 0
+    index = 0
+    end = len(text)
+    while index < end:
+        char = text[index]
+        if char == '"':
+            index += 1
+            while index < end and text[index] != '"':
+                index += 2 if text[index] == "\\" else 1
+        elif char in "[{":
+            depth += 1
+            if depth > MAX_DEPTH:
+                return True
+        elif char in "]}":
+            depth -= 1
+        index += 1
+    return False
+
+
+def loads(data: bytes, name: str = "JSON") -> Json:
+    """Parse one JSON document strictly.
+
+    Refused: more than 64 MiB, anything but UTF-8 without a byte order mark, duplicate keys, NaN
+    and numbers out of range, more than 500 levels, anything after the document, lone surrogates.
+    `name` says in the error what was being read.  Raises Error.
+    """
+    if len(data) > MAX_SIZE:
+        raise Error(f"{name}: larger than 64 MiB")
+    try:
+        text = data.decode("utf-8")
+        # The scanner recurses in C; a document with few brackets cannot be deep.
+        if data.count(b"[") + data.count(b"{") > MAX_DEPTH and _too_deep(text):
+            raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
+        value, end = _scanner()(text, _skip(text, 0))
+        end = _skip(text, end)
+        if end != len(text):
+            raise ValueError(f"unexpected text after the document at character {end}")
+        if "\\u" in text or "\\U" in text:
+            _refuse_surrogates(value)
+    except (StopIteration, SystemError):
+        # The bare scanner has no exception class to raise: let the public package say where.
+        raise Error(f"{name}: {_complaint(text)}") from None
+    except UnicodeDecodeError as error:
+        raise Error(f"{name}: not UTF-8 at byte {error.start}") from None
+    except (ValueError, RecursionError, OverflowError) as error:
+        if hasattr(error, "lineno"):  # since Python 3.13 the scanner imports json for its exception
+            raise Error(f"{name}: {_place(error)}") from None
+        text = str(error).split("\n")[0] or type(error).__name__
+        raise Error(f"{name}: {text[:1].lower()}{text[1:]}") from None
+    return value
+
+
+def _complaint(text: str) -> str:
+    """Say where and why a text is not JSON.  Imports json: this is the way out."""
+    if not text.strip():
+        return "empty, expected a JSON document (EOF)"
+    import json
+
+    try:
+        json.loads(text)
+    except json.JSONDecodeError as error:
+        return _place(error)
+    return "not JSON"
+
+
+def _place(error: Any) -> str:
+    """Say what a JSONDecodeError does, in the form of our own errors."""
+    reason = error.msg[:1].lower() + error.msg[1:]
+    return f"not JSON: {reason} (line {error.lineno}, column {error.colno})"
+
+
+def _refuse_surrogates(value: Json) -> None:
+    """Refuse halves of surrogate pairs: no file name and no argument can hold them."""
+    if isinstance(value, str):
+        try:
+            value.encode("utf-8")
+        except UnicodeEncodeError:
+            raise ValueError(f"lone surrogate in {value!a}"[:80]) from None
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            _refuse_surrogates(key)
+            _refuse_surrogates(item)
+    elif isinstance(value, list):
+        for item in value:
+            _refuse_surrogates(item)
+
+
+def _default(value: object) -> Json:
+    raise TypeError(f"{type(value).__name__} is not JSON")
+
+
+def dumps(value: Json, indent: int | None = None, sort_keys: bool = False) -> str:
+    """Return JSON text: compact in one line, or indented by `indent` spaces.
+
+    Text outside of ASCII is kept; a byte that was not UTF-8 (surrogateescape) becomes "?".
+    """
+    if _c is None:
+        import json
+
+        separators = (",", ":") if indent is None else (",", ": ")
+        return _clean(
+            json.dumps(
+                value, ensure_ascii=False, indent=indent, sort_keys=sort_keys,
+                separators=separators,
+            )
+        )  # fmt: skip
+    if indent is not None:
+        return _clean(_indented(value, "\n", " " * indent, sort_keys))
+    encoder = _c.make_encoder(
+        {}, _default, _c.encode_basestring, None, ":", ",", sort_keys, False, False
+    )
+    return _clean("".join(encoder(value, 0)))
+
+
+def _clean(text: str) -> str:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "replace").decode("utf-8")
+    return text
+
+
+def _indented(value: Json, line: str, step: str, sort_keys: bool) -> str:
+    """Lay out containers over several lines, since the C encoder only writes one."""
+    deeper = line + step
+    if isinstance(value, dict) and value:
+        keys = sorted(value) if sort_keys else list(value)
+        items = [
+            dumps(str(key)) + ": " + _indented(value[key], deeper, step, sort_keys) for key in keys
+        ]
+        return "{" + deeper + ("," + deeper).join(items) + line + "}"
+    if isinstance(value, (list, tuple)) and value:
+        items = [_indented(item, deeper, step, sort_keys) for item in value]
+        return "[" + deeper + ("," + deeper).join(items) + line + "]"
+    return dumps(value)

@@ -1,0 +1,123 @@
+"""Errors, warnings and debug lines: on stderr for people, in --log FILE for engines.
+
+And the results of commands, on stdout.
+
+Side: host.  Init has no log: its warnings and errors go up the channel.
+
+The containerd shim reads the file as a stream of JSON objects with level, msg and an RFC 3339
+time, and shows the last error; Podman parses the whole text as one object.  So exactly one
+line is written for a failure, and nothing else unless the caller asked with --debug or
+--log-level.
+"""
+
+from __future__ import annotations
+
+import time
+
+import posix
+
+from .. import errors
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
+
+ERROR: Final = 0
+WARNING: Final = 1
+INFO: Final = 2
+DEBUG: Final = 3
+NAMES: Final = ("error", "warning", "info", "debug")
+
+_fd = -1
+_json = False
+_level = ERROR
+
+
+def open(path: str, log_format: str, level: int) -> None:  # noqa: A001
+    """Take the settings and open the file, if there is one and it is not open yet."""
+    global _fd, _json, _level
+    _json = log_format == "json"
+    _level = level
+    if path and _fd < 0:
+        flags = posix.O_WRONLY | posix.O_APPEND | posix.O_CREAT | posix.O_CLOEXEC
+        _fd = posix.open(path.encode("utf-8", "surrogateescape"), flags, 0o644)
+
+
+def result(text: str) -> None:
+    """Write the command's result to stdout, whole or with an error."""
+    data = text.encode("utf-8", "surrogateescape")
+    while data:
+        try:
+            data = data[posix.write(1, data) :]
+        except OSError as failure:
+            raise errors.Error(f"writing to stdout: {errors.reason(failure)}") from None
+
+
+def error(text: str, hint: str = "") -> None:
+    """Report the failure of the command: once in the file, once for people on stderr."""
+    whole = f"{text} ({hint})" if hint else text
+    if _fd >= 0:
+        _write(_fd, _line(ERROR, whole))
+    elif _json:
+        _write(2, _line(ERROR, whole))
+        return
+    _write(2, _plain(f"anocir: {text}\n" + (f"anocir: {hint}\n" if hint else "")))
+
+
+def warn(text: str) -> None:
+    """Note something that does not stop the command; shown with --debug."""
+    _note(WARNING, text)
+
+
+def info(text: str) -> None:
+    """Note what was done; shown with --debug."""
+    _note(INFO, text)
+
+
+def debug(text: str) -> None:
+    """Note a detail; shown with --debug."""
+    _note(DEBUG, text)
+
+
+def wants(level: int) -> bool:
+    """Tell whether a line of this level is shown, before work is spent on its text."""
+    return level <= _level
+
+
+def _note(level: int, text: str) -> None:
+    if level > _level:
+        return
+    if _fd >= 0 or _json:
+        _write(_fd if _fd >= 0 else 2, _line(level, text))
+    else:
+        _write(2, _plain(f"anocir: {NAMES[level]}: {text}\n"))
+
+
+def _line(level: int, text: str) -> bytes:
+    """Return one line as runc writes it: JSON with sorted keys, or logrus's text."""
+    from . import jsonio
+
+    text = _plain(text).decode()
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    quoted = jsonio.dumps(text)
+    if _json:
+        return f'{{"level":"{NAMES[level]}","msg":{quoted},"time":"{now}"}}\n'.encode()
+    return f'time="{now}" level={NAMES[level]} msg={quoted}\n'.encode()
+
+
+def _plain(text: str) -> bytes:
+    """Return UTF-8; other bytes are shown by their number."""
+    return "".join(
+        f"\\x{ord(char) - 0xDC00:02x}" if "\udc80" <= char <= "\udcff" else char for char in text
+    ).encode("utf-8", "backslashreplace")
+
+
+def _write(fd: int, data: bytes) -> None:
+    """Write one line at once, so that lines of several processes do not mix.
+
+    A log that cannot be written (a full disk, a reader that left) must not hide the exit status.
+    """
+    try:
+        posix.write(fd, data)
+    except OSError:
+        pass

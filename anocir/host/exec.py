@@ -1,0 +1,203 @@
+"""The exec operation on the host side: another process in a container.
+
+Side: host.
+"""
+
+from __future__ import annotations
+
+import marshal
+
+import posix
+
+from .. import cgroup
+from ..wire import channel
+from . import create, foreground, launch, states as lifecycle
+from ..model import plan, spec
+from ..linux.capabilities import NAMES
+from ..errors import at, CONTRACT, Error
+from ..linux import files
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any, Final
+
+    from ..cli import Options, Settings
+    from .store import Container
+    from .launch import Init
+
+_MAX_ID: Final = (1 << 32) - 2
+
+
+def execute(
+    settings: Settings,
+    container: Container,
+    options: Options,
+    argv: Sequence[str],
+    init: Init,
+) -> int:
+    """Run a process in a container that allows it; `init` boots already.
+
+    Returns its exit status, or 0 when it is left to itself.
+    """
+    detached = bool(options["detach"])
+    if not detached:
+        foreground.block_signals()
+    config = container.config()
+    process = _process(config, options, argv)
+    create.check_terminal(process, options, not detached)
+    facts = {
+        **create.process_facts(settings, config, process),
+        "id": container.id,
+        "bundle": container.intent["bundle"],
+        "state": {},
+        "no_new_keyring": True,
+        "preserve_fds": options["preserve_fds"],
+        "listen_fds": init.listen_fds,
+        "join": [],
+    }
+    fds = _namespaces(container.state["pid"], facts["join"])
+    compiled = plan.compile_exec(config, process, facts)
+    compiled["start_socket"] = None
+    _launch(settings, init, container, process, compiled, options, fds)
+    lifecycle.serve_start(container, config, init.pid, init.pidfd, init.channel)
+    if options["pidfd_socket"]:
+        channel.send_fd(options["pidfd_socket"], init.pidfd, b"exec")
+    if options["pid_file"]:
+        launch.write_pid_file(options["pid_file"], init.pid)
+    if detached:
+        return 0
+    watcher = foreground.Watcher(init.pid, init.pidfd, init.console[0] if init.console else -1)
+    try:
+        return watcher.wait()
+    finally:
+        watcher.close()
+
+
+def _launch(
+    settings: Settings,
+    init: Init,
+    container: Container,
+    process: dict[str, Any],
+    compiled: dict[str, Any],
+    options: Options,
+    fds: list[int],
+) -> None:
+    launch.hand_over(init, compiled, fds, settings)
+    create.close_all(fds)
+    manager = cgroup.load(container.intent["cgroup"])
+    subs = list(options["cgroup"])
+    init_pid = container.state["pid"]
+    try:
+        joining = manager.self_join(subs)
+        # All at the very end, so that the interpreter's work is not charged to the container.
+        joining = {**joining, "tasks": [], "late": joining["tasks"] + joining["late"]}
+        create.send_cgroups(init, joining)
+    except (FileNotFoundError, Error):
+        if init.gone:
+            raise
+        # The recorded cgroup is gone or has no such child: exec_join looks where init is now.
+        create.send_cgroups(init, {"into": "", "tasks": [], "late": []})
+    init.adopt(init.expect(channel.PID, "joining the container's namespaces"))
+    rootless = posix.geteuid() != 0 or create.in_user_namespace()
+    launch.adjust(init, {"process": process}, rootless)
+    if not init.in_cgroup:
+        init.send(channel.GO, marshal.dumps([]))
+    init.reap_middle()
+    init.expect(channel.READY, "preparing the process")
+    if not init.in_cgroup:
+        manager.exec_join(init.pid, init_pid, subs)
+    create.hand_console(init, options, not options["detach"])
+    init.send(channel.COMMIT)
+    init.send(channel.START)
+
+
+def _namespaces(pid: int, join: list[tuple[str, str]]) -> list[int]:
+    """Open the namespaces of init that are not ours; `join` gets their kinds and paths."""
+    fds = []
+    for kind, name in plan.NAMESPACE_FILES.items():
+        path = f"/proc/{pid}/ns/{name}"
+        try:
+            theirs, ours = files.stat(path), files.stat(f"/proc/self/ns/{name}")
+            if theirs.st_ino != ours.st_ino:
+                fds.append(files.open(path, files.O_RDONLY))
+                join.append((kind, path))
+        except FileNotFoundError:
+            if not files.exists(f"/proc/{pid}"):
+                raise Error(CONTRACT["exec stopped"]) from None
+            continue  # a kernel without this kind
+    return fds
+
+
+def _process(config: dict[str, Any], options: Options, argv: Sequence[str]) -> dict[str, Any]:
+    """Return the process object: from --process, or the container's own with the options."""
+    if options["process"]:
+        process = spec.load(options["process"])
+        spec.check_process(process, "process")
+        if not process.get("args"):
+            raise at("process.args", "must not be empty")
+        return process
+    process = {"cwd": "/", "env": [], **(config.get("process") or {})}
+    process["args"] = list(argv)
+    process["terminal"] = bool(options["tty"])
+    process["env"] = list(process["env"]) + _environment(options["env"])
+    user = dict(process.get("user") or {"uid": 0, "gid": 0})
+    if options["user"]:
+        user.update(_user(options["user"]))
+    if options["additional_gids"]:
+        gids = [_number(text, "--additional-gids") for text in options["additional_gids"]]
+        user["additionalGids"] = [*(user.get("additionalGids") or []), *gids]
+    process["user"] = user
+    for key, option in (
+        ("cwd", "cwd"),
+        ("selinuxLabel", "process_label"),
+        ("apparmorProfile", "apparmor"),
+    ):
+        if options[option]:
+            process[key] = options[option]
+    if not process["cwd"].startswith("/"):
+        raise Error("--cwd: must be an absolute path")
+    if options["no_new_privs"]:
+        process["noNewPrivileges"] = True
+    if options["cap"]:
+        process["capabilities"] = _capabilities(process.get("capabilities") or {}, options["cap"])
+    return process
+
+
+def _environment(entries: Sequence[str]) -> list[str]:
+    for entry in entries:
+        if "=" not in entry[1:]:
+            raise Error(f"--env {entry}: must be NAME=VALUE")
+    return list(entries)
+
+
+def _user(text: str) -> dict[str, int]:
+    """Parse UID or UID:GID, as numbers only: names would come from the image."""
+    uid, colon, gid = text.partition(":")
+    result = {"uid": _number(uid, "--user")}
+    if colon:
+        result["gid"] = _number(gid, "--user")
+    return result
+
+
+def _number(text: str, option: str) -> int:
+    if not (text.isascii() and text.isdigit()) or int(text) > _MAX_ID:
+        raise Error(f'{option}: "{text}" is not a number from 0 to {_MAX_ID}')
+    return int(text)
+
+
+def _capabilities(sets: dict[str, list[str]], added: Sequence[str]) -> dict[str, list[str]]:
+    """Add capabilities to bounding, effective and permitted.
+
+    Never to the inheritable set, and so not to the ambient one, unless the container uses it
+    (CVE-2022-29162).
+    """
+    for name in added:
+        if name not in NAMES:
+            raise Error(f'--cap {name}: unknown capability "{name}"')
+    result = {key: list(value or []) for key, value in sets.items()}
+    for key in ("bounding", "effective", "permitted"):
+        result[key] = [*result.get(key, []), *added]
+    if result.get("inheritable"):
+        result["ambient"] = [*result.get("ambient", []), *added]
+    return result

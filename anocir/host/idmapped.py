@@ -1,0 +1,118 @@
+"""Id-mapped mounts: files of one owner appear as another's.
+
+Side: host.  Source: mount_setattr(2), "ID-mapped mounts" (Linux 5.12); config.md, mounts.
+"""
+
+from __future__ import annotations
+
+import posix
+
+from ..inside import namespaces
+from ..errors import at, strerror
+from ..linux import files, mounts
+from ..linux.const import (
+    AT_EMPTY_PATH,
+    AT_RECURSIVE,
+    EINVAL,
+    ENOSYS,
+    EPERM,
+    MOUNT_ATTR_IDMAP,
+    OPEN_TREE_CLONE,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    Mapping = tuple[int, int, int]
+
+
+def mount(
+    source: str,
+    entry: dict[str, Any],
+    words: list[str],
+    pid: int,
+    where: str,
+    linux: dict[str, Any] | None = None,
+) -> int:
+    """Return a detached id-mapped copy of the mount at `source`.
+
+    `words` are the options idmap and ridmap; the mapping is the mount's own, the one in the
+    option (crun's form `idmap=uids=0-1000-10;gids=...`, in which `@` before a mapping makes it
+    relative to the container's in `linux`), or else the container's, whose user namespace
+    process `pid` is in.
+    """
+    word = words[-1] if words else "idmap"
+    name, _, text = word.partition("=")
+    recursive = name == "ridmap"
+    bind_rec = "rbind" in (entry.get("options") or [])
+    if entry.get("uidMappings"):
+        pairs = [
+            [(m["containerID"], m["hostID"], m["size"]) for m in entry.get(key) or []]
+            for key in ("uidMappings", "gidMappings")
+        ]
+        userns = namespaces.make_user_namespace(*pairs)
+    elif text:
+        userns = namespaces.make_user_namespace(*_parse(text, where, linux or {}))
+    else:
+        userns = files.open(f"/proc/{pid}/ns/user", files.O_RDONLY)
+    fd = mount_fd = -1
+    try:
+        fd = files.open(source, files.O_PATH)
+        clone = OPEN_TREE_CLONE | AT_EMPTY_PATH | (AT_RECURSIVE if bind_rec else 0)
+        mount_fd = mounts.open_tree(fd, "", clone)
+        flags = AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0)
+        mounts.mount_setattr(mount_fd, flags, MOUNT_ATTR_IDMAP, userns_fd=userns)
+    except OSError as error:
+        if mount_fd >= 0:
+            files.close(mount_fd)
+        number = error.errno or 0
+        raise at(where, f"id-mapped mount of {source}: {strerror(number)}", _hint(number)) from None
+    finally:
+        files.close(userns)
+        if fd >= 0:
+            files.close(fd)
+    return mount_fd
+
+
+def _hint(number: int) -> str:
+    """Say what is missing: the kernel, the file system's part of it, or the right."""
+    release = posix.uname().release
+    if number == ENOSYS:
+        return f"id-mapped mounts need Linux 5.12, this is {release}"
+    if number == EINVAL:
+        return (
+            "the file system does not support id-mapped mounts: ext4, xfs and fat need Linux 5.12, "
+            f"btrfs 5.15, overlay 5.19, tmpfs 6.3, this is {release}"
+        )
+    if number == EPERM:
+        return "it takes CAP_SYS_ADMIN over the file system, which a rootless runtime has not"
+    return ""
+
+
+def _parse(text: str, where: str, linux: dict[str, Any]) -> tuple[list[Mapping], list[Mapping]]:
+    """Parse `uids=C-H-N#@C-H-N;gids=C-H-N`."""
+    result: dict[str, list[Mapping]] = {"uids": [], "gids": []}
+    for part in text.split(";"):
+        name, _, value = part.partition("=")
+        if name not in result:
+            raise at(f"{where}.options", f'idmap needs uids= and gids=, got "{name}"')
+        for mapping in value.split("#"):
+            relative = mapping.startswith("@")
+            numbers = mapping[relative:].split("-")
+            if len(numbers) != 3 or not all(n.isascii() and n.isdigit() for n in numbers):
+                raise at(f"{where}.options", f'idmap: "{mapping}" is not CONTAINER-HOST-SIZE')
+            inside, outside, size = (int(n) for n in numbers)
+            if relative:
+                outside = _outside(linux.get(f"{name[:3]}Mappings") or [], outside)
+            result[name].append((inside, outside, size))
+    return result["uids"], result["gids"]
+
+
+def _outside(mappings: Sequence[dict[str, Any]], number: int) -> int:
+    """Return what an id of the container is outside of it; one that is not mapped stays."""
+    for entry in mappings:
+        if entry["containerID"] <= number < entry["containerID"] + entry["size"]:
+            return int(entry["hostID"] + number - entry["containerID"])
+    return number

@@ -1,0 +1,147 @@
+"""update and events: the limits of a container that is there, and what it uses.
+
+Side: host.
+"""
+
+from __future__ import annotations
+
+import select
+import time
+
+from ..base import jsonio, log
+from ..model import spec
+from ..errors import Error
+from ..linux import files
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, Final
+
+    from ..cli import Options
+    from .store import Container
+
+# Option of `update` -> where its value stands in linux.resources.
+_PLACES: Final = {
+    "blkio_weight": ("blockIO", "weight"),
+    "cpu_period": ("cpu", "period"),
+    "cpu_quota": ("cpu", "quota"),
+    "cpu_burst": ("cpu", "burst"),
+    "cpu_share": ("cpu", "shares"),
+    "cpu_rt_period": ("cpu", "realtimePeriod"),
+    "cpu_rt_runtime": ("cpu", "realtimeRuntime"),
+    "cpu_idle": ("cpu", "idle"),
+    "cpuset_cpus": ("cpu", "cpus"),
+    "cpuset_mems": ("cpu", "mems"),
+    "memory": ("memory", "limit"),
+    "memory_reservation": ("memory", "reservation"),
+    "memory_swap": ("memory", "swap"),
+    "pids_limit": ("pids", "limit"),
+}
+
+# Where an update's zero or empty text means that it leaves things as they are: dockerd and
+# kubelet send every field. In the others it is a value.
+_UNSET_BY_ZERO: Final = {
+    "cpu": {"shares", "quota", "period", "realtimeRuntime", "realtimePeriod", "cpus", "mems"},
+    "memory": {"limit", "swap", "reservation", "kernel", "kernelTCP"},
+    "blockIO": {"weight", "leafWeight"},
+}
+
+
+def update(container: Container, manager: Any, options: Options) -> None:
+    """Apply new limits and keep them in the saved configuration."""
+    wanted = _wanted(options)
+    # An update must not undo what a device plugin allowed meanwhile (runc issue 2994).
+    wanted.pop("devices", None)
+    config = container.config()
+    linux = config.setdefault("linux", {})
+    old = linux.get("resources") or {}
+    new = merge(old, wanted)
+    spec.check_resources(new, "linux.resources")
+    manager.update(new, old)
+    linux["resources"] = new
+    schemas = {
+        key: options[option]
+        for key, option in (
+            ("l3CacheSchema", "l3_cache_schema"), ("memBwSchema", "mem_bw_schema"),
+        )
+        if options[option]
+    }  # fmt: skip
+    if schemas:
+        from . import resctrl
+
+        if not container.intent.get("resctrl"):
+            raise Error("--l3-cache-schema: the container has no linux.intelRdt")
+        linux["intelRdt"] = {**(linux.get("intelRdt") or {}), **schemas}
+        resctrl.write_schemata(container.intent["resctrl"], linux["intelRdt"])
+    container.save_config(config)
+
+
+def _wanted(options: Options) -> dict[str, Any]:
+    source = options["resources"]
+    if source:
+        if source == "-":
+            value = jsonio.loads(files.read_fd(0), "--resources")
+        else:
+            value = spec.load(source)
+        spec.check_resources(value, "resources")
+        return dict(value)
+    wanted: dict[str, Any] = {}
+    for option, (group, key) in _PLACES.items():
+        if options[option] is not None:
+            wanted.setdefault(group, {})[key] = options[option]
+    return wanted
+
+
+def merge(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """Return `old` with what `new` gives; objects are merged one level down, zeros left out."""
+    result = dict(old)
+    for key, value in new.items():
+        before = result.get(key)
+        if isinstance(value, dict) and isinstance(before, dict):
+            unset = _UNSET_BY_ZERO.get(key, ())
+            given = {name: item for name, item in value.items() if item or name not in unset}
+            result[key] = {**before, **given}
+        elif value is not None:
+            result[key] = value
+    memory = new.get("memory") or {}
+    if memory.get("limit") == -1 and not memory.get("swap"):
+        # Without a limit of memory there is none of memory and swap together.
+        result["memory"]["swap"] = -1
+    return result
+
+
+def events(container: Container, manager: Any, options: Options, status: Callable[[], str]) -> None:
+    """Print one JSON object a line until the container stops."""
+    if options["stats"]:
+        _print("stats", container.id, manager.stats())
+        return
+    fd, event = manager.oom_watch()
+    poll = select.poll()
+    poll.register(fd, event)
+    interval = options["interval"]
+    kills = manager.oom_kills()
+    due = time.monotonic() + interval
+    while status() != "stopped":
+        # Looked at each second, so that the end of the container ends us too.
+        left = max(0.0, min(1.0, due - time.monotonic()))
+        happened = poll.poll(left * 1000)
+        if happened:
+            files.read(fd, 4096)
+        try:
+            now = manager.oom_kills()
+            if now > kills:
+                _print("oom", container.id, None)
+            kills = now
+            if time.monotonic() >= due:
+                _print("stats", container.id, manager.stats())
+                due = time.monotonic() + interval
+        except FileNotFoundError:
+            return  # deleted in the meantime
+
+
+def _print(kind: str, container_id: str, data: Any) -> None:
+    line: dict[str, Any] = {"type": kind, "id": container_id}
+    if data is not None:
+        line["data"] = data
+    log.result(jsonio.dumps(line) + "\n")

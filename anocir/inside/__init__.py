@@ -1,0 +1,1 @@
+"""The container's side: what the second, sealed interpreter does until execve."""

@@ -1,0 +1,66 @@
+"""What init knows while it executes a plan.
+
+Side: init.
+"""
+
+from __future__ import annotations
+
+from ..wire.channel import LOG
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ..wire.channel import Channel
+
+
+class Context:
+    """The state that steps share: descriptors that one step opens and another uses."""
+
+    __slots__ = (
+        "attributes",
+        "capabilities",
+        "channel",
+        "command",
+        "cwd_refused",
+        "env",
+        "host_fds",
+        "late_join",
+        "late_ro",
+        "mask_fd",
+        "plan",
+        "proc_fd",
+        "root_fd",
+        "sources",
+        "spare_fds",
+    )  # fmt: skip
+
+    def __init__(self, channel: Channel, plan: dict[str, Any]) -> None:
+        """Take the channel to the host side and the plan that came over it."""
+        self.channel = channel
+        self.plan = plan
+        # Namespaces by their place in the plan, as the host side opened them.
+        self.host_fds: list[int] = []
+        # The container's root as a descriptor; every path in it is resolved from here.
+        self.root_fd = -1
+        # Bind sources by the index of the mount: a descriptor, or a link's target to copy.
+        self.sources: dict[int, int | str] = {}
+        # Detached mounts of the host side, for mounts that only it may make.
+        self.spare_fds: dict[int, int] = {}
+        # Mounts that become read-only once their contents are made.
+        self.late_ro: list[int] = []
+        self.mask_fd = -1
+        self.proc_fd = -1
+        # Open files below /proc/self/attr by name.
+        self.attributes: dict[str, int] = {}
+        # The permitted set before the filter, which may forbid to ask.
+        self.capabilities = 0
+        # Open files of cgroups that are joined after all other work.
+        self.late_join: list[int] = []
+        self.env: list[str] = []
+        self.command: Any = None
+        self.cwd_refused = False
+
+    def warn(self, text: str) -> None:
+        """Send a warning to the host side, which has the log."""
+        self.channel.send(LOG, b"warning " + text.encode("utf-8", "replace"))

@@ -1,0 +1,628 @@
+"""From a checked config.json to the ordered list of what has to be done.
+
+Side: pure.  OCI words stop here.  A step is a tuple: the name of a function in `init.STEPS`, the
+JSON path that asks for it (for errors and the trace), and plain values.  A plan is a dict:
+
+    "prepare"  steps of the middle process: join and make namespaces
+    "setup"    steps of init until the container is created
+    "launch"   steps of init after start, up to execve
+    "process"  what to execute: args, env, cwd, or None without process
+
+Init executes the plan and never reads config.json.  The order of the steps is the order in which
+the kernel has to be asked; where it matters the comment says why.
+"""
+
+from __future__ import annotations
+
+from . import mountoptions
+from ..linux.capabilities import masks
+from ..errors import at
+from ..linux.const import (
+    CLONE_NEWCGROUP,
+    CLONE_NEWIPC,
+    CLONE_NEWNET,
+    CLONE_NEWNS,
+    CLONE_NEWPID,
+    CLONE_NEWTIME,
+    CLONE_NEWUSER,
+    CLONE_NEWUTS,
+    MS_PRIVATE,
+    MS_REC,
+    MS_SLAVE,
+)
+from .spec.linux import MEMORY_FLAGS, MEMORY_MODES, sysctl_path
+from .spec.process import IO_CLASSES, RLIMITS, SCHEDULER_FLAGS, SCHEDULER_POLICIES
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any, Final
+
+    Config = Mapping[str, Any]
+    Step = tuple[Any, ...]
+    Plan = dict[str, Any]
+
+NAMESPACES: Final = {
+    "user": CLONE_NEWUSER,
+    "cgroup": CLONE_NEWCGROUP,
+    "ipc": CLONE_NEWIPC,
+    "uts": CLONE_NEWUTS,
+    "network": CLONE_NEWNET,
+    "pid": CLONE_NEWPID,
+    "time": CLONE_NEWTIME,
+    "mount": CLONE_NEWNS,
+}
+
+# The name of each namespace's file in /proc/PID/ns.
+NAMESPACE_FILES: Final = {
+    "user": "user",
+    "cgroup": "cgroup",
+    "ipc": "ipc",
+    "uts": "uts",
+    "network": "net",
+    "pid": "pid",
+    "time": "time",
+    "mount": "mnt",
+}
+
+# config-linux.md, Default Devices; type, major, minor.
+DEFAULT_DEVICES: Final = (
+    ("/dev/null", "c", 1, 3),
+    ("/dev/zero", "c", 1, 5),
+    ("/dev/full", "c", 1, 7),
+    ("/dev/random", "c", 1, 8),
+    ("/dev/urandom", "c", 1, 9),
+    ("/dev/tty", "c", 5, 0),
+)
+
+# include/uapi/linux/personality.h
+PERSONALITIES: Final = {"LINUX": 0x0000, "LINUX32": 0x0008}
+
+# The only files below /proc that a mount may cover: what lxcfs provides.
+PROC_FILES: Final = (
+    "/proc/cpuinfo", "/proc/diskstats", "/proc/meminfo", "/proc/stat", "/proc/swaps",
+    "/proc/uptime", "/proc/loadavg", "/proc/slabinfo", "/proc/sys/kernel/ns_last_pid",
+    "/proc/sys/crypto/fips_enabled",
+)  # fmt: skip
+
+
+def cpus(text: str) -> list[int]:
+    """Return the numbers of a list such as `0-3,7` (cpuset(7), FORMATS); empty for no text."""
+    numbers: set[int] = set()
+    for part in text.split(","):
+        first, _, last = part.strip().partition("-")
+        if first:
+            numbers.update(range(int(first), int(last or first) + 1))
+    return sorted(numbers)
+
+
+def namespaces(config: Config) -> dict[str, str]:
+    """Return the namespaces that the config lists: type to path, empty for a new one."""
+    listed = (config.get("linux") or {}).get("namespaces") or []
+    return {entry["type"]: entry.get("path") or "" for entry in listed}
+
+
+def in_user_namespace(config: Config) -> bool:
+    """Tell whether the container has a user namespace of its own."""
+    return "user" in namespaces(config)
+
+
+def normal(path: str) -> str:
+    """Return an absolute path without empty parts, `.` and `..`, by its text alone."""
+    parts: list[str] = []
+    for part in path.split("/"):
+        if part == "..":
+            del parts[-1:]
+        elif part not in ("", "."):
+            parts.append(part)
+    return "/" + "/".join(parts)
+
+
+def host_makes_network(config: Config, nested: bool) -> bool:
+    """Tell whether the host side makes the network namespace.
+
+    With a user namespace of the container it belongs to that one, so init makes it; and where
+    the runtime is `nested` in one itself, it could not come back to the host's.
+    """
+    spaces = namespaces(config)
+    return spaces.get("network") == "" and "user" not in spaces and not nested
+
+
+def compile_create(config: Config, facts: Mapping[str, Any]) -> Plan:
+    """Return the plan for `create` and `run`.
+
+    `facts` is what the host side knows: `id`, `bundle`, `rootfs` (absolute), `state` (for hooks
+    in the container), `cgroup` (the manager's mount_view or None), `seccomp` (compiled program or
+    None), `apparmor`, `selinux` (whether the host has them), `no_pivot`, `no_new_keyring`,
+    `listen_fds`, `notify` and `notify_source` (where the caller has a service manager),
+    `user_namespace` (whether the runtime itself is inside one).
+    """
+    spaces = namespaces(config)
+    process = config.get("process")
+    setup: list[Step] = []
+    if spaces.get("network") == "" and not host_makes_network(config, facts["user_namespace"]):
+        setup.append(("loopback", "linux.namespaces"))
+    setup.append(("session", ""))
+    if not facts["no_new_keyring"]:
+        label = (process or {}).get("selinuxLabel", "") if facts["selinux"] else ""
+        setup.append(("keyring", "", "_ses." + facts["id"], label))
+    if "user" not in spaces:
+        setup += _root_steps(config, facts)
+    setup += _mount_steps(config, facts)
+    if facts.get("notify"):
+        setup.append(_notify_mount(facts))
+    setup += _device_steps(config, facts)
+    if process and process.get("terminal"):
+        size = process.get("consoleSize") or {}
+        setup.append(
+            ("console", "process.terminal", _uid(process), size.get("height", 0),
+             size.get("width", 0), True)
+        )  # fmt: skip
+    if process:
+        # Made before the root becomes read-only.
+        setup.append(("make_cwd", "process.cwd", process["cwd"]))
+    hooks = config.get("hooks") or {}
+    if hooks.get("prestart") or hooks.get("createRuntime"):
+        # All mounts are there, the old root is still visible: the place config.md names, and
+        # the one that GPU hooks rely on.
+        setup.append(("host_hooks", "hooks"))
+    if hooks.get("createContainer"):
+        setup.append(
+            ("hooks", "hooks.createContainer", hooks["createContainer"], "createContainer")
+        )
+    setup += _finish_steps(config, facts)
+    if process is not None:
+        if not _has_home(process):
+            setup.append(("home", "process.env", _uid(process)))
+        setup.append(("command", "process.args", facts["check_command"]))
+    _join_cgroups(setup, spaces.get("cgroup") == "")
+    launch: list[Step] = []
+    if hooks.get("startContainer"):
+        launch.append(("hooks", "hooks.startContainer", hooks["startContainer"], "startContainer"))
+    if process is None:
+        launch.append(("no_process", "process"))
+    else:
+        launch += process_steps(process, facts, config.get("annotations") or {})
+    return {
+        "prepare": _namespace_steps(config, facts),
+        "setup": setup,
+        "launch": launch,
+        "process": _process(process, facts) if process else None,
+        "state": facts["state"],
+        "bundle": facts["bundle"],
+    }
+
+
+def compile_exec(config: Config, process: Config, facts: Mapping[str, Any]) -> Plan:
+    """Return the plan for `exec`: the same facts, with `join` (list of (type, path))."""
+    setup: list[Step] = [("session", "")]
+    if not facts["no_new_keyring"]:
+        setup.append(("keyring", "", "_ses." + facts["id"], ""))
+    setup.append(("root_here", ""))
+    if _labels(process, facts):
+        setup.append(("open_attributes", "process"))
+    if process.get("terminal"):
+        size = process.get("consoleSize") or {}
+        setup.append(
+            ("console", "process.terminal", _uid(process), size.get("height", 0),
+             size.get("width", 0), False)
+        )  # fmt: skip
+    if not _has_home(process):
+        setup.append(("home", "process.env", _uid(process)))
+    affinity = process.get("execCPUAffinity") or {}
+    if affinity.get("initial"):
+        setup.insert(0, ("affinity", "process.execCPUAffinity.initial", cpus(affinity["initial"])))
+    launch: list[Step] = []
+    if affinity.get("final"):
+        launch.append(("affinity", "process.execCPUAffinity.final", cpus(affinity["final"])))
+    launch += process_steps(process, facts, config.get("annotations") or {})
+    prepare = [
+        ("join", "linux.namespaces", NAMESPACES[kind], index, path)
+        for index, (kind, path) in enumerate(facts["join"])
+    ]
+    if any(kind == "user" for kind, _ in facts["join"]):
+        setup.insert(0, ("become_root", "linux.namespaces"))
+    setup += _domain_steps(config.get("linux") or {})
+    setup.append(("command", "process.args", True))
+    setup.append(("join_late", "linux.resources"))
+    return {
+        "prepare": [("join_all", "linux.namespaces", [step[2:] for step in prepare])],
+        "setup": setup,
+        "launch": launch,
+        "process": _process(process, facts),
+        "state": facts["state"],
+        "bundle": facts["bundle"],
+    }
+
+
+def _uid(process: Config) -> int:
+    return int((process.get("user") or {}).get("uid", 0))
+
+
+def _has_home(process: Config) -> bool:
+    return any(entry.startswith("HOME=") for entry in process.get("env") or ())
+
+
+def _process(process: Config, facts: Mapping[str, Any]) -> Plan:
+    """Return what to execute; of an environment variable that stands twice the last one wins."""
+    variables: dict[str, str] = {}
+    for entry in process.get("env") or ():
+        name = entry.partition("=")[0]
+        variables.pop(name, None)
+        variables[name] = entry
+    if facts.get("listen_fds"):
+        variables["LISTEN_FDS"] = f"LISTEN_FDS={facts['listen_fds']}"
+        variables["LISTEN_PID"] = "LISTEN_PID=1"
+    if facts.get("notify"):
+        variables["NOTIFY_SOCKET"] = f"NOTIFY_SOCKET={facts['notify']}"
+    return {
+        "args": list(process.get("args") or ()),
+        "env": list(variables.values()),
+        "cwd": process["cwd"],
+        "terminal": bool(process.get("terminal")),
+        "fds": facts.get("preserve_fds", 0) + facts.get("listen_fds", 0),
+    }
+
+
+def _join_cgroups(setup: list[Step], new_namespace: bool) -> None:
+    """Put the late cgroups, and the cgroup namespace after them, as far back as can be.
+
+    Memory that is used before is not charged to the container.  The root of a cgroup namespace
+    is where its maker is in each hierarchy, and a mount of type cgroup shows it.
+    """
+    where = len(setup)
+    steps: list[Step] = [("join_late", "linux.resources")]
+    if new_namespace:
+        steps.append(("unshare", "linux.namespaces", CLONE_NEWCGROUP))
+        for index, step in enumerate(setup):
+            if step[0] in ("cgroup_mount", "host_hooks", "hooks"):
+                where = index
+                break
+    setup[where:where] = steps
+
+
+def _namespace_steps(config: Config, facts: Mapping[str, Any]) -> list[Step]:
+    """Join the namespaces given by path, then make the others.
+
+    The user namespace comes before what is made, so that it owns the new ones.  With one, the
+    rootfs and the sources are opened as the caller, who may pass directories that the container's
+    root may not; what belongs to whoever made it (message queues, tmpfs) is made by that root.
+    """
+    steps: list[Step] = []
+    linux = config.get("linux") or {}
+    spaces = namespaces(config)
+    listed = [entry["type"] for entry in linux.get("namespaces") or []]
+    joined = [
+        (NAMESPACES[kind], index, path)
+        for index, (kind, path) in enumerate((k, p) for k, p in spaces.items() if p)
+    ]
+    if joined:
+        steps.append(("join_all", "linux.namespaces", joined))
+    if spaces.get("user") == "":
+        where = f"linux.namespaces[{listed.index('user')}]"
+        steps.append(("new_user_namespace", where))
+    flags = 0
+    for kind, path in spaces.items():
+        # The cgroup namespace's root is the cgroup of the process at that moment: init makes it
+        # after it has come into the container's cgroup.
+        if not path and kind not in ("user", "cgroup"):
+            flags |= NAMESPACES[kind]
+    if host_makes_network(config, facts["user_namespace"]):
+        flags &= ~CLONE_NEWNET
+    first = flags & (CLONE_NEWNS | CLONE_NEWTIME) if "user" in spaces else flags
+    if first:
+        steps.append(("unshare", "linux.namespaces", first))
+    offsets = linux.get("timeOffsets") or {}
+    if offsets:
+        # Must be written before the first process is in the new time namespace: the middle
+        # process itself stays in its old one (time_namespaces(7)).
+        lines = "".join(
+            f"{clock} {value.get('secs', 0)} {value.get('nanosecs', 0)}\n"
+            for clock, value in offsets.items()
+        )
+        steps.append(("time_offsets", "linux.timeOffsets", lines))
+    if "user" in spaces:
+        steps += _root_steps(config, facts)
+        steps.append(("become_root", "linux.uidMappings"))
+        if flags & ~first:
+            steps.append(("unshare", "linux.namespaces", flags & ~first))
+    return steps
+
+
+_ROOTFS_PROPAGATION: Final = {
+    "": MS_SLAVE | MS_REC,
+    **mountoptions.PROPAGATION,
+}
+
+
+# The place among the bind sources of the directory with the notify socket, and its mount point.
+_NOTIFY: Final = -1
+_NOTIFY_AT: Final = "/run/notify"
+
+
+def _root_steps(config: Config, facts: Mapping[str, Any]) -> list[Step]:
+    """Open the rootfs and every bind source while the host's mounts are untouched.
+
+    A source is opened before the first mount is made, so that no mount of this container can
+    come to lie under its path (CVE-2021-30465).
+    """
+    steps: list[Step] = []
+    spaces = namespaces(config)
+    linux = config.get("linux") or {}
+    if "mount" in spaces:
+        propagation = _ROOTFS_PROPAGATION[linux.get("rootfsPropagation") or ""]
+        if propagation & ~MS_REC not in (MS_PRIVATE, MS_SLAVE, 1 << 20):
+            propagation = MS_PRIVATE | MS_REC  # unbindable only makes sense for the new root
+        steps.append(("propagation", "linux.rootfsPropagation", propagation))
+    for index, mount in enumerate(config.get("mounts") or []):
+        options = mount.get("options") or []
+        if "bind" in options or "rbind" in options or mount.get("type") == "bind":
+            source = mount.get("source") or ""
+            where = f"mounts[{index}].source"
+            if not source:
+                raise at(where, "a bind mount needs a source")
+            if not source.startswith("/"):
+                source = f"{facts['bundle']}/{source}"
+            steps.append(
+                ("source", where, index, source, "copy-symlink" in options, mount["destination"])
+            )
+    if facts.get("notify"):
+        steps.append(
+            ("source", "NOTIFY_SOCKET", _NOTIFY, facts["notify_source"], False, _NOTIFY_AT)
+        )
+    steps.append(("root", "root.path", facts["rootfs"], "mount" in spaces))
+    return steps
+
+
+def _mount_steps(config: Config, facts: Mapping[str, Any]) -> list[Step]:
+    steps: list[Step] = []
+    linux = config.get("linux") or {}
+    label = linux.get("mountLabel", "") if facts["selinux"] else ""
+    for index, mount in enumerate(config.get("mounts") or []):
+        where = f"mounts[{index}]"
+        options = mountoptions.parse(mount.get("options") or [], where + ".options")
+        destination = normal(mount["destination"])
+        kind = mount.get("type") or ""
+        source = mount.get("source") or ""
+        if destination == "/" and not options["remount"]:
+            raise at(f"{where}.destination", "the root itself cannot be a mount's destination")
+        if mount.get("uidMappings") or mount.get("gidMappings"):
+            options["idmap"] = options["idmap"] or ""
+            options["mappings"] = [
+                _mappings(mount.get("uidMappings") or []),
+                _mappings(mount.get("gidMappings") or []),
+            ]
+        if options["bind"] or kind == "bind":
+            _check_proc(destination, where, bind=True)
+            steps.append(("bind", where, index, source, destination, options))
+        elif options["remount"]:
+            steps.append(("remount", where, destination, options))
+        elif kind in ("cgroup", "cgroup2"):
+            if facts["cgroup"] is None:
+                raise at(where, "the container has no cgroup to mount")
+            own = "cgroup" in namespaces(config)
+            steps.append(
+                (
+                    "cgroup_mount",
+                    where,
+                    destination,
+                    facts["cgroup"],
+                    facts["cgroup_fallback"],
+                    own,
+                    options,
+                )
+            )
+        else:
+            if not kind:
+                raise at(f"{where}.type", "a mount needs a type, or the option bind")
+            if kind != "proc":
+                _check_proc(destination, where, bind=False)
+            if label and kind not in ("mqueue", "proc", "sysfs"):
+                options["data"].append(f'context="{label}"')
+            steps.append(("filesystem", where, kind, source or kind, destination, options))
+    return steps
+
+
+def _notify_mount(facts: Mapping[str, Any]) -> Step:
+    options = mountoptions.parse(["bind", "ro", "nosuid", "nodev", "noexec"], "NOTIFY_SOCKET")
+    return ("bind", "NOTIFY_SOCKET", _NOTIFY, facts["notify_source"], _NOTIFY_AT, options)
+
+
+def _check_proc(destination: str, where: str, bind: bool) -> None:
+    """Refuse a mount that would put something else in the place of procfs (CVE-2019-16884)."""
+    if destination == "/proc":
+        if not bind:
+            raise at(f"{where}.type", "only proc may be mounted on /proc")
+    elif destination.startswith("/proc/") and destination not in PROC_FILES:
+        raise at(f"{where}.destination", f'"{destination}" must not be inside of /proc')
+
+
+def _mappings(entries: Sequence[Config]) -> list[tuple[int, int, int]]:
+    return [(entry["containerID"], entry["hostID"], entry["size"]) for entry in entries]
+
+
+def _device_steps(config: Config, facts: Mapping[str, Any]) -> list[Step]:
+    linux = config.get("linux") or {}
+    mounts = config.get("mounts") or []
+    for mount in mounts:
+        options = mount.get("options") or []
+        bound = mount.get("type") == "bind" or "bind" in options or "rbind" in options
+        if bound and normal(mount["destination"]) == "/dev":
+            return []  # the caller brings a /dev: nothing of it is touched
+    devices: dict[str, Step] = {
+        path: ("device", "", path, kind, major, minor, 0o666, 0, 0)
+        for path, kind, major, minor in DEFAULT_DEVICES
+    }
+    for index, device in enumerate(linux.get("devices") or []):
+        path = normal(device["path"])
+        kind = device["type"]
+        major, minor = device.get("major", 0), device.get("minor", 0)
+        if kind == "p":
+            major = minor = 0  # config-linux.md: required unless type is p
+        mode = device.get("fileMode")
+        devices[path] = (
+            "device", f"linux.devices[{index}]", path, kind, major, minor,
+            # Podman sends the bits of the file type along.
+            0o666 if mode is None else mode & 0o7777, device.get("uid", 0), device.get("gid", 0),
+        )  # fmt: skip
+    # In a user namespace mknod(2) of a device is not permitted: the host's node is bound.
+    bind = in_user_namespace(config) or facts["user_namespace"]
+    steps: list[Step] = [(*step, bind) for step in devices.values()]
+    steps.append(("device_links", ""))
+    return steps
+
+
+def _finish_steps(config: Config, facts: Mapping[str, Any]) -> list[Step]:
+    """Enter the root and take away what the container must not see or write."""
+    linux = config.get("linux") or {}
+    spaces = namespaces(config)
+    steps: list[Step] = []
+    if linux.get("sysctl"):
+        # A procfs of our own, so that nothing of the image can stand in for it; mounted while
+        # the host's is still visible, which a user namespace needs (mount_too_revealing).
+        steps.append(("own_proc", "linux.sysctl"))
+    process = config.get("process") or {}
+    if _labels(process, facts):
+        steps.append(("open_attributes", "process"))
+    if config.get("hostname"):
+        steps.append(("hostname", "hostname", config["hostname"]))
+    if config.get("domainname"):
+        steps.append(("domainname", "domainname", config["domainname"]))
+    for name, value in (linux.get("sysctl") or {}).items():
+        steps.append(("sysctl", f'linux.sysctl["{name}"]', sysctl_path(name), value))
+    for index, path in enumerate(linux.get("readonlyPaths") or []):
+        steps.append(("readonly_path", f"linux.readonlyPaths[{index}]", normal(path)))
+    label = linux.get("mountLabel", "") if facts["selinux"] else ""
+    for index, path in enumerate(linux.get("maskedPaths") or []):
+        steps.append(("masked_path", f"linux.maskedPaths[{index}]", normal(path), label))
+    if (config.get("root") or {}).get("readonly"):
+        steps.append(("root_readonly", "root.readonly"))
+    steps.append(("late_readonly", ""))
+    # Everything above works on descriptors from the outside, with the host's null device at hand.
+    if "mount" not in spaces:
+        steps.append(("chroot", "root.path"))
+    elif facts["no_pivot"]:
+        steps.append(("move_root", "root.path"))
+    else:
+        steps.append(("pivot_root", "root.path"))
+    propagation = linux.get("rootfsPropagation")
+    if propagation and "mount" in spaces:
+        steps.append(
+            ("final_propagation", "linux.rootfsPropagation", mountoptions.PROPAGATION[propagation])
+        )
+    return steps + _domain_steps(linux)
+
+
+def _domain_steps(linux: Config) -> list[Step]:
+    """Return what holds for every process of the container, exec's as well."""
+    steps: list[Step] = []
+    if linux.get("personality"):
+        domain = PERSONALITIES[linux["personality"]["domain"]]
+        steps.append(("personality", "linux.personality", domain))
+    if linux.get("memoryPolicy"):
+        steps.append(_memory_policy(linux["memoryPolicy"]))
+    return steps
+
+
+def _memory_policy(policy: Config) -> Step:
+    mode = MEMORY_MODES[policy["mode"]]
+    for flag in policy.get("flags") or []:
+        mode |= MEMORY_FLAGS[flag]
+    nodes = 0
+    for node in cpus(policy.get("nodes") or ""):
+        nodes |= 1 << node
+    return ("memory_policy", "linux.memoryPolicy", mode, nodes)
+
+
+def _labels(process: Config, facts: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Return (JSON path, file below /proc/self/attr, label) for the labels that apply."""
+    labels = []
+    if process.get("apparmorProfile") and facts["apparmor"]:
+        labels.append(
+            ("process.apparmorProfile", "apparmor/exec", "exec " + process["apparmorProfile"])
+        )
+    if process.get("selinuxLabel") and facts["selinux"]:
+        labels.append(("process.selinuxLabel", "exec", process["selinuxLabel"]))
+    return labels
+
+
+def process_steps(
+    process: Config, facts: Mapping[str, Any], annotations: Mapping[str, str]
+) -> list[Step]:
+    """Return the steps between start and execve: credentials go from most to least.
+
+    Without noNewPrivileges a filter needs CAP_SYS_ADMIN, so it is loaded before the capabilities
+    go; with it, it is the very last step, so that it need allow nothing but execve.
+    """
+    user = process.get("user") or {}
+    steps: list[Step] = []
+    if not process.get("terminal"):
+        steps.append(("own_stdio", "process.user.uid", user.get("uid", 0), user.get("gid", 0)))
+    if process.get("scheduler"):
+        steps.append(_scheduler(process["scheduler"]))
+    if process.get("ioPriority"):
+        priority = process["ioPriority"]
+        value = IO_CLASSES[priority["class"]] << 13 | priority.get("priority", 0)
+        steps.append(("io_priority", "process.ioPriority", value))
+    for path, name, label in _labels(process, facts):
+        steps.append(("label", path, name, label))
+    # Resolved while init is still root, so that a directory of mode 0700 works, and again as
+    # the user, who must be able to be there.
+    steps.append(("chdir", "process.cwd", process["cwd"], False))
+    limits = [
+        (RLIMITS.index(limit["type"]), limit["soft"], limit["hard"])
+        for limit in process.get("rlimits") or []
+    ]
+    if limits:
+        # Late, because the runtime itself must live with them from here on.
+        steps.append(("rlimits", "process.rlimits", limits))
+    steps.append(("close_descriptors", ""))
+    no_new_privileges = bool(process.get("noNewPrivileges"))
+    if no_new_privileges:
+        steps.append(("no_new_privs", "process.noNewPrivileges"))
+    program = facts["seccomp"]
+    if program and not no_new_privileges:
+        steps.append(("seccomp", "linux.seccomp", program))
+    steps.append(("drop_bounding", "process.capabilities.bounding", _masks(process)[0]))
+    keep = annotations.get("run.oci.keep_original_groups") in ("1", "true")
+    steps.append(
+        ("user", "process.user", user.get("uid", 0), user.get("gid", 0),
+         None if keep else list(user.get("additionalGids") or []))
+    )  # fmt: skip
+    steps.append(("capabilities", "process.capabilities", *_masks(process)[1:]))
+    umask = user.get("umask")
+    steps.append(("umask", "process.user.umask", 0o022 if umask is None else umask))
+    steps.append(("chdir", "process.cwd", process["cwd"], True))
+    if program and no_new_privileges:
+        steps.append(("seccomp", "linux.seccomp", program))
+    return steps
+
+
+def _masks(process: Config) -> tuple[int, int, int, int, int]:
+    return masks(process.get("capabilities") or {})
+
+
+def _scheduler(scheduler: Config) -> Step:
+    flags = 0
+    for flag in scheduler.get("flags") or []:
+        flags |= SCHEDULER_FLAGS[flag]
+    return (
+        "scheduler", "process.scheduler", SCHEDULER_POLICIES[scheduler["policy"]], flags,
+        scheduler.get("nice", 0), scheduler.get("priority", 0), scheduler.get("runtime", 0),
+        scheduler.get("deadline", 0), scheduler.get("period", 0),
+    )  # fmt: skip
+
+
+def describe(plan: Plan) -> list[str]:
+    """Return the plan as lines for people: phase, step, values, JSON path."""
+    lines = []
+    for phase in ("prepare", "setup", "launch"):
+        for name, path, *values in plan[phase]:
+            shown = ", ".join(
+                f"<{len(v['bpf']) // 8} instructions>"
+                if isinstance(v, dict) and "bpf" in v
+                else repr(v)
+                for v in values
+            )
+            lines.append(f"{phase:8}{name}({shown})" + (f"  # {path}" if path else ""))
+    return lines

@@ -1,0 +1,201 @@
+"""config.json: read it, check all of it before anything is touched, say what is passed over.
+
+Side: host, pure but for `load`.  Spec: config.md and config-linux.md of version 1.3.  Every
+complaint is an `errors.Error` that begins with the JSON path and says what would be right.
+
+A checked configuration has no null among its known properties, `process.user` with uid and gid
+(0 if they were left out), and `process.ioPriority.priority` (0 likewise); nothing else is
+changed.  Unknown properties are kept and ignored (spec: extensibility).
+"""
+
+from __future__ import annotations
+
+from ...base import jsonio
+from ...errors import Error, reason
+from ...linux import files
+from .kinds import (
+    ABSOLUTE,
+    ALNUM,
+    array,
+    BOOLEAN,
+    DIGITS,
+    integer,
+    made_of,
+    mapping,
+    Mistake,
+    record,
+    run,
+    show,
+    STRING,
+    STRINGS,
+    text,
+)
+from .linux import LINUX, mappings, namespaces
+from .process import PROCESS
+from .resources import RESOURCES
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Final
+
+HOOKS: Final = (
+    "prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop",
+)  # fmt: skip
+_NAME_LENGTH: Final = 64  # __NEW_UTS_LEN, include/uapi/linux/utsname.h
+
+
+def load(path: str) -> dict[str, Any]:
+    """Read a JSON object from a file, unchecked.  Raises Error.
+
+    A FIFO or a device would hold the runtime up for ever, so only a regular file is read.
+    """
+    try:
+        fd = files.open(path, files.O_RDONLY | files.O_NONBLOCK | files.O_NOCTTY)
+        try:
+            if files.fstat(fd).st_mode & files.S_IFMT != files.S_IFREG:
+                raise Error(f"read {path}: not a regular file")
+            data = files.read_fd(fd, jsonio.MAX_SIZE + 1)
+        finally:
+            files.close(fd)
+    except OSError as error:
+        raise Error(f"read {reason(error)}") from None
+    value = jsonio.loads(data, path)
+    if type(value) is not dict:
+        raise Error(f"{path}: must hold a JSON object")
+    return value
+
+
+def check(config: Any) -> None:
+    """Check a whole configuration.  Raises Error with the JSON path of the first mistake."""
+    run((record, CONFIG), config, "")
+
+
+def check_process(process: Any, path: str = "process") -> None:
+    """Check a process object, as `exec --process` has it.  Raises Error."""
+    run((record, PROCESS), process, path)
+
+
+def check_resources(resources: Any, path: str = "linux.resources") -> None:
+    """Check a resources object, as `update --resources` has it.  Raises Error."""
+    run((record, RESOURCES), resources, path)
+
+
+def warnings(config: dict[str, Any]) -> list[str]:
+    """Return what in a checked configuration is passed over or hardly meant, a line each."""
+    from . import advice
+
+    return advice.advise(config)
+
+
+def _version(value: str) -> str:
+    """Complain about what is not SemVer 2.0.0, or has another major version than 1."""
+    core, plus, build = value.partition("+")
+    core, dash, release = core.partition("-")
+    numbers = core.split(".")
+    parts = release.split(".") if dash else []
+    well_formed = (
+        len(numbers) == 3
+        and all(made_of(each, DIGITS) and (each == "0" or each[0] != "0") for each in numbers)
+        and all(made_of(each, ALNUM + "-") for each in parts)
+        and not any(made_of(each, DIGITS) and each[0] == "0" and each != "0" for each in parts)
+        and (not plus or all(made_of(each, ALNUM + "-") for each in build.split(".")))
+    )
+    if not well_formed:
+        return f'must be a version like "1.3.0", got {show(value)}'
+    if numbers[0] != "1":
+        return f"must be a version 1.x, got {show(value)}"
+    return ""
+
+
+def _uts_name(value: str) -> str:
+    length = len(value.encode("utf-8", "surrogatepass"))
+    if length > _NAME_LENGTH:
+        return f"must be at most {_NAME_LENGTH} bytes long, got {length}"
+    return ""
+
+
+def _filled(value: str) -> str:
+    return "" if value else "must not be empty"
+
+
+def _destination(value: str) -> str:
+    depth = 0
+    for part in value.split("/"):
+        if part == "..":
+            depth = max(0, depth - 1)
+        elif part not in ("", "."):
+            depth += 1
+    return "" if depth else f"must be below the root of the container, got {show(value)}"
+
+
+def _mount(mount: Any) -> None:
+    uid = bool(mount.get("uidMappings"))
+    gid = bool(mount.get("gidMappings"))
+    if uid != gid:
+        missing, given = ("gidMappings", "uidMappings") if uid else ("uidMappings", "gidMappings")
+        raise Mistake(f"is missing, must be set along with {given}", missing)
+
+
+def _config(config: Any) -> None:
+    """Check what has to hold between the top level and the namespaces."""
+    present = namespaces(config.get("linux", {}))
+    for key in ("hostname", "domainname"):
+        if config.get(key) and "uts" not in present:
+            raise Mistake("must not be set without a uts namespace", key)
+    if "user" in present:
+        return
+    for index, mount in enumerate(config.get("mounts", ())):
+        options = mount.get("options", ())
+        for place, option in enumerate(options):
+            if option in ("idmap", "ridmap") and not mount.get("uidMappings"):
+                raise Mistake(
+                    f"{option} must have uidMappings and gidMappings, or a user namespace",
+                    "mounts", index, "options", place,
+                )  # fmt: skip
+
+
+def _hook(hook: Any) -> None:
+    if hook.get("args") and not hook["args"][0]:
+        raise Mistake("must not be empty, it is the name of the program", "args", 0)
+    for index, entry in enumerate(hook.get("env") or ()):
+        if entry[:1] in ("", "="):
+            raise Mistake(f"must have a name before the =, got {show(entry)}", "env", index)
+
+
+_HOOK: Final = (
+    {
+        "path": ABSOLUTE,
+        "args": STRINGS,
+        "env": STRINGS,
+        "timeout": (integer, (1, (1 << 63) - 1)),
+    },
+    ("path",),
+    _hook,
+)
+_MOUNT: Final = (
+    {
+        "destination": (text, _destination),
+        "source": STRING,
+        "type": STRING,
+        "options": STRINGS,
+        "uidMappings": (mappings, None),
+        "gidMappings": (mappings, None),
+    },
+    ("destination",),
+    _mount,
+)
+CONFIG: Final = (
+    {
+        "ociVersion": (text, _version),
+        "root": (record, ({"path": (text, _filled), "readonly": BOOLEAN}, ("path",), None)),
+        "mounts": (array, (record, _MOUNT)),
+        "process": (record, PROCESS),
+        "hostname": (text, _uts_name),
+        "domainname": (text, _uts_name),
+        "hooks": (record, (dict.fromkeys(HOOKS, (array, (record, _HOOK))), (), None)),
+        "annotations": (mapping, (None, STRING)),
+        "linux": (record, LINUX),
+    },
+    ("ociVersion", "root"),
+    _config,
+)

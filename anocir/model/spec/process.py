@@ -1,0 +1,217 @@
+"""`process`: the program, its user, and what the kernel lets it have.
+
+Side: pure.  Spec: config.md "Process", "POSIX process", "Linux Process", "User".
+"""
+
+from __future__ import annotations
+
+from ...linux.capabilities import NAMES, SETS
+from .kinds import (
+    ABSOLUTE,
+    array,
+    BOOLEAN,
+    choice,
+    choices,
+    IDENTITY,
+    INT32,
+    integer,
+    Mistake,
+    ranges,
+    record,
+    show,
+    some_strings,
+    STRING,
+    STRINGS,
+    text,
+    UINT64,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Final
+
+# include/uapi/asm-generic/resource.h: the place in the tuple is the number.
+RLIMITS: Final = (
+    "RLIMIT_CPU", "RLIMIT_FSIZE", "RLIMIT_DATA", "RLIMIT_STACK", "RLIMIT_CORE", "RLIMIT_RSS",
+    "RLIMIT_NPROC", "RLIMIT_NOFILE", "RLIMIT_MEMLOCK", "RLIMIT_AS", "RLIMIT_LOCKS",
+    "RLIMIT_SIGPENDING", "RLIMIT_MSGQUEUE", "RLIMIT_NICE", "RLIMIT_RTPRIO", "RLIMIT_RTTIME",
+)  # fmt: skip
+
+# include/uapi/linux/sched.h; no kernel implements SCHED_ISO
+SCHEDULER_POLICIES: Final = {
+    "SCHED_OTHER": 0,
+    "SCHED_FIFO": 1,
+    "SCHED_RR": 2,
+    "SCHED_BATCH": 3,
+    "SCHED_ISO": 4,
+    "SCHED_IDLE": 5,
+    "SCHED_DEADLINE": 6,
+}
+SCHEDULER_FLAGS: Final = {
+    "SCHED_FLAG_RESET_ON_FORK": 0x01,
+    "SCHED_FLAG_RECLAIM": 0x02,
+    "SCHED_FLAG_DL_OVERRUN": 0x04,
+    "SCHED_FLAG_KEEP_POLICY": 0x08,
+    "SCHED_FLAG_KEEP_PARAMS": 0x10,
+    "SCHED_FLAG_UTIL_CLAMP_MIN": 0x20,
+    "SCHED_FLAG_UTIL_CLAMP_MAX": 0x40,
+}
+# include/uapi/linux/ioprio.h
+IO_CLASSES: Final = {"IOPRIO_CLASS_RT": 1, "IOPRIO_CLASS_BE": 2, "IOPRIO_CLASS_IDLE": 3}
+
+LAST_CPU: Final = 65535  # far above every kernel's NR_CPUS, and a mask of 8 KiB
+
+
+def _user(user: Any) -> None:
+    # Go's callers always write both; a hand-written config that does not means 0, as in runc.
+    user.setdefault("uid", 0)
+    user.setdefault("gid", 0)
+
+
+def _rlimit(limit: Any) -> None:
+    if limit["soft"] > limit["hard"]:
+        raise Mistake(
+            f"must not be above the hard limit {limit['hard']}, got {limit['soft']}", "soft"
+        )
+
+
+def _scheduler(scheduler: Any) -> None:
+    """What sched_setattr(2) would refuse, and values that the policy would leave unused."""
+    policy = scheduler["policy"]
+    if scheduler.get("nice") and policy not in ("SCHED_OTHER", "SCHED_BATCH"):
+        raise Mistake(f"is only for SCHED_OTHER and SCHED_BATCH, policy is {policy}", "nice")
+    priority = scheduler.get("priority", 0)
+    if policy in ("SCHED_FIFO", "SCHED_RR"):
+        if not 1 <= priority <= 99:
+            raise Mistake(f"must be between 1 and 99 with {policy}, got {priority}", "priority")
+    elif priority:
+        raise Mistake(f"is only for SCHED_FIFO and SCHED_RR, policy is {policy}", "priority")
+    if policy == "SCHED_DEADLINE":
+        _deadline(scheduler)
+        return
+    for key in ("runtime", "deadline", "period"):
+        if scheduler.get(key):
+            raise Mistake(f"is only for SCHED_DEADLINE, policy is {policy}", key)
+
+
+def _deadline(scheduler: Any) -> None:
+    """Apply the bounds of __checkparam_dl in the kernel: runtime <= deadline <= period."""
+    runtime = scheduler.get("runtime", 0)
+    deadline = scheduler.get("deadline", 0)
+    period = scheduler.get("period", 0)
+    if runtime < 1024:
+        raise Mistake(f"must be at least 1024 ns with SCHED_DEADLINE, got {runtime}", "runtime")
+    if deadline < runtime:
+        raise Mistake(f"must not be below runtime {runtime}, got {deadline}", "deadline")
+    if period and period < deadline:
+        raise Mistake(f"must not be below deadline {deadline}, got {period}", "period")
+
+
+def _io_priority(priority: Any) -> None:
+    priority.setdefault("priority", 0)
+
+
+def _cpus(value: str) -> str:
+    ranges(value, LAST_CPU)
+    return ""
+
+
+def environment(value: Any, _: Any) -> None:
+    """Take environ(7): NAME=value; getenv(3) could not find anything else."""
+    STRINGS[0](value, None)
+    for index, entry in enumerate(value):
+        if entry.find("=") < 1:
+            raise Mistake(f"must be NAME=value, got {show(entry)}", index)
+
+
+def _process(process: Any) -> None:
+    size = process.get("consoleSize")
+    # spec: consoleSize must be ignored without a terminal, so it may hold anything then
+    if size and process.get("terminal"):
+        for key in ("height", "width"):
+            if size[key] > 0xFFFF:
+                raise Mistake(f"must be between 0 and 65535, got {size[key]}", "consoleSize", key)
+    _user(process.setdefault("user", {}))
+    seen = set()
+    for index, limit in enumerate(process.get("rlimits", ())):
+        if limit["type"] in seen:
+            raise Mistake(
+                f"must be unique, {limit['type']} is there twice", "rlimits", index, "type"
+            )
+        seen.add(limit["type"])
+
+
+_CAPABILITIES: Final = (choices, (frozenset(NAMES), "a capability that the kernel knows"))
+_UINT64: Final = (integer, UINT64)
+_CPUS: Final = (text, _cpus)
+_RLIMIT: Final = (
+    {
+        "type": (choice, (frozenset(RLIMITS), "a limit of getrlimit(2)")),
+        "soft": _UINT64,
+        "hard": _UINT64,
+    },
+    ("type", "soft", "hard"),
+    _rlimit,
+)
+_USER: Final = (
+    {
+        "uid": IDENTITY,
+        "gid": IDENTITY,
+        "umask": (integer, (0, 0o777)),
+        "additionalGids": (array, IDENTITY),
+        "username": STRING,
+    },
+    (),
+    _user,
+)
+_SCHEDULER: Final = (
+    {
+        "policy": (choice, (frozenset(SCHEDULER_POLICIES), "a scheduling policy")),
+        "nice": (integer, (-20, 19)),
+        "priority": (integer, INT32),
+        "flags": (choices, (frozenset(SCHEDULER_FLAGS), "a scheduling flag")),
+        "runtime": _UINT64,
+        "deadline": _UINT64,
+        "period": _UINT64,
+    },
+    ("policy",),
+    _scheduler,
+)
+PROCESS: Final = (
+    {
+        "args": (some_strings, "the first entry is the program to run"),
+        "commandLine": STRING,
+        "consoleSize": (
+            record,
+            ({"height": _UINT64, "width": _UINT64}, ("height", "width"), None),
+        ),
+        "cwd": ABSOLUTE,
+        "env": (environment, None),
+        "terminal": BOOLEAN,
+        "user": (record, _USER),
+        "capabilities": (
+            record,
+            (dict.fromkeys(SETS, _CAPABILITIES), (), None),
+        ),
+        "apparmorProfile": STRING,
+        "oomScoreAdj": (integer, (-1000, 1000)),
+        "selinuxLabel": STRING,
+        "ioPriority": (
+            record,
+            (
+                {
+                    "class": (choice, (frozenset(IO_CLASSES), "an I/O scheduling class")),
+                    "priority": (integer, (0, 7)),
+                },
+                ("class",),
+                _io_priority,
+            ),
+        ),
+        "noNewPrivileges": BOOLEAN,
+        "scheduler": (record, _SCHEDULER),
+        "rlimits": (array, (record, _RLIMIT)),
+        "execCPUAffinity": (record, ({"initial": _CPUS, "final": _CPUS}, (), None)),
+    },
+    ("cwd", "args"),
+    _process,
+)
