@@ -41,8 +41,8 @@ FIRST_LINE = (
     '#!{python} -IBScimport sys,marshal;f=open(sys.argv[1],"rb");f.readline();exec(marshal.load(f))'
 )
 # What the first line reads next, as text, since every Python can read that: with the right Python
-# the block of modules (anocir/base/preload.py), else the zip.  launch.py starts init through the same
-# text, with another `entry`.  The archive comes last on sys.path: looking for a module of the
+# the block of modules (anocir/base/preload.py), else the zip.  host/boot.py starts init through the
+# same text, with another `entry`.  The archive comes last on sys.path: looking for a module of the
 # standard library in it would read the directory of the zip (0.7 ms).  What fails here (memory,
 # descriptors, the disk) is told in one line; only the first line itself cannot do that.
 SECOND = """\
@@ -60,7 +60,7 @@ m.main()
 # Modules that are only imported by rare commands and on rare hosts stay in the zip alone.
 COLD = re.compile(
     r"anocir/(build_id|base/preload|model/(schema|spec/advice)"
-    r"|host/(idmapped|netdevices|notify|resctrl|update)"
+    r"|host/(events|idmapped|netdevices|notify|oom|resctrl|update)"
     r"|commands/(spec|features|events|update)|cgroup/(systemd|unit|stats)|linux/(bpf|trace)"
     r"|seccomp/(generate|library|program|support|rules))\.pyc"
 )

@@ -16,7 +16,7 @@ import sys
 
 import posix
 
-from . import __version__, errors
+from . import SPEC_VERSION, __version__, errors
 from .base import log
 
 TYPE_CHECKING = False
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
         run: Run
 
 
-SPEC_VERSION: Final = "1.3.0"
 NO_LIMIT: Final = 1 << 30
 
 # In the order of the help.

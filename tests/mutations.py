@@ -57,20 +57,20 @@ MUTATIONS = (
     # the filter, privileges, identity
     Mutation(
         "drop seccomp",
-        "process",
+        "inside/credentials",
         nothing("seccomp"),
         ["test_seccomp.py::test_the_errno_of_a_rule_is_used"],
     ),
     Mutation(
         "drop seccomp in exec only",
-        "plan",
+        "model/plan",
         "_exec = compile_exec\n"
         "def compile_exec(c, p, facts): return _exec(c, p, {**facts, 'seccomp': None})",
         ["test_seccomp.py::test_what_exec_runs_is_filtered_too"],
     ),
     Mutation(
         "keep the bounding set",
-        "process",
+        "inside/credentials",
         nothing("drop_bounding"),
         [
             "test_capabilities.py::test_every_set_is_exactly_as_configured",
@@ -79,58 +79,58 @@ MUTATIONS = (
     ),
     Mutation(
         "keep ambient capabilities",
-        "process",
+        "inside/credentials",
         "_capabilities = capabilities\n"
         "def capabilities(c, e, p, i, a): _capabilities(c, e, p, i, p & i)",
         ["test_capabilities.py::test_every_set_is_exactly_as_configured"],
     ),
     Mutation(
         "raise no ambient capabilities",
-        "process",
+        "inside/credentials",
         "_capabilities = capabilities\n"
         "def capabilities(c, e, p, i, a): _capabilities(c, e, p, i, 0)",
         ["test_capabilities.py::test_an_ambient_capability_works_for_another_user"],
     ),
     Mutation(
         "set no capabilities",
-        "process",
+        "inside/credentials",
         nothing("capabilities"),
         ["test_capabilities.py::test_every_set_is_exactly_as_configured"],
     ),
     Mutation(
         "no_new_privs not set",
-        "process",
+        "inside/credentials",
         nothing("no_new_privs"),
         ["test_process.py::test_no_new_privileges_is_as_configured"],
     ),
     Mutation(
         "additional gids dropped",
-        "process",
+        "inside/credentials",
         "_user = user\ndef user(c, uid, gid, gids): _user(c, uid, gid, [])",
         ["test_process.py::test_uid_gid_and_additional_gids_are_exactly_as_configured"],
     ),
     Mutation(
         "the caller's groups kept",
-        "process",
+        "inside/credentials",
         "_user = user\ndef user(c, uid, gid, gids): _user(c, uid, gid, None)",
         ["test_process.py::test_without_additional_gids_the_callers_groups_are_dropped"],
     ),
     Mutation(
         "ignore umask",
-        "process",
+        "inside/process",
         "def umask(context, mask): files.umask(0o022)",
         ["test_process.py::test_the_umask_is_set"],
     ),
     Mutation(
         "umask of the caller by default",
-        "process",
+        "inside/process",
         "def umask(context, mask): mask == 0o022 or files.umask(mask)",
         ["test_process.py::test_the_umask_is_022_whatever_the_caller_has"],
     ),
     # the process
     Mutation(
         "leak a descriptor",
-        "process",
+        "inside/program",
         "_close = close_descriptors\n"
         "def close_descriptors(context):\n"
         "    _close(context)\n"
@@ -142,19 +142,19 @@ MUTATIONS = (
     ),
     Mutation(
         "leave signals ignored",
-        "process",
+        "inside/program",
         "tasks.default_signal = lambda number: None",
         ["test_process.py::test_no_signal_is_ignored_or_blocked"],
     ),
     Mutation(
         "HOME missing",
-        "process",
+        "inside/program",
         nothing("home"),
         ["test_process.py::test_home_is_taken_from_the_containers_passwd_when_it_is_not_set"],
     ),
     Mutation(
         "HOME missing in exec only",
-        "plan",
+        "model/plan",
         "_exec = compile_exec\n"
         "def compile_exec(*args):\n"
         "    made = _exec(*args)\n"
@@ -164,7 +164,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a variable too many",
-        "process",
+        "inside/program",
         "_prepare = prepare\n"
         "def prepare(context, check):\n"
         "    context.env.append('LEAK=1')\n"
@@ -173,62 +173,62 @@ MUTATIONS = (
     ),
     Mutation(
         "stay in the root directory",
-        "process",
+        "inside/program",
         nothing("chdir"),
         ["test_process.py::test_the_working_directory_is_set"],
     ),
     Mutation(
         "rlimits ignored",
-        "process",
+        "inside/process",
         nothing("rlimits"),
         ["test_rlimits.py::test_many_limits_are_set_at_once"],
     ),
     Mutation(
         "the caller's processors kept",
-        "process",
+        "inside/process",
         nothing("reset_affinity").replace("*_: object", ""),
         ["test_process.py::test_the_callers_affinity_is_not_inherited"],
     ),
     Mutation(
         "streams stay the caller's",
-        "process",
+        "inside/process",
         nothing("own_stdio"),
         ["test_process.py::test_a_pipe_as_stdout_of_another_user_can_be_reopened"],
     ),
     Mutation(
         "oom_score_adj ignored",
-        "launch",
+        "host/launch",
         "def adjust(init, config, rootless): raise_limits(init.pid, config.get('process') or {})",
         ["test_process.py::test_the_oom_score_adjustment_is_set"],
     ),
     Mutation(
         "oom_score_adj ignored in exec only",
-        "execute",
+        "host/exec",
         "launch.adjust = lambda *_: None",
         ["test_mutated.py::test_the_oom_score_adjustment_is_that_of_exec_too"],
     ),
     Mutation(
         "no session keyring",
-        "process",
+        "inside/credentials",
         nothing("keyring"),
         ["test_process.py::test_the_program_has_a_session_keyring_of_its_own"],
     ),
     Mutation(
         "personality ignored",
-        "process",
+        "inside/process",
         nothing("personality"),
         ["test_process.py::test_the_personality_is_set"],
     ),
     Mutation(
         "terminal size ignored",
-        "terminal",
+        "inside/console",
         "_console = console\n"
         "def console(context, uid, height, width, bind): _console(context, uid, 0, 0, bind)",
         ["test_terminal.py::test_the_console_size_is_applied"],
     ),
     Mutation(
         "terminal size ignored in exec only",
-        "terminal",
+        "inside/console",
         "_console = console\n"
         "def console(context, uid, height, width, bind):\n"
         "    _console(context, uid, height * bind, width * bind, bind)",
@@ -236,14 +236,14 @@ MUTATIONS = (
     ),
     Mutation(
         "the terminal stays root's",
-        "terminal",
+        "inside/console",
         "_console = console\ndef console(context, uid, *rest): _console(context, 0, *rest)",
         ["test_terminal.py::test_the_terminal_belongs_to_the_programs_user"],
     ),
     # files
     Mutation(
         "skip maskedPaths",
-        "rootfs",
+        "inside/masks",
         nothing("masked_path"),
         [
             "test_paths.py::test_a_masked_file_reads_as_empty",
@@ -252,7 +252,7 @@ MUTATIONS = (
     ),
     Mutation(
         "one masked directory only",
-        "rootfs",
+        "inside/masks",
         "_mask = _mask_directory\n"
         "def _mask_directory(context, target, label):\n"
         "    if context.mask_fd < 0: _mask(context, target, label)",
@@ -260,7 +260,7 @@ MUTATIONS = (
     ),
     Mutation(
         "readonlyPaths lose the mounts below",
-        "rootfs",
+        "inside/masks",
         "_cloned, _path = _clone, readonly_path\n"
         "def readonly_path(*args):\n"
         "    global _clone\n"
@@ -271,7 +271,7 @@ MUTATIONS = (
     ),
     Mutation(
         "skip readonlyPaths",
-        "rootfs",
+        "inside/masks",
         nothing("readonly_path"),
         [
             "test_paths.py::test_a_readonly_path_can_be_read_and_not_written",
@@ -280,25 +280,25 @@ MUTATIONS = (
     ),
     Mutation(
         "root.readonly ignored",
-        "rootfs",
+        "inside/root",
         nothing("root_readonly"),
         ["test_root.py::test_readonly_is_as_configured"],
     ),
     Mutation(
         "rootfs propagation ignored",
-        "rootfs",
+        "inside/root",
         nothing("final_propagation"),
         ["test_root.py::test_the_propagation_of_the_root_is_as_configured"],
     ),
     Mutation(
         "propagation of mounts ignored",
-        "rootfs",
-        nothing("_propagate"),
+        "inside/attach",
+        nothing("propagate"),
         ["test_mounts.py::test_the_propagation_of_a_mount_is_as_configured"],
     ),
     Mutation(
         "flags of binds ignored",
-        "rootfs",
+        "inside/mounts",
         "_bind = bind\n"
         "def bind(c, index, source, destination, options):\n"
         "    _bind(c, index, source, destination, {**options, 'set': 0, 'clear': 0})",
@@ -309,7 +309,7 @@ MUTATIONS = (
     ),
     Mutation(
         "flags of file systems ignored",
-        "rootfs",
+        "inside/mounts",
         "_filesystem = filesystem\n"
         "def filesystem(c, kind, source, destination, options):\n"
         "    plain = {**options, 'set': 0, 'ms': 0, 'super': []}\n"
@@ -318,13 +318,13 @@ MUTATIONS = (
     ),
     Mutation(
         "recursive options ignored",
-        "rootfs",
-        nothing("_recursive"),
+        "inside/attach",
+        nothing("recursive"),
         ["test_mounts.py::test_rro_reaches_the_mounts_below_and_ro_does_not"],
     ),
     Mutation(
         "options of file systems ignored",
-        "rootfs",
+        "inside/mounts",
         "_filesystem = filesystem\n"
         "def filesystem(c, kind, source, destination, options):\n"
         "    _filesystem(c, kind, source, destination, {**options, 'data': []})",
@@ -332,13 +332,13 @@ MUTATIONS = (
     ),
     Mutation(
         "the old root stays mounted",
-        "rootfs",
+        "inside/root",
         "mounts.umount2 = lambda *_: None",
         ["test_root.py::test_the_old_root_is_not_mounted_anywhere"],
     ),
     Mutation(
         "owners of devices ignored",
-        "rootfs",
+        "inside/devices",
         "_device = device\n"
         "def device(c, path, kind, major, minor, mode, uid, gid, bind):\n"
         "    _device(c, path, kind, major, minor, mode, 0, 0, bind)",
@@ -346,7 +346,7 @@ MUTATIONS = (
     ),
     Mutation(
         "modes of devices ignored",
-        "rootfs",
+        "inside/devices",
         "_device = device\n"
         "def device(c, path, kind, major, minor, mode, *rest):\n"
         "    _device(c, path, kind, major, minor, 0o600, *rest)",
@@ -358,7 +358,7 @@ MUTATIONS = (
     # namespaces
     Mutation(
         "sysctl not written",
-        "rootfs",
+        "inside/procfs",
         nothing("sysctl"),
         ["test_sysctl.py::test_a_namespaced_parameter_is_set"],
     ),
@@ -370,19 +370,19 @@ MUTATIONS = (
     ),
     Mutation(
         "hostname not set",
-        "namespaces",
+        "inside/namespaces",
         nothing("hostname"),
         ["test_namespaces.py::test_the_hostname_is_set_and_the_host_keeps_its_own"],
     ),
     Mutation(
         "time offsets ignored",
-        "namespaces",
+        "inside/namespaces",
         nothing("time_offsets"),
         ["test_namespaces.py::test_time_offsets_move_the_clocks"],
     ),
     Mutation(
         "the cgroup namespace comes too early",
-        "plan",
+        "model/plan",
         "_join = _join_cgroups\n"
         "def _join_cgroups(setup, new_namespace):\n"
         "    _join(setup, False)\n"
@@ -395,7 +395,7 @@ MUTATIONS = (
     ),
     Mutation(
         "exec leaves out a namespace",
-        "execute",
+        "host/exec",
         "plan.NAMESPACE_FILES = {k: v for k, v in plan.NAMESPACE_FILES.items() if k != 'ipc'}",
         ["test_exec.py::test_exec_runs_in_every_namespace_of_the_container"],
     ),
@@ -441,10 +441,10 @@ MUTATIONS = (
     ),
     Mutation(
         "exec joins no cgroup",
-        "execute",
-        "_send = create.send_cgroups\n"
+        "host/exec",
+        "_send = joining.send_cgroups\n"
         "_NONE = {'into': '', 'tasks': [], 'late': []}\n"
-        "create.send_cgroups = lambda init, joining: _send(init, _NONE)\n"
+        "joining.send_cgroups = lambda init, joining: _send(init, _NONE)\n"
         "_load = cgroup.load\n"
         "class _Away:\n"
         "    def __init__(self, record): self.manager = _load(record)\n"
@@ -455,19 +455,19 @@ MUTATIONS = (
     ),
     Mutation(
         "update changes nothing",
-        "resources",
+        "host/update",
         nothing("update"),
         ["test_cgroups.py::test_update_changes_only_what_it_is_given"],
     ),
     Mutation(
         "pause freezes nothing",
-        "lifecycle",
+        "host/freeze",
         nothing("pause"),
         ["test_lifecycle.py::test_pause_stops_the_processes_and_resume_lets_them_go_on"],
     ),
     Mutation(
         "resume thaws nothing",
-        "lifecycle",
+        "host/freeze",
         nothing("resume"),
         ["test_lifecycle.py::test_pause_stops_the_processes_and_resume_lets_them_go_on"],
     ),
@@ -481,12 +481,12 @@ MUTATIONS = (
     # hooks
     Mutation(
         "createRuntime hooks before prestart",
-        "create",
+        "host/create",
         "def _host_hooks(init, container, config):\n"
         "    entries = config.get('hooks') or {}\n"
         "    if not entries.get('prestart') and not entries.get('createRuntime'): return\n"
         "    init.expect(channel.HOOKS, '')\n"
-        "    state = lifecycle.oci_state(container, lifecycle.CREATED, init.pid)\n"
+        "    state = states.oci_state(container, states.CREATED, init.pid)\n"
         "    for name in ('createRuntime', 'prestart'):\n"
         "        for hook in entries.get(name) or []:\n"
         "            hooks.run(hook, jsonio.dumps(state).encode(), name)\n"
@@ -495,36 +495,37 @@ MUTATIONS = (
     ),
     Mutation(
         "hooks of init in reversed order",
-        "init",
+        "inside/init",
         "STEPS['hooks'] = lambda context, entries, name: _hooks(context, entries[::-1], name)",
         ["test_hooks.py::test_all_hooks_run_in_their_place_and_in_the_listed_order"],
     ),
     Mutation(
         "wrong status for hooks",
-        "create",
-        "_oci_state = lifecycle.oci_state\n"
-        "lifecycle.oci_state = lambda c, status, pid=None: _oci_state(c, lifecycle.CREATING, pid)",
+        "host/create",
+        "_oci_state = states.oci_state\n"
+        "states.oci_state = lambda c, status, pid=None: _oci_state(c, states.CREATING, pid)",
         ["test_hooks.py::test_the_state_given_to_a_hook_has_the_status_of_its_place"],
     ),
     Mutation(
         "poststop hooks before the clearing",
-        "lifecycle",
+        "host/ending",
         "_destroy = destroy\n"
         "def destroy(settings, container, config):\n"
         "    entries = (config.get('hooks') or {}).get('poststop') or []\n"
-        "    _run_hooks('poststop', entries, oci_state(container, STOPPED))\n"
+        "    from . import start\n"
+        "    start._run_hooks('poststop', entries, states.oci_state(container, states.STOPPED))\n"
         "    _destroy(settings, container, {**config, 'hooks': {}})",
         ["test_hooks.py::test_poststop_hooks_run_when_delete_has_cleared_away"],
     ),
     Mutation(
         "a failing hook is passed over",
-        "hooks",
+        "base/hooks",
         "_run = run\ndef run(*args):\n    try: _run(*args)\n    except Error: pass",
         ["test_hooks.py::test_a_failing_hook_of_create_fails_create_and_leaves_nothing"],
     ),
     Mutation(
         "the caller's variables reach hooks",
-        "hooks",
+        "base/hooks",
         "_spawn_it = processes.spawn\n"
         "processes.spawn = lambda path, args, env, *rest: (\n"
         "    _spawn_it(path, args, {**posix.environ, **env}, *rest))",
@@ -532,14 +533,14 @@ MUTATIONS = (
     ),
     Mutation(
         "the caller's descriptors reach hooks",
-        "hooks",
+        "base/hooks",
         "tasks.close_on_exec = lambda first: None",
         ["test_mutated.py::test_a_hook_has_no_descriptor_of_the_caller"],
     ),
     # operations
     Mutation(
         "state says running too early",
-        "lifecycle",
+        "host/states",
         "_state = state\n"
         "def state(settings, container_id):\n"
         "    found = _state(settings, container_id)\n"
@@ -548,7 +549,7 @@ MUTATIONS = (
     ),
     Mutation(
         "state without annotations",
-        "lifecycle",
+        "host/states",
         "_oci_state = oci_state\n"
         "def oci_state(*args):\n"
         "    found = _oci_state(*args)\n"
@@ -558,7 +559,7 @@ MUTATIONS = (
     ),
     Mutation(
         "start swallows exec errors",
-        "init",
+        "inside/init",
         "_before = _launch\ndef _launch(context, mode): _before(context, b'container')",
         [
             "test_lifecycle.py::test_start_reports_a_program_that_is_not_executable_format",
@@ -567,13 +568,13 @@ MUTATIONS = (
     ),
     Mutation(
         "kill sends SIGTERM always",
-        "lifecycle",
+        "commands/kill",
         "def signal_number(text): return 15",
         ["test_lifecycle.py::test_kill_sends_the_signal_by_name_or_number"],
     ),
     Mutation(
         "kill --all is kill",
-        "lifecycle",
+        "host/kill",
         "_kill = kill\n"
         "def kill(settings, container_id, text, options):\n"
         "    _kill(settings, container_id, text, {**options, 'all': False})",
@@ -581,7 +582,7 @@ MUTATIONS = (
     ),
     Mutation(
         "kill is kill --all",
-        "lifecycle",
+        "host/kill",
         "_kill = kill\n"
         "def kill(settings, container_id, text, options):\n"
         "    _kill(settings, container_id, text, {**options, 'all': True})",
@@ -589,7 +590,7 @@ MUTATIONS = (
     ),
     Mutation(
         "start reads config.json again",
-        "store",
+        "host/store",
         "Container.config = lambda self: (\n"
         "    jsonio.loads(files.read_file(self.intent['bundle'] + '/config.json')))",
         [
@@ -599,32 +600,32 @@ MUTATIONS = (
     ),
     Mutation(
         "a failed create leaves its state",
-        "create",
+        "host/create",
         "def _undo(settings, init, container, config, error): init.kill()",
         ["test_lifecycle.py::test_a_failed_create_leaves_the_id_free"],
     ),
     Mutation(
         "a newline in the pid file",
-        "launch",
+        "host/launch",
         "_write_pid_file = write_pid_file\n"
         "def write_pid_file(path, pid): _write_pid_file(path, f'{pid}\\n')",
         ["test_cli.py::test_the_pid_file_holds_digits_only"],
     ),
     Mutation(
         "delete takes what is running",
-        "lifecycle",
+        "host/states",
         "TRANSITIONS['delete'][RUNNING] = None",
         ["test_lifecycle.py::test_delete_of_a_running_container_is_refused_without_effect"],
     ),
     Mutation(
         "run forgets the exit status",
-        "foreground",
+        "host/run",
         "_run = run\ndef run(*args): return _run(*args) and 0",
         ["test_lifecycle.py::test_run_exits_with_the_status_of_the_program"],
     ),
     Mutation(
         "exec forgets the exit status",
-        "execute",
+        "host/exec",
         "_execute = execute\ndef execute(*args): return _execute(*args) and 0",
         ["test_exec.py::test_exec_exits_with_the_status_of_the_command"],
     ),

@@ -8,8 +8,8 @@ agree.
 
 from __future__ import annotations
 
-
-from ..errors import Error
+from ..errors import Error, reason
+from ..linux import files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -224,3 +224,24 @@ def _indented(value: Json, line: str, step: str, sort_keys: bool) -> str:
         items = [_indented(item, deeper, step, sort_keys) for item in value]
         return "[" + deeper + ("," + deeper).join(items) + line + "]"
     return dumps(value)
+
+
+def load(path: str) -> dict[str, Any]:
+    """Read a JSON object from a file, unchecked.  Raises Error.
+
+    A FIFO or a device would hold the runtime up for ever, so only a regular file is read.
+    """
+    try:
+        fd = files.open(path, files.O_RDONLY | files.O_NONBLOCK | files.O_NOCTTY)
+        try:
+            if files.fstat(fd).st_mode & files.S_IFMT != files.S_IFREG:
+                raise Error(f"read {path}: not a regular file")
+            data = files.read_fd(fd, MAX_SIZE + 1)
+        finally:
+            files.close(fd)
+    except OSError as error:
+        raise Error(f"read {reason(error)}") from None
+    value = loads(data, path)
+    if type(value) is not dict:
+        raise Error(f"{path}: must hold a JSON object")
+    return value

@@ -33,9 +33,9 @@ def run(settings: Settings, options: Options, args: list[str]) -> int:
     """Create the container and leave it waiting for start."""
 
     def operation(init: Init) -> int:
-        from ..host import states as lifecycle
+        from ..host import create
 
-        lifecycle.create(settings, args[0], options, init)
+        create.create(settings, args[0], options, init)
         return 0
 
     return launch.ahead(settings, options, operation)

@@ -5,7 +5,7 @@ Side: host.
 
 from __future__ import annotations
 
-from ..host import states as lifecycle
+from ..host import events
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,5 +22,5 @@ ARGS = (1, 1)
 
 def run(settings: Settings, options: Options, args: list[str]) -> int:
     """Print one JSON object a line until the container stops."""
-    lifecycle.events(settings, args[0], options)
+    events.events(settings, args[0], options)
     return 0

@@ -46,8 +46,8 @@ def run(settings: Settings, options: Options, args: list[str]) -> int:
         raise errors.Error('"exec" requires a minimum of 2 argument(s)', "or --process FILE")
 
     def operation(init: Init) -> int:
-        from ..host import states as lifecycle
+        from ..host import exec
 
-        return lifecycle.exec_(settings, args[0], options, args[1:], init)
+        return exec.exec_(settings, args[0], options, args[1:], init)
 
     return launch.ahead(settings, options, operation)

@@ -8,7 +8,7 @@ not work.
 
 from __future__ import annotations
 
-from .. import cli
+from .. import SPEC_VERSION
 from ..base import log
 
 TYPE_CHECKING = False
@@ -48,7 +48,7 @@ def document() -> dict[str, Any]:
         annotations["io.github.seccomp.libseccomp.version"] = library
     return {
         "ociVersionMin": "1.0.0",
-        "ociVersionMax": cli.SPEC_VERSION,
+        "ociVersionMax": SPEC_VERSION,
         "hooks": list(spec.HOOKS),
         "mountOptions": mountoptions.names(),
         "linux": {

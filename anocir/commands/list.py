@@ -6,7 +6,7 @@ Side: host.
 from __future__ import annotations
 
 from ..base import jsonio, log
-from ..host import states as lifecycle
+from ..host import states
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,13 +26,13 @@ _COLUMNS = ("ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER")
 def run(settings: Settings, options: Options, args: list[str]) -> int:
     """Print a line for each container; broken state directories are skipped with a warning."""
     del args
-    states = lifecycle.list_(settings)
+    found = states.list_(settings)
     if options["quiet"]:
-        log.result("".join(f"{state['id']}\n" for state in states))
+        log.result("".join(f"{state['id']}\n" for state in found))
     elif options["format"] == "json":
-        log.result(jsonio.dumps(states) + "\n")
+        log.result(jsonio.dumps(found) + "\n")
     else:
-        log.result(_table(states))
+        log.result(_table(found))
     return 0
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from .. import cli, errors
 from ..base import jsonio, log
-from ..host import states as lifecycle
+from ..host import ps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ IN_ORDER = True
 
 def run(settings: Settings, options: Options, args: list[str]) -> int:
     """Print the host's process ids as JSON, or the matching lines of the host's ps."""
-    pids = lifecycle.ps(settings, args[0])
+    pids = ps.ps(settings, args[0])
     if options["format"] == "json":
         # The form that the containerd shim reads; a stopped container has none.
         log.result((jsonio.dumps(pids) if pids else "null") + "\n")

@@ -5,7 +5,7 @@ Side: host.
 
 from __future__ import annotations
 
-from ..host import states as lifecycle
+from ..host import freeze
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,5 +20,5 @@ ARGS = (1, 1)
 def run(settings: Settings, options: Options, args: list[str]) -> int:
     """Thaw the container's cgroup."""
     del options
-    lifecycle.resume(settings, args[0])
+    freeze.resume(settings, args[0])
     return 0

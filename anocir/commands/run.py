@@ -28,8 +28,8 @@ def run(settings: Settings, options: Options, args: list[str]) -> int:
     """Answer with the exit status of the container's process, 128 + N for signal N."""
 
     def operation(init: Init) -> int:
-        from ..host import states as lifecycle
+        from ..host import run
 
-        return lifecycle.run(settings, args[0], options, init)
+        return run.run(settings, args[0], options, init)
 
     return launch.ahead(settings, options, operation)

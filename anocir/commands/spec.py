@@ -5,7 +5,7 @@ Side: host.  Cold: imports json.
 
 from __future__ import annotations
 
-from .. import cli, errors
+from .. import SPEC_VERSION, errors
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def template(rootless: bool) -> dict[str, Any]:
     import posix
 
     config: dict[str, Any] = {
-        "ociVersion": cli.SPEC_VERSION,
+        "ociVersion": SPEC_VERSION,
         "process": {
             "terminal": True,
             "user": {"uid": 0, "gid": 0},

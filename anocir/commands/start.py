@@ -5,7 +5,7 @@ Side: host.
 
 from __future__ import annotations
 
-from ..host import states as lifecycle
+from ..host import start
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,5 +20,5 @@ ARGS = (1, 1)
 def run(settings: Settings, options: Options, args: list[str]) -> int:
     """Return once the program runs, or say why it cannot."""
     del options
-    lifecycle.start(settings, args[0])
+    start.start(settings, args[0])
     return 0

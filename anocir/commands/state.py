@@ -6,7 +6,7 @@ Side: host.
 from __future__ import annotations
 
 from ..base import jsonio, log
-from ..host import states as lifecycle
+from ..host import states
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,6 +21,6 @@ ARGS = (1, 1)
 def run(settings: Settings, options: Options, args: list[str]) -> int:
     """Print runtime.md's state object, indented as runc does."""
     del options
-    state = lifecycle.state(settings, args[0])
+    state = states.state(settings, args[0])
     log.result(jsonio.dumps(state, indent=2) + "\n")
     return 0

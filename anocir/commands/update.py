@@ -5,7 +5,7 @@ Side: host.
 
 from __future__ import annotations
 
-from ..host import states as lifecycle
+from ..host import update
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,5 +40,5 @@ ARGS = (1, 1)
 
 def run(settings: Settings, options: Options, args: list[str]) -> int:
     """Change the limits that were given; the others stay."""
-    lifecycle.update(settings, args[0], options)
+    update.update(settings, args[0], options)
     return 0

@@ -13,14 +13,12 @@ import marshal
 import posix
 
 from .. import cgroup
-from ..wire import channel
 from ..base import jsonio, log
-from . import launch, states as lifecycle, store
-from ..inside import namespaces
-from ..model import plan, spec
-from ..errors import at, Error, reason, scope
+from ..errors import Error, reason, scope
 from ..linux import files, mounts, processes
-from ..linux.const import AT_FDCWD, ENOSYS, EPERM, OPEN_TREE_CLONE
+from ..model import plan, spec
+from ..wire import channel
+from . import facts, joining, launch, states, store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,7 +29,13 @@ if TYPE_CHECKING:
     from .store import Container
 
 
-def create(
+def create(settings: Settings, container_id: str, options: Options, init: Init) -> None:
+    """Make a container of an init that boots already; it waits for start."""
+    make(settings, container_id, options, init, foreground=False)
+    init.channel.close()
+
+
+def make(
     settings: Settings,
     container_id: str,
     options: Options,
@@ -39,221 +43,44 @@ def create(
     foreground: bool,
 ) -> None:
     """Make a container up to the point where its init, which boots already, waits for start."""
-    bundle = absolute(options["bundle"])
-    config = spec.load(f"{bundle}/config.json")
+    store.check_free(settings.root, container_id)
+    bundle = facts.absolute(options["bundle"])
+    config = jsonio.load(f"{bundle}/config.json")
     spec.check(config)
     for text in spec.warnings(config) if settings.level() >= log.WARNING else ():
         log.warn(text)
-    check_terminal(config.get("process") or {}, options, foreground)
-    rootfs = _rootfs(config, bundle)
+    facts.check_terminal(config.get("process") or {}, options, foreground)
+    rootfs = facts.rootfs(config, bundle)
     creator = posix.getpid()
     intent = {
         "bundle": bundle,
         "rootfs": rootfs,
         "created": store.now(),
-        "owner": _owner(),
+        "owner": facts.owner(),
         "annotations": config.get("annotations") or {},
         "cgroup": cgroup.choose(settings, config, container_id),
         "creator": [creator, processes.stat(creator)[3]],
-        "private_pids": _private_pids(config),
+        "private_pids": facts.private_pids(config),
     }
     if "mount" not in plan.namespaces(config):
-        intent["host_mounts"] = lifecycle.mount_count(rootfs)
-    facts = _facts(settings, container_id, config, options, intent)
-    facts["listen_fds"] = init.listen_fds
+        intent["host_mounts"] = mounts.mount_count(rootfs)
+    known = facts.of_create(settings, container_id, config, options, intent)
+    known["listen_fds"] = init.listen_fds
     if posix.environ.get(b"NOTIFY_SOCKET"):
         from . import notify
 
-        facts.update(notify.facts(f"{settings.root}/{container_id}"))
-    compiled = plan.compile_create(config, facts)
+        known.update(notify.facts(f"{settings.root}/{container_id}"))
+    compiled = plan.compile_create(config, known)
     if settings.level() >= log.DEBUG:
         for line in plan.describe(compiled):
             log.debug(line)
-    fds = open_namespaces(config)
+    fds = joining.open_namespaces(config)
     container = store.reserve(settings.root, container_id)
     try:
         _make(settings, init, container, config, compiled, intent, options, fds, foreground)
     except BaseException as error:
         _undo(settings, init, container, config, error)
         raise
-
-
-def absolute(path: str) -> str:
-    """Return a path of the caller as an absolute one; empty means the working directory."""
-    if path.startswith("/"):
-        return path.rstrip("/") or "/"
-    return f"{files.getcwd()}/{path}".rstrip("/") if path not in ("", ".") else files.getcwd()
-
-
-def check_terminal(process: dict[str, Any], options: Options, foreground: bool) -> None:
-    """Refuse a terminal that nobody would hold, and a console socket for none."""
-    terminal = bool(process.get("terminal"))
-    socket = options["console_socket"]
-    if terminal and not foreground and not socket:
-        raise Error(
-            "process.terminal: cannot allocate tty if the runtime will detach without setting "
-            "console socket"
-        )
-    if socket and not terminal:
-        raise Error(
-            "--console-socket: cannot use console socket if the runtime will not detach or "
-            "allocate tty",
-            "process.terminal is false",
-        )
-
-
-def _rootfs(config: dict[str, Any], bundle: str) -> str:
-    if not config.get("root"):
-        raise at("root", "must be specified")
-    path = config["root"]["path"]
-    path = plan.normal(path if path.startswith("/") else f"{bundle}/{path}")
-    try:
-        found = files.stat(path)
-    except OSError as error:
-        raise at("root.path", f"invalid rootfs: stat {reason(error)}") from None
-    if found.st_mode & files.S_IFMT != files.S_IFDIR:
-        raise at("root.path", f"invalid rootfs: {path}: not a directory")
-    return path
-
-
-def _owner() -> str:
-    """Return the name of the user who calls, by /etc/passwd of the host."""
-    uid = str(posix.getuid())
-    if uid == "0":
-        return "root"
-    try:
-        for line in files.read_file("/etc/passwd").split(b"\n"):
-            fields = line.split(b":")
-            if len(fields) > 3 and fields[2] == uid.encode():
-                return files.decode(fields[0])
-    except OSError as error:
-        log.debug(f"owner: {reason(error)}")
-    return uid
-
-
-def _private_pids(config: dict[str, Any]) -> bool:
-    """Tell whether all processes end with init: a new pid namespace."""
-    return plan.namespaces(config).get("pid") == ""
-
-
-def lsm(name: str) -> bool:
-    """Tell whether a Linux Security Module is on: "apparmor" or "selinux"."""
-    if name == "selinux":
-        return files.exists("/sys/fs/selinux/enforce")
-    try:
-        value = files.read_file("/sys/module/apparmor/parameters/enabled")
-    except OSError:
-        return False
-    return value.startswith(b"Y")
-
-
-def program(
-    settings: Settings, config: dict[str, Any], no_new_privileges: bool
-) -> dict[str, Any] | None:
-    """Return the compiled seccomp program of a configuration, or None."""
-    profile = (config.get("linux") or {}).get("seccomp")
-    if not profile:
-        return None
-    from .. import seccomp
-
-    compiled = seccomp.compile(profile, f"{settings.root}/:seccomp", log.warn)
-    if no_new_privileges:
-        seccomp.check_after_load(compiled, seccomp.NEEDED_LAST, seccomp.OPTIONAL_LAST)
-    else:
-        seccomp.check_after_load(compiled)
-    return compiled
-
-
-def process_facts(
-    settings: Settings, config: dict[str, Any], process: dict[str, Any]
-) -> dict[str, Any]:
-    """Return the facts that the plan of any process needs."""
-    facts = {
-        "seccomp": program(settings, config, bool(process.get("noNewPrivileges"))),
-        "apparmor": bool(process.get("apparmorProfile")) and lsm("apparmor"),
-        "selinux": bool(
-            process.get("selinuxLabel") or (config.get("linux") or {}).get("mountLabel")
-        )
-        and lsm("selinux"),
-    }
-    for name, key in (("apparmor", "apparmorProfile"), ("selinux", "selinuxLabel")):
-        if process.get(key) and not facts[name]:
-            log.warn(f"process.{key}: {name} is not enabled on this host, ignored")
-    return facts
-
-
-def _facts(
-    settings: Settings,
-    container_id: str,
-    config: dict[str, Any],
-    options: Options,
-    intent: dict[str, Any],
-) -> dict[str, Any]:
-    kinds = [mount.get("type") for mount in config.get("mounts") or []]
-    view = fallback = None
-    if "cgroup" in kinds or "cgroup2" in kinds:
-        view = cgroup.load(intent["cgroup"]).mount_view()
-        if intent["cgroup"].get("tolerant"):
-            fallback = cgroup.load({"manager": "disabled", "reason": ""}).mount_view()
-    state = {
-        "ociVersion": lifecycle.SPEC_VERSION,
-        "id": container_id,
-        "bundle": intent["bundle"],
-        "rootfs": intent["rootfs"],
-    }
-    if intent["annotations"]:
-        state["annotations"] = intent["annotations"]
-    return {
-        **process_facts(settings, config, config.get("process") or {}),
-        "id": container_id,
-        "bundle": intent["bundle"],
-        "rootfs": intent["rootfs"],
-        "state": state,
-        "cgroup": view,
-        "cgroup_fallback": fallback,
-        "check_command": settings.start_exec_errors != "container",
-        "no_pivot": options["no_pivot"],
-        "no_new_keyring": options["no_new_keyring"],
-        "preserve_fds": options["preserve_fds"],
-        "user_namespace": in_user_namespace(),
-    }
-
-
-def in_user_namespace() -> bool:
-    """Tell whether the runtime itself is inside a user namespace."""
-    try:
-        return files.read_file("/proc/self/uid_map").split() != [b"0", b"0", b"4294967295"]
-    except FileNotFoundError:
-        return False  # a kernel without user namespaces
-
-
-def open_namespaces(config: dict[str, Any]) -> list[int]:
-    """Open the namespaces that are given by path, in the order that the plan counts them."""
-    fds = []
-    listed = (config.get("linux") or {}).get("namespaces") or []
-    for index, entry in enumerate(listed):
-        if entry.get("path"):
-            where = f"linux.namespaces[{index}].path"
-            kind = plan.NAMESPACES[entry["type"]]
-            fd = namespaces.open_namespace(entry["path"], kind, where)
-            fds.append(fd)
-            if entry["type"] == "network":
-                _check_net_sysctls(config, fd)
-            elif entry["type"] == "user" and config["linux"].get("uidMappings"):
-                namespaces.check_maps(fd, config["linux"])
-    return fds
-
-
-def _check_net_sysctls(config: dict[str, Any], fd: int) -> None:
-    """Refuse to change the network of the host through a namespace that is its own."""
-    if files.fstat(fd).st_ino != files.stat("/proc/self/ns/net").st_ino:
-        return
-    for name in (config.get("linux") or {}).get("sysctl") or {}:
-        if name.startswith(("net.", "net/")):
-            raise at(
-                f'linux.sysctl["{name}"]',
-                f'sysctl "{name}" not allowed in host network namespace',
-            )
 
 
 def _make(
@@ -281,35 +108,41 @@ def _make(
     compiled["start_socket"] = len(fds)
     launch.hand_over(init, compiled, [*fds, listener.fileno()], settings)
     listener.close()
-    close_all(fds)
+    joining.close_all(fds)
     resources = (config.get("linux") or {}).get("resources") or {}
     scope[:] = ["create", "cgroup", "linux.resources"]
     manager.prepare(resources)
     scope[:] = ["create", "", ""]
     if plan.namespaces(config).get("user") == "":
         init.expect(channel.MAP, "making the user namespace")
-        namespaces.write_maps(init.middle, config["linux"])
+        from . import idmaps
+
+        idmaps.write_maps(init.middle, config["linux"])
         init.send(channel.MAPPED)
-    joining = manager.self_join()
+    groups = manager.self_join()
     into = ""
     spaces = plan.namespaces(config)
-    mapped = in_user_namespace()
+    mapped = facts.in_user_namespace()
     if "user" in spaces or spaces.get("cgroup") or mapped:
         # Root of a user namespace may not be born there, nor who has joined a cgroup namespace;
         # and where clone3(2) fails for that, the new pid namespace can have no first process any
         # more (ENOMEM).
-        into, joining = joining["into"], {**joining, "into": ""}
-    network = namespaces.new_network() if plan.host_makes_network(config, mapped) else -1
+        into, groups = groups["into"], {**groups, "into": ""}
+    network_fd = -1
+    if plan.host_makes_network(config, mapped):
+        from . import network
+
+        network_fd = network.make()
     waits = bool(into) or _needs_us(config)
-    joining = send_cgroups(init, joining, network, waits)
+    groups = joining.send_cgroups(init, groups, network_fd, waits)
     init.adopt(init.expect(channel.PID, "joining and making namespaces"))
     container.save_state(pid=init.pid, start_time=init.start_time)
     if not init.in_cgroup:
         manager.join(init.pid)
     rootless = posix.geteuid() != 0 or mapped
-    if into and joining and rootless:
+    if into and groups and rootless:
         manager.join(init.pid)
-    elif into and joining:
+    elif into and groups:
         files.write_file(f"{into}/cgroup.procs", str(init.pid))
     launch.adjust(init, config, rootless)
     _net_devices(init, config)
@@ -318,12 +151,12 @@ def _make(
     if waits or not init.in_cgroup:
         init.send(channel.GO, marshal.dumps(list(spare)), list(spare.values()))
     init.reap_middle()
-    close_all(spare.values())
+    joining.close_all(spare.values())
     _host_hooks(init, container, config)
     init.expect(channel.READY, "setting up the container")
-    if not (joining and joining["late"]):
+    if not (groups and groups["late"]):
         manager.finish(init.pid)
-    hand_console(init, options, foreground)
+    joining.hand_console(init, options, foreground)
     if options["pid_file"]:
         launch.write_pid_file(options["pid_file"], init.pid)
     if options["pidfd_socket"]:
@@ -342,50 +175,6 @@ def _needs_us(config: dict[str, Any]) -> bool:
     return any(_idmap_words(mount) is not None for mount in config.get("mounts") or [])
 
 
-def send_cgroups(
-    init: Init, joining: dict[str, Any], network: int = -1, waits: bool = False
-) -> dict[str, Any]:
-    """Send init the cgroups that it joins by itself: born in one, then by their tasks files.
-
-    And its network namespace, if this side has made it: a descriptor, which is closed.  Unless
-    it `waits` for GO, init goes on at once when it is in its cgroups.  `init.reap_middle` closes
-    the cgroup that it is born in.
-    """
-    fds = [network] if network >= 0 else []
-    try:
-        if joining["into"]:
-            init.born_in = _cgroup_directory(joining["into"])
-            fds.append(init.born_in)
-        paths = [*joining["tasks"], *joining["late"]]
-        fds += [files.open(path, files.O_WRONLY) for path in paths]
-        waits = waits or not (joining["into"] or paths)
-        counts = (network >= 0, bool(joining["into"]), len(joining["tasks"]), waits)
-        init.send(channel.CGROUP, marshal.dumps(counts), fds, "joining and making namespaces")
-    finally:
-        close_all(fd for fd in fds if fd != init.born_in)
-    return joining if joining["into"] or paths else {}
-
-
-def _cgroup_directory(path: str) -> int:
-    """Open the cgroup that init is born in so that its descriptor leads nowhere else.
-
-    For a moment the process holds it inside the container's pid namespace, where one with
-    CAP_SYS_PTRACE could follow /proc/PID/fd/N/../.. into the host: a detached mount has no parent.
-    """
-    try:
-        return mounts.open_tree(AT_FDCWD, path, OPEN_TREE_CLONE)
-    except OSError as error:
-        if error.errno not in (ENOSYS, EPERM):
-            raise
-    return files.open(path, files.O_RDONLY | files.O_DIRECTORY)
-
-
-def close_all(fds: Any) -> None:
-    """Close descriptors."""
-    for fd in fds:
-        files.close(fd)
-
-
 def _host_hooks(init: Init, container: Container, config: dict[str, Any]) -> None:
     """Run the prestart and createRuntime hooks at the point where init asks for them."""
     entries = config.get("hooks") or {}
@@ -395,24 +184,11 @@ def _host_hooks(init: Init, container: Container, config: dict[str, Any]) -> Non
 
     init.expect(channel.HOOKS, "setting up mounts and devices")
     # The environment is there, so the container counts as created (CONFORMANCE, hooks_stdin).
-    data = jsonio.dumps(lifecycle.oci_state(container, lifecycle.CREATED, init.pid)).encode()
+    data = jsonio.dumps(states.oci_state(container, states.CREATED, init.pid)).encode()
     for name in ("prestart", "createRuntime"):
         for index, hook in enumerate(entries.get(name) or []):
             hooks.run(hook, data, f"{name} hook #{index}")
     init.send(channel.DONE)
-
-
-def hand_console(init: Init, options: Options, foreground: bool) -> None:
-    """Send the master of the terminal to who asked for it, or keep it for the relay."""
-    if init.console is None:
-        return
-    master, name = init.console
-    if options["console_socket"]:
-        channel.send_fd(options["console_socket"], master, name.encode())
-    elif foreground:
-        return
-    files.close(master)
-    init.console = None
 
 
 def _idmapped(init: Init, config: dict[str, Any], intent: dict[str, Any]) -> dict[int, int]:
@@ -471,9 +247,11 @@ def _undo(
     error: BaseException,
 ) -> None:
     """Take back what was made; what cannot be is left for delete --force and said."""
+    from . import ending, oom
+
     text = ""
     if isinstance(error, Error) and container.intent:
-        text = lifecycle.want_of_memory(container, config, init.killed)
+        text = oom.want_of_memory(container, config, init.killed)
     init.kill()
     if init.console is not None:
         files.close(init.console[0])
@@ -483,7 +261,7 @@ def _undo(
         classes["made"].insert(0, classes["group"])  # a new class that nobody has used yet
     try:
         container.lock()
-        lifecycle.destroy(settings, container, config if hooked else {})
+        ending.destroy(settings, container, config if hooked else {})
     except (Error, OSError) as failure:
         log.warn(f"cleaning up after a failed create: {reason(failure)}")
     container.close()

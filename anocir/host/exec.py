@@ -1,4 +1,4 @@
-"""The exec operation on the host side: another process in a container.
+"""The exec operation: another process in a container.
 
 Side: host.
 """
@@ -10,12 +10,13 @@ import marshal
 import posix
 
 from .. import cgroup
-from ..wire import channel
-from . import create, foreground, launch, states as lifecycle
-from ..model import plan, spec
-from ..linux.capabilities import NAMES
-from ..errors import at, CONTRACT, Error
+from ..base import jsonio
+from ..errors import CONTRACT, Error, at
 from ..linux import files
+from ..linux.capabilities import NAMES
+from ..model import plan, spec
+from ..wire import channel
+from . import facts, foreground, joining, launch, start, states
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,8 +24,25 @@ if TYPE_CHECKING:
     from typing import Any, Final
 
     from ..cli import Options, Settings
-    from .store import Container
     from .launch import Init
+    from .store import Container
+
+
+def exec_(
+    settings: Settings, container_id: str, options: Options, argv: Sequence[str], init: Init
+) -> int:
+    """Run another process in the container: its exit status, 0 when detached."""
+    try:
+        container, status = states.open_(settings, container_id)
+        if not (status == states.PAUSED and options["ignore_paused"]):
+            states.check("exec", container, status)
+
+        return execute(settings, container, options, argv, init)
+    except Error as error:
+        if not error.text.startswith(CONTRACT["exec failed"]):
+            error.text = CONTRACT["exec failed"] + error.text
+        raise
+
 
 _MAX_ID: Final = (1 << 32) - 2
 
@@ -45,9 +63,9 @@ def execute(
         foreground.block_signals()
     config = container.config()
     process = _process(config, options, argv)
-    create.check_terminal(process, options, not detached)
-    facts = {
-        **create.process_facts(settings, config, process),
+    facts.check_terminal(process, options, not detached)
+    known = {
+        **facts.process_facts(settings, config, process),
         "id": container.id,
         "bundle": container.intent["bundle"],
         "state": {},
@@ -56,11 +74,11 @@ def execute(
         "listen_fds": init.listen_fds,
         "join": [],
     }
-    fds = _namespaces(container.state["pid"], facts["join"])
-    compiled = plan.compile_exec(config, process, facts)
+    fds = _namespaces(container.state["pid"], known["join"])
+    compiled = plan.compile_exec(config, process, known)
     compiled["start_socket"] = None
     _launch(settings, init, container, process, compiled, options, fds)
-    lifecycle.serve_start(container, config, init.pid, init.pidfd, init.channel)
+    start.serve_start(container, config, init.pid, init.pidfd, init.channel)
     if options["pidfd_socket"]:
         channel.send_fd(options["pidfd_socket"], init.pidfd, b"exec")
     if options["pid_file"]:
@@ -84,22 +102,22 @@ def _launch(
     fds: list[int],
 ) -> None:
     launch.hand_over(init, compiled, fds, settings)
-    create.close_all(fds)
+    joining.close_all(fds)
     manager = cgroup.load(container.intent["cgroup"])
     subs = list(options["cgroup"])
     init_pid = container.state["pid"]
     try:
-        joining = manager.self_join(subs)
+        groups = manager.self_join(subs)
         # All at the very end, so that the interpreter's work is not charged to the container.
-        joining = {**joining, "tasks": [], "late": joining["tasks"] + joining["late"]}
-        create.send_cgroups(init, joining)
+        groups = {**groups, "tasks": [], "late": groups["tasks"] + groups["late"]}
+        joining.send_cgroups(init, groups)
     except (FileNotFoundError, Error):
         if init.gone:
             raise
         # The recorded cgroup is gone or has no such child: exec_join looks where init is now.
-        create.send_cgroups(init, {"into": "", "tasks": [], "late": []})
+        joining.send_cgroups(init, {"into": "", "tasks": [], "late": []})
     init.adopt(init.expect(channel.PID, "joining the container's namespaces"))
-    rootless = posix.geteuid() != 0 or create.in_user_namespace()
+    rootless = posix.geteuid() != 0 or facts.in_user_namespace()
     launch.adjust(init, {"process": process}, rootless)
     if not init.in_cgroup:
         init.send(channel.GO, marshal.dumps([]))
@@ -107,7 +125,7 @@ def _launch(
     init.expect(channel.READY, "preparing the process")
     if not init.in_cgroup:
         manager.exec_join(init.pid, init_pid, subs)
-    create.hand_console(init, options, not options["detach"])
+    joining.hand_console(init, options, not options["detach"])
     init.send(channel.COMMIT)
     init.send(channel.START)
 
@@ -132,7 +150,7 @@ def _namespaces(pid: int, join: list[tuple[str, str]]) -> list[int]:
 def _process(config: dict[str, Any], options: Options, argv: Sequence[str]) -> dict[str, Any]:
     """Return the process object: from --process, or the container's own with the options."""
     if options["process"]:
-        process = spec.load(options["process"])
+        process = jsonio.load(options["process"])
         spec.check_process(process, "process")
         if not process.get("args"):
             raise at("process.args", "must not be empty")

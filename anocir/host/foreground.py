@@ -10,18 +10,12 @@ import select
 
 import posix
 
-from . import states as lifecycle, store
-from ..base import log
-from ..errors import Error, reason
 from ..linux import files, processes, tasks
-from ..linux.const import PR_SET_CHILD_SUBREAPER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Final
 
-    from ..cli import Options, Settings
-    from .launch import Init
 
 # What the kernel sends for a fault of ours, and what cannot be blocked, is not forwarded.
 _NOT_FORWARDED: Final = {
@@ -35,58 +29,6 @@ _NOT_FORWARDED: Final = {
 _FORWARDED: Final = [n for n in range(1, 65) if n not in _NOT_FORWARDED]
 # Not for the process: our own children, our own terminal, urgent data, a reader that went away.
 _OURS: Final = {int(_signal.SIGCHLD), int(_signal.SIGURG), int(_signal.SIGPIPE)}
-
-
-def run(settings: Settings, container_id: str, options: Options, init: Init) -> int:
-    """create, start, wait, delete: the exit status of the process, 0 when detached."""
-    detached = bool(options["detach"])
-    if not detached and not options["no_subreaper"]:
-        # Orphans of the container without a pid namespace come to us and are reaped.
-        tasks.prctl(PR_SET_CHILD_SUBREAPER, 1)
-    if not detached:
-        block_signals()
-    lifecycle.make(settings, container_id, options, init, foreground=not detached)
-    init.channel.close()
-    master = init.console[0] if init.console else -1
-    watcher = None
-    try:
-        if not detached:
-            watcher = Watcher(init.pid, init.pidfd, master)
-            watcher.notify = _notify_proxy(settings, container_id)
-        lifecycle.start(settings, container_id, notified=not detached)
-        if watcher is None:
-            return 0
-        status = watcher.wait()
-    except BaseException:
-        if watcher is not None:
-            watcher.close()
-        _remove(settings, container_id)
-        raise
-    watcher.close()
-    if not options["keep"]:
-        lifecycle.delete(settings, container_id, {"force": True})
-    return status
-
-
-def _notify_proxy(settings: Settings, container_id: str) -> Any:
-    """Return what listens for the container's READY, or None without a service manager."""
-    if not posix.environ.get(b"NOTIFY_SOCKET"):
-        return None
-    from . import notify
-
-    container = store.open_container(settings.root, container_id)
-    try:
-        return notify.open_proxy(container.dir_fd)
-    finally:
-        container.close()
-
-
-def _remove(settings: Settings, container_id: str) -> None:
-    """Remove a container that could not be started; the first error is the one to report."""
-    try:
-        lifecycle.delete(settings, container_id, {"force": True})
-    except (Error, OSError) as error:
-        log.warn(f"cleaning up: {reason(error)}")
 
 
 def block_signals() -> None:
@@ -106,9 +48,9 @@ class Watcher:
         self.signals = tasks.signalfd(sum(1 << (number - 1) for number in _FORWARDED))
         self.relay: Any = None
         if master >= 0:
-            from ..inside import console as terminal
+            from . import relay
 
-            self.relay = terminal.Relay(master)
+            self.relay = relay.Relay(master)
         # A notify.Proxy until the container is ready.
         self.notify: Any = None
 

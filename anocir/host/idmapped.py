@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import posix
 
-from ..inside import namespaces
+from . import idmaps
 from ..errors import at, strerror
 from ..linux import files, mounts
 from ..linux.const import (
@@ -52,9 +52,9 @@ def mount(
             [(m["containerID"], m["hostID"], m["size"]) for m in entry.get(key) or []]
             for key in ("uidMappings", "gidMappings")
         ]
-        userns = namespaces.make_user_namespace(*pairs)
+        userns = idmaps.make_user_namespace(*pairs)
     elif text:
-        userns = namespaces.make_user_namespace(*_parse(text, where, linux or {}))
+        userns = idmaps.make_user_namespace(*_parse(text, where, linux or {}))
     else:
         userns = files.open(f"/proc/{pid}/ns/user", files.O_RDONLY)
     fd = mount_fd = -1

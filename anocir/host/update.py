@@ -1,24 +1,22 @@
-"""update and events: the limits of a container that is there, and what it uses.
+"""The update operation: new limits for a container that is there.
 
 Side: host.
 """
 
 from __future__ import annotations
 
-import select
-import time
 
-from ..base import jsonio, log
-from ..model import spec
+from ..base import jsonio
 from ..errors import Error
 from ..linux import files
+from ..model import spec
+from . import states
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Any, Final
 
-    from ..cli import Options
+    from ..cli import Options, Settings
     from .store import Container
 
 # Option of `update` -> where its value stands in linux.resources.
@@ -38,7 +36,6 @@ _PLACES: Final = {
     "memory_swap": ("memory", "swap"),
     "pids_limit": ("pids", "limit"),
 }
-
 # Where an update's zero or empty text means that it leaves things as they are: dockerd and
 # kubelet send every field. In the others it is a value.
 _UNSET_BY_ZERO: Final = {
@@ -48,7 +45,15 @@ _UNSET_BY_ZERO: Final = {
 }
 
 
-def update(container: Container, manager: Any, options: Options) -> None:
+def update(settings: Settings, container_id: str, options: Options) -> None:
+    """Change the limits of a container."""
+    container, _ = states.open_(settings, container_id)
+    container.lock()
+    states.check("update", container, states.status_of(container))
+    apply(container, states.manager(container), options)
+
+
+def apply(container: Container, manager: Any, options: Options) -> None:
     """Apply new limits and keep them in the saved configuration."""
     wanted = _wanted(options)
     # An update must not undo what a device plugin allowed meanwhile (runc issue 2994).
@@ -83,7 +88,7 @@ def _wanted(options: Options) -> dict[str, Any]:
         if source == "-":
             value = jsonio.loads(files.read_fd(0), "--resources")
         else:
-            value = spec.load(source)
+            value = jsonio.load(source)
         spec.check_resources(value, "resources")
         return dict(value)
     wanted: dict[str, Any] = {}
@@ -109,39 +114,3 @@ def merge(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
         # Without a limit of memory there is none of memory and swap together.
         result["memory"]["swap"] = -1
     return result
-
-
-def events(container: Container, manager: Any, options: Options, status: Callable[[], str]) -> None:
-    """Print one JSON object a line until the container stops."""
-    if options["stats"]:
-        _print("stats", container.id, manager.stats())
-        return
-    fd, event = manager.oom_watch()
-    poll = select.poll()
-    poll.register(fd, event)
-    interval = options["interval"]
-    kills = manager.oom_kills()
-    due = time.monotonic() + interval
-    while status() != "stopped":
-        # Looked at each second, so that the end of the container ends us too.
-        left = max(0.0, min(1.0, due - time.monotonic()))
-        happened = poll.poll(left * 1000)
-        if happened:
-            files.read(fd, 4096)
-        try:
-            now = manager.oom_kills()
-            if now > kills:
-                _print("oom", container.id, None)
-            kills = now
-            if time.monotonic() >= due:
-                _print("stats", container.id, manager.stats())
-                due = time.monotonic() + interval
-        except FileNotFoundError:
-            return  # deleted in the meantime
-
-
-def _print(kind: str, container_id: str, data: Any) -> None:
-    line: dict[str, Any] = {"type": kind, "id": container_id}
-    if data is not None:
-        line["data"] = data
-    log.result(jsonio.dumps(line) + "\n")

@@ -1,7 +1,7 @@
 """The container side: execute a plan, wait for start, become the container's process.
 
 Side: init.  This module runs in a second interpreter that the host side has started from a
-sealed copy (boot.py), before it entered any namespace.  It never reads config.json.
+sealed copy (host/boot.py), before it entered any namespace.  It never reads config.json.
 
 Before the first step all that it needs is imported, and then importing is switched off: once the
 root is entered an import would execute a file of the image with our privileges.
@@ -16,7 +16,7 @@ import sys
 import posix
 
 from ..wire import channel
-from . import mounts as rootfs, namespaces, process
+from . import credentials, devices, masks, mounts, namespaces, process, procfs, program, root
 from .context import Context
 from ..errors import CONTRACT, Error, reason, scope, strerror
 from ..linux import files, tasks
@@ -63,67 +63,67 @@ def _hooks(context: Context, entries: list[dict[str, Any]], name: str) -> None:
 
 def _console(context: Context, *values: Any) -> None:
     """Open the container's terminal."""
-    from . import console as terminal
+    from . import console
 
-    terminal.console(context, *values)
+    console.console(context, *values)
 
 
 STEPS: Final[dict[str, Callable[..., None]]] = {
     "affinity": process.affinity,
     "become_root": namespaces.become_root,
-    "bind": rootfs.bind,
-    "capabilities": process.capabilities,
-    "cgroup_mount": rootfs.cgroup_mount,
-    "chdir": process.chdir,
-    "chroot": rootfs.chroot,
-    "close_descriptors": process.close_descriptors,
-    "command": process.prepare,
+    "bind": mounts.bind,
+    "capabilities": credentials.capabilities,
+    "cgroup_mount": mounts.cgroup_mount,
+    "chdir": program.chdir,
+    "chroot": root.chroot,
+    "close_descriptors": program.close_descriptors,
+    "command": program.prepare,
     "console": _console,
-    "device": rootfs.device,
-    "device_links": rootfs.device_links,
+    "device": devices.device,
+    "device_links": devices.device_links,
     "domainname": namespaces.domainname,
-    "drop_bounding": process.drop_bounding,
-    "filesystem": rootfs.filesystem,
-    "final_propagation": rootfs.final_propagation,
-    "home": process.home,
+    "drop_bounding": credentials.drop_bounding,
+    "filesystem": mounts.filesystem,
+    "final_propagation": root.final_propagation,
+    "home": program.home,
     "hooks": _hooks,
     "host_hooks": _host_hooks,
     "hostname": namespaces.hostname,
     "io_priority": process.io_priority,
     "join_all": namespaces.join_all,
     "join_late": process.join_late,
-    "keyring": process.keyring,
-    "label": process.label,
-    "late_readonly": rootfs.late_readonly,
+    "keyring": credentials.keyring,
+    "label": credentials.label,
+    "late_readonly": mounts.late_readonly,
     "loopback": namespaces.loopback,
-    "make_cwd": rootfs.make_cwd,
-    "masked_path": rootfs.masked_path,
+    "make_cwd": root.make_cwd,
+    "masked_path": masks.masked_path,
     "memory_policy": process.memory_policy,
-    "move_root": rootfs.move_root,
+    "move_root": root.move_root,
     "new_user_namespace": namespaces.new_user_namespace,
-    "no_new_privs": process.no_new_privs,
-    "no_process": process.no_process,
-    "open_attributes": rootfs.open_attributes,
-    "own_proc": rootfs.own_proc,
+    "no_new_privs": credentials.no_new_privs,
+    "no_process": program.no_process,
+    "open_attributes": procfs.open_attributes,
+    "own_proc": procfs.own_proc,
     "own_stdio": process.own_stdio,
     "personality": process.personality,
-    "pivot_root": rootfs.pivot_root,
-    "propagation": rootfs.propagation,
-    "readonly_path": rootfs.readonly_path,
-    "remount": rootfs.remount,
+    "pivot_root": root.pivot_root,
+    "propagation": root.propagation,
+    "readonly_path": masks.readonly_path,
+    "remount": mounts.remount,
     "rlimits": process.rlimits,
-    "root": rootfs.root,
-    "root_here": rootfs.root_here,
-    "root_readonly": rootfs.root_readonly,
+    "root": root.root,
+    "root_here": root.root_here,
+    "root_readonly": root.root_readonly,
     "scheduler": process.scheduler,
-    "seccomp": process.seccomp,
+    "seccomp": credentials.seccomp,
     "session": process.session,
-    "source": rootfs.source,
-    "sysctl": rootfs.sysctl,
+    "source": mounts.source,
+    "sysctl": procfs.sysctl,
     "time_offsets": namespaces.time_offsets,
     "umask": process.umask,
     "unshare": namespaces.unshare,
-    "user": process.user,
+    "user": credentials.user,
 }
 
 
@@ -139,13 +139,13 @@ def _import_rest(plan: dict[str, Any]) -> None:
     """Import what only some plans need, while importing is possible."""
     steps = {step[0] for phase in ("prepare", "setup", "launch") for step in plan[phase]}
     if "console" in steps:
-        from . import console as terminal  # noqa: F401
+        from . import console  # noqa: F401
     if "hooks" in steps:
         from ..base import hooks, jsonio  # noqa: F401
 
 
 def _archive_fd() -> int:
-    """Return the descriptor from which modules are read (anocir/preload.py), or -1."""
+    """Return the descriptor from which modules are read (base/preload.py), or -1."""
     return getattr(sys.meta_path[0], "fd", -1)
 
 
@@ -299,7 +299,7 @@ def _launch(context: Context, mode: bytes) -> NoReturn:
         context.channel.send(channel.EXEC)
         if mode == b"container":
             context.channel.close()
-        process.execute(context.command)
+        program.execute(context.command)
     except BaseException as error:
         if mode != b"container":
             raise

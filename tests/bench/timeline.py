@@ -50,7 +50,7 @@ import sys, marshal
 """
 
 INIT = (
-    'entry="anocir.init"'
+    'entry="anocir.inside.init"'
     + _BEGIN
     + """
 f = open(sys.argv.pop(1), "rb"); f.readline()

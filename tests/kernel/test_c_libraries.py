@@ -19,8 +19,9 @@ from typing import NoReturn
 import pytest
 
 from anocir import errors
-from anocir.host import foreground, states as lifecycle
+from anocir.host import foreground
 from anocir.inside import init, process
+from anocir.commands import kill
 from anocir.linux import processes
 from tests.kernel import child
 
@@ -61,7 +62,7 @@ def test_names_of_signals_do_not_depend_on_it(
     monkeypatch, least: int, name: str, number: int
 ) -> None:
     monkeypatch.setattr(_signal, "SIGRTMIN", least)
-    assert lifecycle.signal_number(name) == number
+    assert kill.signal_number(name) == number
 
 
 def lacking(*_: object) -> NoReturn:

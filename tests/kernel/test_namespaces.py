@@ -7,6 +7,7 @@ import os
 
 import pytest
 
+from anocir.host import network
 from anocir.inside import namespaces
 from anocir.errors import Error
 from anocir.linux import tasks
@@ -16,32 +17,32 @@ from tests.kernel import child
 pytestmark = [pytest.mark.kernel, pytest.mark.needs("root")]
 
 
-def network() -> str:
+def own_network() -> str:
     return os.readlink("/proc/self/ns/net")
 
 
 def test_a_network_is_made_from_outside_with_its_loopback_up() -> None:
     def action() -> tuple[bool, bool, bool, list[str]]:
-        before, open_before = network(), sorted(os.listdir("/proc/self/fd"))
-        fd = namespaces.new_network()
-        same = network() == before
+        before, open_before = own_network(), sorted(os.listdir("/proc/self/fd"))
+        fd = network.make()
+        same = own_network() == before
         made = os.readlink(f"/proc/self/fd/{fd}")
         namespaces.enter_network(fd)
         left = sorted(set(os.listdir("/proc/self/fd")) - set(open_before))
-        return same, network() == made != before, child.loopback_is_up(), left
+        return same, own_network() == made != before, child.loopback_is_up(), left
 
     assert child.run(action) == (True, True, True, [])
 
 
 def test_without_the_right_it_fails_and_nothing_is_left_open() -> None:
     def action() -> tuple[str, bool, bool]:
-        before, open_before = network(), sorted(os.listdir("/proc/self/fd"))
+        before, open_before = own_network(), sorted(os.listdir("/proc/self/fd"))
         tasks.capset(0, 0, 0)
         try:
-            namespaces.new_network()
+            network.make()
         except Error as error:
             said = error.text
-        return said, network() == before, sorted(os.listdir("/proc/self/fd")) == open_before
+        return said, own_network() == before, sorted(os.listdir("/proc/self/fd")) == open_before
 
     said = "linux.namespaces: network: operation not permitted"
     assert child.run(action) == (said, True, True)
@@ -49,18 +50,18 @@ def test_without_the_right_it_fails_and_nothing_is_left_open() -> None:
 
 def test_when_the_loopback_cannot_come_up_we_are_back_in_our_own() -> None:
     def action() -> tuple[str, bool]:
-        before = network()
+        before = own_network()
 
         def fail() -> None:
-            assert network() != before
+            assert own_network() != before
             raise OSError(errno.ENODEV, "SIOCSIFFLAGS", "lo")
 
         tasks.loopback_up = fail
         try:
-            namespaces.new_network()
+            network.make()
         except Error as error:
             said = error.text
-        return said, network() == before
+        return said, own_network() == before
 
     said, back = child.run(action)
     assert said == "linux.namespaces: network: lo: no such device"

@@ -25,9 +25,12 @@ FORBIDDEN_IMPORTS = {
     "dataclasses": "18 ms at each start",
 }
 # Between the two interpreters of one call, over a descriptor that nobody else has.
-EXCEPTIONS = {(name, "marshal") for name in ("init", "launch", "channel", "create", "execute")}
+EXCEPTIONS = {
+    (name, "marshal")
+    for name in ("inside.init", "host.launch", "host.joining", "host.create", "host.exec")
+}
 # It loads modules out of the archive itself, as the interpreter's own importer does.
-EXCEPTIONS |= {("preload", "marshal"), ("preload", "exec")}
+EXCEPTIONS |= {("base.preload", "marshal"), ("base.preload", "exec")}
 # Cold commands may import these inside functions only.
 LATE_ONLY = {
     "json",

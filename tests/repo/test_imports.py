@@ -54,7 +54,7 @@ LIFE = {
     "delete a container": ["delete", "--force", "{id}"],
     "run a container": ["run", "--bundle", "{bundle}", "{id}"],
 }
-HOT_MODULES = ("lifecycle", "launch", "init")
+HOT_MODULES = ("host.states", "host.launch", "inside.init")
 
 HOOK = """
 import posix as _p, sys as _s

@@ -14,7 +14,7 @@ from typing import Any, Iterator
 import pytest
 
 from anocir.host import idmapped as idmap
-from anocir.inside import mounts as rootfs, namespaces, process
+from anocir.inside import attach, credentials, namespaces, process
 from anocir.errors import Error
 from anocir.linux import files, mounts, tasks
 from tests import drive, machine
@@ -292,12 +292,12 @@ LACKING = [
     (tasks, "set_mempolicy", EINVAL, lambda: process.memory_policy(CONTEXT, 6, 1), "mode", "6.9"),
     (tasks, "set_mempolicy", EINVAL, lambda: process.memory_policy(CONTEXT, 2 | 1 << 13, 1), "mode", "5.12"),
     (tasks, "ioprio_set", ENOSYS, lambda: process.io_priority(CONTEXT, 1), "kernel", "CONFIG_BLOCK"),
-    (tasks, "seccomp_filter", EINVAL, lambda: process.seccomp(CONTEXT, {"bpf": b"", "flags": 0, "notify": True}),
+    (tasks, "seccomp_filter", EINVAL, lambda: credentials.seccomp(CONTEXT, {"bpf": b"", "flags": 0, "notify": True}),
      "SCMP_ACT_NOTIFY", "5.0"),
     (mounts, "mount_setattr", ENOSYS,
-     lambda: rootfs._recursive(3, {"recursive_set": 1, "recursive_clear": 0}), "recursive mount options", "5.12"),
+     lambda: attach.recursive(3, {"recursive_set": 1, "recursive_clear": 0}), "recursive mount options", "5.12"),
     (mounts, "mount_setattr", EINVAL,
-     lambda: rootfs._recursive(3, {"recursive_set": 0x200000, "recursive_clear": 0}), "rnosymfollow", "5.14"),
+     lambda: attach.recursive(3, {"recursive_set": 0x200000, "recursive_clear": 0}), "rnosymfollow", "5.14"),
     (mounts, "mount_setattr", ENOSYS, lambda: mapped_mount(), "id-mapped mounts", "5.12"),
     (mounts, "mount_setattr", EINVAL, lambda: mapped_mount(), "tmpfs", "6.3"),
     (mounts, "mount_setattr", EPERM, lambda: mapped_mount(), "file system", "CAP_SYS_ADMIN"),

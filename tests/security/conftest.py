@@ -137,11 +137,8 @@ class Arena:
         return self.workshops[runtime.path]
 
     def altered(self, interpreter: str = "", first_line: str = "", **modules: str) -> drive.Runtime:
-        """The archive with code appended to modules; `linux__tasks` stands for linux/tasks."""
-        additions = {
-            name.replace("linux__", "linux/").replace("spec__", "spec/"): code
-            for name, code in modules.items()
-        }
+        """The archive with code appended to modules; `inside__program` stands for inside/program."""
+        additions = {name.replace("__", "/"): code for name, code in modules.items()}
         text = repr((sorted(additions.items()), interpreter, first_line))
         tag = hashlib.sha256(text.encode()).hexdigest()[:12]
         path = os.path.join(self.defender.directory, "altered-" + tag)

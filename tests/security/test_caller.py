@@ -65,7 +65,7 @@ def test_control_a_hook_with_the_callers_environment_is_seen(arena: Arena) -> No
         "    args = [files.encode(arg) for arg in hook['args']]\n"
         "    return processes.spawn(path, args, posix.environ, actions)\n"
     )
-    environment, _ = hook_surroundings(arena, hooks=inherit)["prestart"]
+    environment, _ = hook_surroundings(arena, base__hooks=inherit)["prestart"]
     assert {"LD_LIBRARY_PATH=/evil", "SECRET=caller"} <= set(environment)
 
 
@@ -108,7 +108,7 @@ def test_nothing_is_typed_into_the_callers_terminal(arena: Arena, verb: str) -> 
 @pytest.mark.needs("tiocsti")
 def test_control_in_the_callers_session_it_is(arena: Arena) -> None:
     said, waiting = typed_into_the_caller(
-        arena, "run", process="def session(context):\n    return\n"
+        arena, "run", inside__process="def session(context):\n    return\n"
     )
     assert "typed" in said and waiting == len("reboot")
 
@@ -163,7 +163,7 @@ def test_control_one_would_be_seen(arena: Arena) -> None:
         "import _socket\n_s = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)\n"
         "_s.bind(b'\\0anocir-test')\n_s.listen(1)\n"
     )
-    assert "@anocir-test" in abstract_sockets(arena, foreground=abstract)
+    assert "@anocir-test" in abstract_sockets(arena, host__run=abstract)
 
 
 # the state directory -----------------------------------------------------------------------------------------
@@ -226,7 +226,7 @@ def test_control_a_root_that_is_not_looked_at_is_taken(arena: Arena) -> None:
         "        if not files.exists(whole):\n"
         "            files.mkdir(whole, 0o755)\n"
     )
-    found = use_of_roots(arena, arena.altered(store=plain))
+    found = use_of_roots(arena, arena.altered(host__store=plain))
     assert found["new"] == "mode 700 755"
     assert found["foreign"] == found["group"] == found["world"] == "taken"
 

@@ -43,7 +43,7 @@ def test_control_a_mount_that_forgets_it_is_seen(arena: Arena) -> None:
         "        return {**arg, 'set': arg['set'] & ~MOUNT_ATTR_RDONLY}\n"
         "    return arg\n"
     )
-    assert writable_cgroups(arena, True, rootfs=forget)
+    assert writable_cgroups(arena, True, inside__mounts=forget)
 
 
 # names ---------------------------------------------------------------------------------------------------
@@ -113,8 +113,8 @@ def test_control_crun_makes_a_cgroup_on_the_host(arena: Arena) -> None:
 
 def test_control_unchecked_names_are_taken(arena: Arena) -> None:
     unchecked = {
-        "spec": "def check(config):\n    return\n",
-        "spec__linux": "def sysctl_path(name):\n    return name\n",
+        "model__spec": "def check(config):\n    return\n",
+        "model__spec__linux": "def sysctl_path(name):\n    return name\n",
     }
     found = accepted_traversals(arena, arena.altered(**unchecked))
     assert "sysctl net/../vm" in found, found

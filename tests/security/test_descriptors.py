@@ -53,7 +53,11 @@ def test_no_descriptor_is_a_working_directory_outside(arena: Arena) -> None:
 
 def test_control_with_a_leak_and_a_naive_chdir_one_is(arena: Arena) -> None:
     found = escapes_by_working_directory(
-        arena, range(3, 10), process=NAIVE_CHDIR, rootfs=NO_CHECK_OF_CWD, init=LEAKED_DIRECTORY
+        arena,
+        range(3, 10),
+        inside__program=NAIVE_CHDIR,
+        inside__root=NO_CHECK_OF_CWD,
+        inside__init=LEAKED_DIRECTORY,
     )
     assert found
 
@@ -105,9 +109,9 @@ def test_control_crun_lets_the_callers_descriptor_in(arena: Arena) -> None:
 
 def test_control_without_closing_it_the_program_of_the_host_runs(arena: Arena) -> None:
     runtime = arena.altered(
-        init="def _close_foreign(first, *kept):\n    return\n",
-        rootfs=NO_CHECK_OF_CWD,
-        process=NAIVE_CHDIR
+        inside__init="def _close_foreign(first, *kept):\n    return\n",
+        inside__root=NO_CHECK_OF_CWD,
+        inside__program=NAIVE_CHDIR
         + "def close_descriptors(context):\n    context.capabilities = tasks.capget()[1]\n",
     )
     assert escapes_by_the_callers_leak(arena, runtime) == ["cwd", "args", "exec --cwd"]
@@ -165,8 +169,8 @@ def test_only_preserved_descriptors_are_passed_on(arena: Arena) -> None:
 def test_control_without_closing_they_have_more(arena: Arena) -> None:
     found = extra_descriptors(
         arena,
-        init="def _close_foreign(first, *kept):\n    return\n",
-        process="def close_descriptors(context):\n    context.capabilities = tasks.capget()[1]\n",
+        inside__init="def _close_foreign(first, *kept):\n    return\n",
+        inside__program="def close_descriptors(context):\n    context.capabilities = tasks.capget()[1]\n",
         linux__tasks="def close_on_exec(first):\n    return\n",
     )
     assert 9 in found["program"] and 9 in found["exec"] and 9 in found["prestart"], found
@@ -203,7 +207,7 @@ def test_a_created_init_holds_nothing_of_the_host(arena: Arena) -> None:
 
 
 def test_control_a_leak_of_the_runtime_is_seen(arena: Arena) -> None:
-    assert descriptors_of_init(arena, init=LEAKED_DIRECTORY)
+    assert descriptors_of_init(arena, inside__init=LEAKED_DIRECTORY)
 
 
 SUBSETS = [(0,), (1,), (2,), (0, 1), (0, 2), (1, 2), (0, 1, 2)]

@@ -171,7 +171,7 @@ def test_control_a_lost_namespace_is_seen(arena: Arena) -> None:
         "_unshare_as_it_is = unshare\n"
         "def unshare(context, flags):\n    _unshare_as_it_is(context, flags & ~0x08000000)\n"
     )
-    assert shared_namespaces(arena, namespaces=lose)[0] == ["ipc"]
+    assert shared_namespaces(arena, inside__namespaces=lose)[0] == ["ipc"]
 
 
 # seccomp ---------------------------------------------------------------------------------------------------
@@ -288,7 +288,7 @@ def test_control_halves_and_alternatives_are_seen(arena: Arena) -> None:
         "        rule['args'] = (rule.get('args') or [])[:1]\n"
         "    return _program_as_it_is(settings, config, no_new_privileges)\n"
     )
-    wrong = wrong_comparisons(arena, arena.altered(create=halve))
+    wrong = wrong_comparisons(arena, arena.altered(host__facts=halve))
     assert {0, 1, 11} <= set(wrong)
 
 

@@ -92,7 +92,7 @@ SEALS = {
 @pytest.mark.parametrize("way", SEALS)
 def test_no_container_writes_to_the_interpreter(arena: Arena, way: str) -> None:
     """T-EXE1..4, CVE-2019-5736: by each of the three seals."""
-    evidence = attack_interpreter(arena, boot=SEALS[way])
+    evidence = attack_interpreter(arena, host__boot=SEALS[way])
     for attack, said in evidence.said.items():
         assert "exe " in said and "refused" in said, f"{attack}: {said}"
     assert not evidence.changed
@@ -120,7 +120,7 @@ def test_no_container_writes_to_an_interpreter_that_is_mounted_itself(
 
 def test_control_without_a_seal_it_is_written(arena: Arena) -> None:
     plain = "def seal(path):\n    return files.open(path, files.O_PATH), path\n"
-    evidence = attack_interpreter(arena, boot=plain)
+    evidence = attack_interpreter(arena, host__boot=plain)
     assert all("WROTE" in said for said in evidence.said.values()), evidence
     assert evidence.changed
 
@@ -131,7 +131,7 @@ def test_without_any_seal_nothing_is_started(arena: Arena) -> None:
         "def _no(path):\n    raise OSError(EPERM, 'seal', path)\n"
         "_no.__name__ = 'no'\nseal_overlay = seal_mount = seal_memory = _no\n"
     )
-    container = arena.container(arena.altered(boot=broken))
+    container = arena.container(arena.altered(host__boot=broken))
     assert "cannot seal the interpreter" in container.refused()
 
 
@@ -204,7 +204,7 @@ def test_control_a_descriptor_of_the_host_is_found(arena: Arena) -> None:
         "    _main_as_it_is(first, *kept)\n"
         "    files.open('/', files.O_PATH)\n"
     )
-    found = scan(arena, userns=False, ptrace=True, wanted=("escape by",), init=leak)
+    found = scan(arena, userns=False, ptrace=True, wanted=("escape by",), inside__init=leak)
     assert found["escapes"] > 0
 
 
@@ -217,5 +217,7 @@ def _cgroup_directory(path):
 @pytest.mark.needs("cgroup2")
 def test_control_the_directory_of_a_cgroup_is_a_way_out(arena: Arena) -> None:
     """What clone3(2) with CLONE_INTO_CGROUP needs must not be in the mount namespace of the host."""
-    found = scan(arena, userns=False, ptrace=True, wanted=("escape by",), create=CGROUP_DIRECTORY)
+    found = scan(
+        arena, userns=False, ptrace=True, wanted=("escape by",), host__joining=CGROUP_DIRECTORY
+    )
     assert found["escapes"] > 0

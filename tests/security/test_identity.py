@@ -51,7 +51,7 @@ def test_control_an_inheritable_one_is_seen(arena: Arena) -> None:
         "    result = _as_it_is(sets, added)\n"
         "    return {**result, 'inheritable': list(added), 'ambient': list(added)}\n"
     )
-    found = kept_over_exec(arena, 1000, execute=generous)
+    found = kept_over_exec(arena, 1000, host__exec=generous)
     assert int(found["CapInh"], 16) == int(found["CapAmb"], 16) == bits(CAP_SYS_PTRACE)
 
 
@@ -146,7 +146,7 @@ def test_credentials_are_those_of_the_configuration(arena: Arena, uid: int) -> N
     }.items(),
 )
 def test_control_a_forgotten_step_is_seen(arena: Arena, key: str, code: str) -> None:
-    for row in credentials(arena, 1000, process=code):
+    for row in credentials(arena, 1000, inside__credentials=code):
         assert row[key] != wanted(1000)[key]
 
 
@@ -186,9 +186,9 @@ def test_control_crun_runs_them_as_root(arena: Arena) -> None:
     assert taken["4294967295"] == "0"
 
 
-UNCHECKED = {"spec__kinds": "def integer(value, bounds):\n    return\n"}
+UNCHECKED = {"model__spec__kinds": "def integer(value, bounds):\n    return\n"}
 UNVERIFIED = {
-    "process": (
+    "inside__credentials": (
         "def user(context, uid, gid, additional_gids):\n"
         "    posix.setresgid(gid, gid, gid)\n    posix.setresuid(uid, uid, uid)\n"
     )
@@ -274,7 +274,7 @@ def test_exec_takes_numbers_only(arena: Arena) -> None:
 
 def test_control_a_lenient_number_is_seen(arena: Arena) -> None:
     lenient = "def _number(text, option):\n    return int(text) & 0xFFFFFFFF\n"
-    found = exec_users(arena, execute=lenient)
+    found = exec_users(arena, host__exec=lenient)
     assert found["+1"] and found[" 1"] and found["１"] and found["99999999999"]
 
 
@@ -291,7 +291,7 @@ def test_control_a_name_of_the_image_is_seen(arena: Arena) -> None:
         "    _root[0] = config['root']['path']\n"
         "    return _process_as_it_is(config, options, argv)\n"
     )
-    container = arena.container(arena.altered(execute=by_name))
+    container = arena.container(arena.altered(host__exec=by_name))
     container.config["root"]["path"] = os.path.realpath(container.bundle.rootfs)
     container.bundle.put("/etc/passwd", "1:x:0:0::/:/bin/sh\n")
     container.launch(SLEEP)

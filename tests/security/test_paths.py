@@ -14,8 +14,8 @@ from tests.security.conftest import Arena
 # The same attacks against each way that the runtime has, on new kernels and on old ones.
 WAYS: dict[str, dict[str, str]] = {
     "as shipped": {},
-    "without openat2": {"inroot": "use_openat2 = False\n"},
-    "by mount(2)": {"rootfs": "use_new_calls = False\n"},
+    "without openat2": {"inside__inroot": "use_openat2 = False\n"},
+    "by mount(2)": {"inside__attach": "use_new_calls = False\n"},
 }
 # A resolver that joins text and lets the kernel look it up in the host's file system.
 NAIVE = """
@@ -108,7 +108,7 @@ def test_links_of_the_image_stay_inside(arena: Arena, way: str) -> None:
 
 
 def test_control_a_resolver_on_text_follows_them(arena: Arena) -> None:
-    harm = harm_by_links(arena, inroot=NAIVE)
+    harm = harm_by_links(arena, inside__inroot=NAIVE)
     assert {"absolute: changed", "dangling file: changed", "cwd: changed"} <= set(harm), harm
 
 
@@ -199,7 +199,7 @@ def test_a_race_for_a_mount_point_is_never_won(arena: Arena, way: str, race_seco
 
 
 def test_control_checking_first_loses_the_race(arena: Arena) -> None:
-    _, harm = race_a_mount_point(arena, 300, inroot=CHECK_THEN_USE)
+    _, harm = race_a_mount_point(arena, 300, inside__inroot=CHECK_THEN_USE)
     assert harm
 
 
@@ -237,7 +237,9 @@ def test_control_crun_makes_devices_in_it(arena: Arena) -> None:
 
 
 def test_control_a_resolver_on_text_makes_devices_in_it(arena: Arena) -> None:
-    assert "null" in harm_to_device_directory(arena, "absolute", arena.altered(inroot=NAIVE))
+    assert "null" in harm_to_device_directory(
+        arena, "absolute", arena.altered(inside__inroot=NAIVE)
+    )
 
 
 def harm_by_the_console(arena: Arena, runtime: drive.Runtime | None = None) -> list[str]:
@@ -271,7 +273,7 @@ def test_control_a_console_made_by_its_name_is_on_the_host(arena: Arena) -> None
         "    root = files.readlink(f'/proc/self/fd/{context.root_fd}')\n"
         "    files.close(files.open(root + '/dev/console', files.O_WRONLY | files.O_CREAT, 0o600))\n"
     )
-    assert harm_by_the_console(arena, arena.altered(terminal=by_name)) == ["console"]
+    assert harm_by_the_console(arena, arena.altered(inside__console=by_name)) == ["console"]
 
 
 def mixed_roots(arena: Arena, seconds: float, **modules: str) -> tuple[int, list[str]]:
@@ -339,7 +341,7 @@ def test_control_a_root_that_is_looked_up_again_is_another(arena: Arena) -> None
         "    inroot._root[0] = path\n"
         "    _root_as_it_is(context, path, own_namespace)\n"
     )
-    _, mixed = mixed_roots(arena, 300, inroot=again, rootfs=remember)
+    _, mixed = mixed_roots(arena, 300, inside__inroot=again, inside__root=remember)
     assert mixed
 
 
@@ -378,7 +380,7 @@ def test_control_a_temporary_file_that_follows_is_seen(arena: Arena) -> None:
         "    files.write_all(fd, str(pid).encode())\n"
         "    files.rename(temporary, path)\n"
     )
-    assert victim_of_a_pid_file(arena, launch=follow) != "host\n"
+    assert victim_of_a_pid_file(arena, host__launch=follow) != "host\n"
 
 
 PASSWD = ("fifo", "endless", "huge", "link to the host", "directory")
@@ -429,4 +431,4 @@ def test_control_a_passwd_that_is_just_opened(arena: Arena, kind: str) -> None:
         "    return [('home', '', 0), *_setup_as_it_is(config, facts)]\n"
     )
     home = {"fifo": "/fifo-home", "link to the host": "/host-home"}[kind]
-    assert home_from(arena, kind, process=just, plan=early).line == home
+    assert home_from(arena, kind, inside__program=just, model__plan=early).line == home

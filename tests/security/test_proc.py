@@ -45,7 +45,7 @@ def test_proc_and_sys_are_plain_directories(arena: Arena) -> None:
 
 
 def test_control_a_mount_that_follows_links_accepts_them(arena: Arena) -> None:
-    assert accepted_links(arena, rootfs=FOLLOW)
+    assert accepted_links(arena, inside__mounts=FOLLOW)
 
 
 # fakes on procfs -----------------------------------------------------------------------------------
@@ -115,9 +115,9 @@ def test_no_fake_of_procfs_gets_a_byte(arena: Arena) -> None:
 
 
 TRUSTING = {
-    "plan": "def _check_proc(destination, where, bind):\n    return\n",
-    "rootfs": (
-        "def _check_bind(target, opened, destination):\n    return\n"
+    "model__plan": "def _check_proc(destination, where, bind):\n    return\n",
+    "inside__mounts": "def _check_bind(target, opened, destination):\n    return\n",
+    "inside__procfs": (
         "def open_proc(context, path, flags):\n"
         "    root = files.readlink(f'/proc/self/fd/{context.root_fd}')\n"
         "    return inroot.open(context.root_fd, '/proc/' + path, flags)\n"
@@ -133,7 +133,7 @@ def test_control_a_trusting_runtime_writes_to_fakes(arena: Arena) -> None:
 # exec into a container with a fake /proc -----------------------------------------------------------
 
 # As on a host with AppArmor, so that there is a label to write.
-LABELS = {"create": "def lsm(name):\n    return name == 'apparmor'\n"}
+LABELS = {"host__facts": "def lsm(name):\n    return name == 'apparmor'\n"}
 
 
 def exec_over_a_fake(arena: Arena, **modules: str) -> tuple[str, str]:
@@ -183,7 +183,7 @@ def test_control_a_label_by_path_goes_to_the_fake(arena: Arena) -> None:
     by_path = (
         "def open_proc(context, path, flags):\n    return files.open('/proc/' + path, flags)\n"
     )
-    _, written = exec_over_a_fake(arena, rootfs=by_path)
+    _, written = exec_over_a_fake(arena, inside__procfs=by_path)
     assert "thread-self/attr/apparmor/exec" in written
 
 
@@ -231,28 +231,28 @@ def cover(name: str) -> None:
 
 def test_the_opener_crosses_no_mount_and_no_magic_link() -> None:
     """T-PROC4: EXDEV for what lies on top, ELOOP for /proc/PID/fd, and the own procfs shows the real file."""
-    from anocir.inside import mounts as rootfs
+    from anocir.inside import procfs
 
     def plain() -> None:
         cover("/proc/sys/kernel/hostname")
         fd = os.open("/proc", os.O_PATH | os.O_DIRECTORY)
-        os.close(rootfs.open_proc(Context(fd), "sys/kernel/hostname", os.O_RDONLY))
+        os.close(procfs.open_proc(Context(fd), "sys/kernel/hostname", os.O_RDONLY))
 
     def magic() -> None:
         fd = os.open("/proc", os.O_PATH | os.O_DIRECTORY)
-        os.close(rootfs.open_proc(Context(fd), "self/fd/0", os.O_RDONLY))
+        os.close(procfs.open_proc(Context(fd), "self/fd/0", os.O_RDONLY))
 
     def up() -> None:
         fd = os.open("/proc", os.O_PATH | os.O_DIRECTORY)
-        os.close(rootfs.open_proc(Context(fd), "../etc/passwd", os.O_RDONLY))
+        os.close(procfs.open_proc(Context(fd), "../etc/passwd", os.O_RDONLY))
 
     def own() -> None:
         cover("/proc/sys/kernel/hostname")
         context = Context()
-        rootfs.own_proc(context)
+        procfs.own_proc(context)
         with open("/proc/sys/kernel/hostname") as file:
             assert file.read() == "covered\n"
-        with open(rootfs.open_proc(context, "sys/kernel/hostname", os.O_RDONLY)) as file:
+        with open(procfs.open_proc(context, "sys/kernel/hostname", os.O_RDONLY)) as file:
             assert file.read() == os.uname().nodename + "\n"
 
     assert in_own_namespace(plain) == os.strerror(18)
@@ -263,13 +263,13 @@ def test_the_opener_crosses_no_mount_and_no_magic_link() -> None:
 
 def test_a_proc_of_the_image_is_used_only_if_it_is_one() -> None:
     """T-PROC4: where the kernel gives no procfs of our own."""
-    from anocir.inside import mounts as rootfs
+    from anocir.inside import attach, procfs
 
     def fake(*covers: str) -> None:
-        rootfs._new = lambda *_: None  # type: ignore[assignment]
+        attach.new_filesystem = lambda *_: None  # type: ignore[assignment]
         for path in covers:
             machine.mount("none", path, "tmpfs", 0)
-        rootfs.own_proc(Context(root_fd=os.open("/", os.O_PATH | os.O_DIRECTORY)))
+        procfs.own_proc(Context(root_fd=os.open("/", os.O_PATH | os.O_DIRECTORY)))
 
     assert in_own_namespace(fake) == ""
     assert "not a procfs" in in_own_namespace(lambda: fake("/proc"))
@@ -287,7 +287,7 @@ def test_control_the_plain_path_reads_the_cover() -> None:
 # masked and read-only paths under a racer ------------------------------------------------------------
 
 BY_NAME = {
-    "rootfs": (
+    "inside__masks": (
         "import time as _time\n"
         "def readonly_path(context, path):\n"
         "    one = _meet(context, path, lambda place: not place.endswith('/other'))\n"

@@ -232,11 +232,11 @@ NO_SEAL = "def seal():\n    return\n"
 
 def test_a_late_import_is_refused(arena: Arena) -> None:
     """T-PY1: the seal itself, with a mistake that it is there for."""
-    assert loaded_by_failures(arena, arena.altered(process=LATE)) == {}
+    assert loaded_by_failures(arena, arena.altered(inside__program=LATE)) == {}
 
 
 def test_control_without_the_seal_a_late_import_loads_the_image_s_module(arena: Arena) -> None:
-    found = loaded_by_failures(arena, arena.altered(process=LATE, init=NO_SEAL))
+    found = loaded_by_failures(arena, arena.altered(inside__program=LATE, inside__init=NO_SEAL))
     assert "plistlib" in found["no format"]
 
 
@@ -318,7 +318,7 @@ def test_a_signal_to_run_reaches_the_program(arena: Arena, name: str) -> None:
 
 def test_control_a_signal_that_is_not_blocked_ends_the_runtime(arena: Arena) -> None:
     unblocked = "def block_signals():\n    return\n"
-    assert late_signal(arena, signal.SIGTERM, foreground=unblocked) != 7
+    assert late_signal(arena, signal.SIGTERM, host__foreground=unblocked) != 7
 
 
 # what the interpreter would do by itself -------------------------------------------------------------------
@@ -335,7 +335,7 @@ TRACEBACK = (
 
 def mistake_in_init(arena: Arena, **modules: str) -> drive.Result:
     """Let init make a mistake in a container that has FIFOs at the paths of its sources."""
-    runtime = arena.altered(process=MISTAKE, **modules)
+    runtime = arena.altered(inside__process=MISTAKE, **modules)
     container = arena.container(runtime)
     package = os.path.join(runtime.path, "site-packages", "anocir")
     for top in (package, "/anocir"):
@@ -355,7 +355,7 @@ def test_a_mistake_of_ours_reads_no_source(arena: Arena) -> None:
 
 def test_control_a_traceback_hangs_on_the_image_s_fifo(arena: Arena) -> None:
     with pytest.raises(AssertionError, match="no end within"):
-        mistake_in_init(arena, init=TRACEBACK)
+        mistake_in_init(arena, inside__init=TRACEBACK)
 
 
 NAMES = (
@@ -370,7 +370,7 @@ NAMES = (
 
 def test_control_a_name_lookup_loads_a_library_of_the_image(arena: Arena) -> None:
     """T-PY4: what the ban of pwd and grp is for."""
-    container = prepare(arena, arena.altered(process=NAMES), controls.PYTHON)
+    container = prepare(arena, arena.altered(inside__process=NAMES), controls.PYTHON)
     container.process["args"] = ["/bin/true"]
     container.create(ok=None)
     container.start(ok=None)
@@ -392,7 +392,7 @@ AUDIT = (
 
 def audited(arena: Arena, **modules: str) -> list[str]:
     """Live a container's life with an audit hook behind the seal; what it complained of."""
-    container = arena.container(arena.altered(init=AUDIT, **modules))
+    container = arena.container(arena.altered(inside__init=AUDIT, **modules))
     container.linux["maskedPaths"] = ["/proc/keys", "/proc/scsi"]
     container.linux["readonlyPaths"] = ["/proc/sys"]
     container.linux["sysctl"] = {"net.ipv4.ip_forward": "1"}
@@ -415,7 +415,7 @@ def test_nothing_is_imported_opened_or_linked_behind_the_seal(arena: Arena) -> N
 
 
 def test_control_the_audit_hook_complains(arena: Arena) -> None:
-    assert audited(arena, process=LATE.replace("except ImportError", "except KeyError"))
+    assert audited(arena, inside__program=LATE.replace("except ImportError", "except KeyError"))
 
 
 @pytest.mark.needs("strace")
@@ -427,7 +427,7 @@ def test_no_program_is_run_to_find_a_library(arena: Arena) -> None:
 @pytest.mark.needs("strace")
 def test_control_find_library_runs_programs(arena: Arena) -> None:
     find = "import ctypes.util as _u\n_u.find_library('seccomp')\n"
-    assert programs_run(arena, plan=find)
+    assert programs_run(arena, model__plan=find)
 
 
 def programs_run(arena: Arena, **modules: str) -> list[str]:
@@ -460,7 +460,7 @@ BUFFERED = (
 
 def written_at_exit(arena: Arena, **modules: str) -> str:
     """Register what runs at an interpreter's end, and end init in every way; what was written."""
-    runtime = arena.altered(init=BUFFERED + modules.pop("init", ""), **modules)
+    runtime = arena.altered(inside__init=BUFFERED + modules.pop("inside__init", ""), **modules)
     container = arena.container(runtime)
     original = json.dumps(container.config)
     for name in ("", "no program", "createContainer hook", "bad mount"):
@@ -486,7 +486,7 @@ def test_control_a_usual_exit_runs_them(arena: Arena) -> None:
         "        return sys.exit if name == '_exit' else getattr(_posix, name)\n"
         "_posix, posix = posix, _Posix()\n"
     )
-    assert "AT EXIT" in written_at_exit(arena, init=usual)
+    assert "AT EXIT" in written_at_exit(arena, inside__init=usual)
 
 
 # the caller's environment ----------------------------------------------------------------------------------
@@ -712,7 +712,7 @@ def test_control_a_pickled_state_is_code(arena: Arena) -> None:
         "    try:\n        return _pickle.loads(data)\n"
         "    except Exception:\n        return _loads_as_it_is(data, name)\n"
     )
-    assert loaded_pickles(arena, arena.altered(jsonio=code))
+    assert loaded_pickles(arena, arena.altered(base__jsonio=code))
 
 
 def threads(arena: Arena, **modules: str) -> int:
@@ -739,7 +739,7 @@ def test_no_thread_is_started(arena: Arena) -> None:
 @pytest.mark.needs("strace")
 def test_control_a_thread_is_seen(arena: Arena) -> None:
     code = "import _thread as _t\n_t.start_new_thread(lambda: None, ())\n"
-    assert threads(arena, plan=code) > 0
+    assert threads(arena, model__plan=code) > 0
 
 
 def asserts(tree: ast.AST) -> list[int]:
@@ -812,7 +812,7 @@ def test_a_document_that_breaks_parsers_is_refused_in_one_line(arena: Arena) -> 
 
 def test_control_the_usual_parser_takes_some(arena: Arena) -> None:
     usual = "def loads(data, name='JSON'):\n    import json\n    return json.loads(data)\n"
-    found = accepted_documents(arena, arena.altered(jsonio=usual))
+    found = accepted_documents(arena, arena.altered(base__jsonio=usual))
     assert {"5,000 digits", "NaN", "infinity"} <= set(found), found
 
 

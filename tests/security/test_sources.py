@@ -83,14 +83,14 @@ def test_control_the_null_of_the_image_unmasks_them(arena: Arena) -> None:
         "        fd = inroot.open(_root[0], '/dev/null')\n"
         "    except OSError:\n"
         "        return\n"
-        "    mounts.move_mount(mounts.open_tree(fd, '', _CLONE), target)\n"
+        "    mounts.move_mount(mounts.open_tree(fd, '', attach.CLONE), target)\n"
         "_root = [-1]\n"
         "_masked_as_it_is = masked_path\n"
         "def masked_path(context, path, label):\n"
         "    _root[0] = context.root_fd\n"
         "    _masked_as_it_is(context, path, label)\n"
     )
-    found = unmasked(arena, arena.altered(rootfs=theirs))
+    found = unmasked(arena, arena.altered(inside__masks=theirs))
     assert {"link to a marker", "link to a sysctl", "plain file", "missing"} <= set(found)
 
 
@@ -171,7 +171,7 @@ def test_control_a_slave_by_its_name_is_the_image_s(arena: Arena) -> None:
         "    number = int.from_bytes(files.ioctl(master, TIOCGPTN, bytes(4)), 'little')\n"
         "    inroot.open(context.root_fd, f'/dev/pts/{number}', files.O_RDWR | files.O_NOCTTY)\n"
     )
-    assert opened_by_the_terminal(arena, arena.altered(terminal=by_name)) > 0
+    assert opened_by_the_terminal(arena, arena.altered(inside__console=by_name)) > 0
 
 
 # standard streams --------------------------------------------------------------------------------------
@@ -217,7 +217,7 @@ def test_control_streams_by_device_number_alone_are_the_image_s(arena: Arena) ->
         "        if files.fstat(own).st_rdev == files.fstat(fd).st_rdev:\n"
         "            files.dup2(fd, own)\n"
     )
-    assert lost_output(arena, arena.altered(process=number_only)) == [
+    assert lost_output(arena, arena.altered(inside__process=number_only)) == [
         "link to a marker",
         "plain file",
     ]

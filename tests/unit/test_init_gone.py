@@ -9,7 +9,7 @@ from typing import Callable, Iterator
 import pytest
 
 from anocir.wire import channel
-from anocir.host import create, launch
+from anocir.host import joining, launch
 from anocir.errors import Error
 
 pytestmark = pytest.mark.unit
@@ -67,7 +67,7 @@ def test_the_plan_and_the_cgroups_are_sent_that_way(ended: Ended) -> None:
         launch.hand_over(ended((channel.ERROR, b"why\0")), {}, [], _Settings())
     nothing = {"into": "", "tasks": [], "late": []}
     with pytest.raises(Error, match=r"^why$"):
-        create.send_cgroups(ended((channel.ERROR, b"why\0")), nothing)
+        joining.send_cgroups(ended((channel.ERROR, b"why\0")), nothing)
 
 
 class _Settings:

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from anocir.host import states as lifecycle, store
+from anocir.commands import kill
+from anocir.host import states, store
+from anocir.linux import mounts
 from anocir.errors import CONTRACT, Error
 from anocir.linux import processes
 
@@ -61,30 +63,30 @@ def container(**state) -> store.Container:
 )
 def test_every_cell(operation: str, status: str, expected: str | None) -> None:
     if expected is YES:
-        lifecycle.check(operation, container(), status)
+        states.check(operation, container(), status)
     else:
         with pytest.raises(Error) as caught:
-            lifecycle.check(operation, container(), status)
+            states.check(operation, container(), status)
         assert caught.value.text == expected
 
 
 def test_the_table_has_these_operations_and_states_and_no_others() -> None:
-    assert set(lifecycle.TRANSITIONS) == set(TABLE)
-    for row in lifecycle.TRANSITIONS.values():
+    assert set(states.TRANSITIONS) == set(TABLE)
+    for row in states.TRANSITIONS.values():
         assert list(row) == STATES
     assert STATES == [
-        lifecycle.CREATING,
-        lifecycle.CREATED,
-        lifecycle.RUNNING,
-        lifecycle.PAUSED,
-        lifecycle.STOPPED,
+        states.CREATING,
+        states.CREATED,
+        states.RUNNING,
+        states.PAUSED,
+        states.STOPPED,
     ]
 
 
 def test_texts_that_others_match_come_from_one_place() -> None:
     for operation, key in [("start", "already running"), ("kill", "not running"), ("resume", "not paused"),
                            ("exec", "exec stopped"), ("delete", "not stopped")]:  # fmt: skip
-        assert CONTRACT[key] in lifecycle.TRANSITIONS[operation].values()
+        assert CONTRACT[key] in states.TRANSITIONS[operation].values()
 
 
 # The state of a container ------------------------------------------------------------------------
@@ -114,7 +116,7 @@ def process():
 @pytest.fixture
 def frozen(monkeypatch):
     def freeze(value: bool) -> None:
-        monkeypatch.setattr(lifecycle.cgroup, "frozen", lambda record: value)
+        monkeypatch.setattr(states.cgroup, "frozen", lambda record: value)
 
     freeze(False)
     return freeze
@@ -129,59 +131,59 @@ def rename(pid: int, name: str) -> None:
 
 
 def test_a_process_with_a_name_of_its_own_is_running(process, frozen) -> None:
-    assert lifecycle.status_of(container(**state_of(process))) == "running"
+    assert states.status_of(container(**state_of(process))) == "running"
 
 
 def test_init_that_still_has_its_name_is_created(frozen) -> None:
     name = os.fsencode(Path("/proc/self/comm").read_text().strip())
     Path("/proc/self/comm").write_text("anocir:init")
     try:
-        assert lifecycle.status_of(container(**state_of(os.getpid()))) == "created"
+        assert states.status_of(container(**state_of(os.getpid()))) == "created"
     finally:
         Path("/proc/self/comm").write_bytes(name)
 
 
 def test_the_freezer_decides_about_paused(process, frozen) -> None:
     frozen(True)
-    assert lifecycle.status_of(container(**state_of(process))) == "paused"
+    assert states.status_of(container(**state_of(process))) == "paused"
 
 
 def test_another_process_of_the_same_number_is_stopped(process, frozen) -> None:
     state = state_of(process)
     state["start_time"] -= 1
-    assert lifecycle.status_of(container(**state)) == "stopped"
+    assert states.status_of(container(**state)) == "stopped"
 
 
 def test_a_zombie_is_stopped(process, frozen) -> None:
     state = state_of(process)
     os.kill(process, signal.SIGKILL)
     os.waitid(os.P_PID, process, os.WEXITED | os.WNOWAIT)
-    assert lifecycle.status_of(container(**state)) == "stopped"
+    assert states.status_of(container(**state)) == "stopped"
     os.waitpid(process, 0)
-    assert lifecycle.status_of(container(**state)) == "stopped"
+    assert states.status_of(container(**state)) == "stopped"
 
 
 def test_before_commit_it_is_creating_as_long_as_the_creator_lives(process, frozen) -> None:
     one = container(pid=process, start_time=1)
     one.intent["creator"] = [process, processes.stat(process)[3]]
-    assert lifecycle.status_of(one) == "creating"
+    assert states.status_of(one) == "creating"
     one.intent["creator"] = [process, 1]
-    assert lifecycle.status_of(one) == "stopped"
+    assert states.status_of(one) == "stopped"
     del one.intent["creator"]
-    assert lifecycle.status_of(one) == "stopped"
+    assert states.status_of(one) == "stopped"
 
 
 def test_the_state_is_that_of_the_specification() -> None:
     one = container(pid=17, created=True)
-    found = lifecycle.oci_state(one, "running")
+    found = states.oci_state(one, "running")
     assert found == {
         "ociVersion": "1.3.0", "id": "box", "pid": 17, "status": "running", "bundle": "/bundle",
         "rootfs": "/bundle/rootfs", "created": "now", "owner": "root",
     }  # fmt: skip
-    assert lifecycle.oci_state(one, "stopped")["pid"] == 0
-    assert lifecycle.oci_state(one, "created", 99)["pid"] == 99
+    assert states.oci_state(one, "stopped")["pid"] == 0
+    assert states.oci_state(one, "created", 99)["pid"] == 99
     one.intent["annotations"] = {"a": "b"}
-    assert lifecycle.oci_state(one, "running")["annotations"] == {"a": "b"}
+    assert states.oci_state(one, "running")["annotations"] == {"a": "b"}
 
 
 # Signals -----------------------------------------------------------------------------------------
@@ -192,21 +194,21 @@ SIGNALS = [("TERM", 15), ("SIGTERM", 15), ("term", 15), ("sigTerm", 15), ("9", 9
 
 @pytest.mark.parametrize(("text", "number"), SIGNALS)
 def test_a_signal_has_a_number_or_a_name(text: str, number: int) -> None:
-    assert lifecycle.signal_number(text) == number
+    assert kill.signal_number(text) == number
 
 
 @pytest.mark.parametrize("text", ["", "SIG", "65", "-1", "NOTHING", "SIGSIGTERM", "1.5", "9 ", "²", "RTMIN+31", "RTMIN+", "RTMIN+²",
                                   "SIG_DFL", "_IGN", "SIG_BLOCK", "99999999999999999999", "RTMAX-1x", "TERM+1"])  # fmt: skip
 def test_what_is_no_signal_is_refused(text: str) -> None:
     with pytest.raises(Error, match="unknown signal"):
-        lifecycle.signal_number(text)
+        kill.signal_number(text)
 
 
 def test_every_signal_of_this_system_is_known_by_its_name() -> None:
     # With musl SIGRTMIN is 35.
     for one in set(signal.Signals) - {signal.SIGRTMIN}:
-        assert lifecycle.signal_number(one.name) == one.value
-        assert lifecycle.signal_number(one.name[3:].lower()) == one.value
+        assert kill.signal_number(one.name) == one.value
+        assert kill.signal_number(one.name[3:].lower()) == one.value
 
 
 def test_mounts_on_one_another_are_counted() -> None:
@@ -221,7 +223,7 @@ def test_mounts_on_one_another_are_counted() -> None:
         points = after
         known = {point: points.count(point) for point in ("/", "/proc", points[-1])}
         paths = [point.replace("\\040", " ").replace("\\134", "\\") for point in known]
-        found = [lifecycle.mount_count(path) for path in paths]
+        found = [mounts.mount_count(path) for path in paths]
         after = listed()
     assert points == after and found == list(known.values())
-    assert lifecycle.mount_count("/nowhere") == 0
+    assert mounts.mount_count("/nowhere") == 0

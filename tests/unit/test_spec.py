@@ -929,32 +929,32 @@ def test_schema_py_has_the_properties_of_the_tables():
 def test_loads_what_was_written(tmp_path):
     path = tmp_path / "config.json"
     path.write_text(json.dumps(FULL))
-    assert spec.load(str(path)) == FULL
+    assert jsonio.load(str(path)) == FULL
 
 
 def test_refuses_to_read_anything_but_a_regular_file(tmp_path):
     with pytest.raises(errors.Error, match=r"^read .*/config\.json: no such file or directory$"):
-        spec.load(str(tmp_path / "config.json"))
+        jsonio.load(str(tmp_path / "config.json"))
     with pytest.raises(errors.Error, match="not a regular file$"):
-        spec.load(str(tmp_path))
+        jsonio.load(str(tmp_path))
     os.mkfifo(tmp_path / "fifo")
     with pytest.raises(errors.Error, match="not a regular file$"):
-        spec.load(str(tmp_path / "fifo"))
+        jsonio.load(str(tmp_path / "fifo"))
     with pytest.raises(errors.Error, match="not a regular file$"):
-        spec.load("/dev/zero")
+        jsonio.load("/dev/zero")
 
 
 def test_refuses_a_file_that_is_too_large_or_not_an_object(tmp_path, monkeypatch):
     path = tmp_path / "config.json"
     path.write_text("[]")
     with pytest.raises(errors.Error, match="must hold a JSON object$"):
-        spec.load(str(path))
+        jsonio.load(str(path))
     monkeypatch.setattr(jsonio, "MAX_SIZE", 20)
     path.write_text('{"ociVersion":"1.0.0"}')
     with pytest.raises(errors.Error, match="larger than"):
-        spec.load(str(path))
+        jsonio.load(str(path))
     for text in ("", "{", '{"a":1,"a":2}', '{"a":NaN}', "{} {}", "\ufeff{}"):
         path.write_text(text)
         with pytest.raises(errors.Error) as caught:
-            spec.load(str(path))
+            jsonio.load(str(path))
         assert caught.value.text.startswith(str(path))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from anocir.host import states as lifecycle
+from anocir.host import oom
 from anocir.errors import Error
 
 LIMITED = {"linux": {"resources": {"memory": {"limit": 1 << 20}}}}
@@ -42,5 +42,5 @@ class Manager:
 def test_the_kernels_count_decides_and_systemd_may_have_removed_it(
     monkeypatch, kills: int, gone: bool, config: dict, killed: bool, expected: str
 ) -> None:
-    monkeypatch.setattr(lifecycle, "_manager", lambda container: Manager(kills, gone))
-    assert lifecycle.want_of_memory(None, config, killed) == expected
+    monkeypatch.setattr(oom.states, "manager", lambda container: Manager(kills, gone))
+    assert oom.want_of_memory(None, config, killed) == expected

@@ -10,9 +10,6 @@ changed.  Unknown properties are kept and ignored (spec: extensibility).
 
 from __future__ import annotations
 
-from ...base import jsonio
-from ...errors import Error, reason
-from ...linux import files
 from .kinds import (
     ABSOLUTE,
     ALNUM,
@@ -42,27 +39,6 @@ HOOKS: Final = (
     "prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop",
 )  # fmt: skip
 _NAME_LENGTH: Final = 64  # __NEW_UTS_LEN, include/uapi/linux/utsname.h
-
-
-def load(path: str) -> dict[str, Any]:
-    """Read a JSON object from a file, unchecked.  Raises Error.
-
-    A FIFO or a device would hold the runtime up for ever, so only a regular file is read.
-    """
-    try:
-        fd = files.open(path, files.O_RDONLY | files.O_NONBLOCK | files.O_NOCTTY)
-        try:
-            if files.fstat(fd).st_mode & files.S_IFMT != files.S_IFREG:
-                raise Error(f"read {path}: not a regular file")
-            data = files.read_fd(fd, jsonio.MAX_SIZE + 1)
-        finally:
-            files.close(fd)
-    except OSError as error:
-        raise Error(f"read {reason(error)}") from None
-    value = jsonio.loads(data, path)
-    if type(value) is not dict:
-        raise Error(f"{path}: must hold a JSON object")
-    return value
 
 
 def check(config: Any) -> None:

@@ -1,0 +1,73 @@
+"""The delete operation: remove what create made.
+
+Side: host.
+"""
+
+from __future__ import annotations
+
+import posix
+
+from ..base import log
+from ..errors import CONTRACT, Error, reason
+from ..linux import files, processes
+from . import ending, states, store
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ..cli import Options, Settings
+    from .store import Container
+
+
+def delete(settings: Settings, container_id: str, options: Options) -> None:
+    """Remove what create made; with force, whatever state it is in."""
+    force = bool(options["force"])
+    try:
+        container = store.open_container(settings.root, container_id)
+        try:
+            _delete(settings, container, force)
+        finally:
+            container.close()
+    except Error as error:
+        # Also when another delete was faster.
+        if not force or error.text != CONTRACT["missing"]:
+            raise
+
+
+def _delete(settings: Settings, container: Container, force: bool) -> None:
+    container.lock()
+    container.load(damaged=force)
+    status = states.status_of(container) if container.intent else states.STOPPED
+    if not force:
+        states.check("delete", container, status)
+    if status != states.STOPPED or not container.state.get("created"):
+        _kill_creator(container)
+        ending.kill_and_wait(container, container.state.get("pid", 0))
+    config: dict[str, Any] = {}
+    try:
+        config = container.config()
+    except (OSError, Error) as error:
+        if not force:
+            raise
+        log.warn(f"delete: {reason(error)}")
+    if force:
+        # Whatever the state said of init: nothing may be left in the container's cgroups.
+        states.manager(container).kill(processes.SIGKILL)
+    ending.destroy(settings, container, config)
+
+
+def _kill_creator(container: Container) -> None:
+    """End a create that is still at work, so that it makes nothing while we remove it."""
+    creator = container.intent.get("creator")
+    if container.state.get("created") or not creator or creator[0] == posix.getpid():
+        return
+    if processes.alive(creator[0], creator[1]):
+        import select
+
+        pidfd = processes.pidfd_open(creator[0])
+        processes.pidfd_send_signal(pidfd, processes.SIGKILL)
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)
+        poll.poll(ending.KILL_PATIENCE * 1000)
+        files.close(pidfd)

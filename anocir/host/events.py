@@ -1,0 +1,65 @@
+"""The events operation: what a container uses, and notice of its out-of-memory kills.
+
+Side: host.
+"""
+
+from __future__ import annotations
+
+import select
+import time
+
+
+from ..base import jsonio, log
+from ..linux import files
+from . import states
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from ..cli import Options, Settings
+    from .store import Container
+
+
+def events(settings: Settings, container_id: str, options: Options) -> None:
+    """Print statistics and out-of-memory events as JSON lines."""
+    container, status = states.open_(settings, container_id)
+    states.check("events", container, status)
+    follow(container, states.manager(container), options, lambda: states.status_of(container))
+
+
+def follow(container: Container, manager: Any, options: Options, status: Callable[[], str]) -> None:
+    """Print one JSON object a line until the container stops."""
+    if options["stats"]:
+        _print("stats", container.id, manager.stats())
+        return
+    fd, event = manager.oom_watch()
+    poll = select.poll()
+    poll.register(fd, event)
+    interval = options["interval"]
+    kills = manager.oom_kills()
+    due = time.monotonic() + interval
+    while status() != "stopped":
+        # Looked at each second, so that the end of the container ends us too.
+        left = max(0.0, min(1.0, due - time.monotonic()))
+        happened = poll.poll(left * 1000)
+        if happened:
+            files.read(fd, 4096)
+        try:
+            now = manager.oom_kills()
+            if now > kills:
+                _print("oom", container.id, None)
+            kills = now
+            if time.monotonic() >= due:
+                _print("stats", container.id, manager.stats())
+                due = time.monotonic() + interval
+        except FileNotFoundError:
+            return  # deleted in the meantime
+
+
+def _print(kind: str, container_id: str, data: Any) -> None:
+    line: dict[str, Any] = {"type": kind, "id": container_id}
+    if data is not None:
+        line["data"] = data
+    log.result(jsonio.dumps(line) + "\n")

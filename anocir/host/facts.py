@@ -1,0 +1,172 @@
+"""What the host side knows and the plan needs: facts about the host, the caller, the bundle.
+
+Side: host.
+"""
+
+from __future__ import annotations
+
+
+import posix
+
+from .. import SPEC_VERSION, cgroup
+from ..base import log
+from ..errors import Error, at, reason
+from ..linux import files
+from ..model import plan
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ..cli import Options, Settings
+
+
+def absolute(path: str) -> str:
+    """Return a path of the caller as an absolute one; empty means the working directory."""
+    if path.startswith("/"):
+        return path.rstrip("/") or "/"
+    return f"{files.getcwd()}/{path}".rstrip("/") if path not in ("", ".") else files.getcwd()
+
+
+def check_terminal(process: dict[str, Any], options: Options, foreground: bool) -> None:
+    """Refuse a terminal that nobody would hold, and a console socket for none."""
+    terminal = bool(process.get("terminal"))
+    socket = options["console_socket"]
+    if terminal and not foreground and not socket:
+        raise Error(
+            "process.terminal: cannot allocate tty if the runtime will detach without setting "
+            "console socket"
+        )
+    if socket and not terminal:
+        raise Error(
+            "--console-socket: cannot use console socket if the runtime will not detach or "
+            "allocate tty",
+            "process.terminal is false",
+        )
+
+
+def rootfs(config: dict[str, Any], bundle: str) -> str:
+    """Return the absolute path of the root file system.  Raises Error when it is no directory."""
+    if not config.get("root"):
+        raise at("root", "must be specified")
+    path = config["root"]["path"]
+    path = plan.normal(path if path.startswith("/") else f"{bundle}/{path}")
+    try:
+        found = files.stat(path)
+    except OSError as error:
+        raise at("root.path", f"invalid rootfs: stat {reason(error)}") from None
+    if found.st_mode & files.S_IFMT != files.S_IFDIR:
+        raise at("root.path", f"invalid rootfs: {path}: not a directory")
+    return path
+
+
+def owner() -> str:
+    """Return the name of the user who calls, by /etc/passwd of the host."""
+    uid = str(posix.getuid())
+    if uid == "0":
+        return "root"
+    try:
+        for line in files.read_file("/etc/passwd").split(b"\n"):
+            fields = line.split(b":")
+            if len(fields) > 3 and fields[2] == uid.encode():
+                return files.decode(fields[0])
+    except OSError as error:
+        log.debug(f"owner: {reason(error)}")
+    return uid
+
+
+def private_pids(config: dict[str, Any]) -> bool:
+    """Tell whether all processes end with init: a new pid namespace."""
+    return plan.namespaces(config).get("pid") == ""
+
+
+def lsm(name: str) -> bool:
+    """Tell whether a Linux Security Module is on: "apparmor" or "selinux"."""
+    if name == "selinux":
+        return files.exists("/sys/fs/selinux/enforce")
+    try:
+        value = files.read_file("/sys/module/apparmor/parameters/enabled")
+    except OSError:
+        return False
+    return value.startswith(b"Y")
+
+
+def program(
+    settings: Settings, config: dict[str, Any], no_new_privileges: bool
+) -> dict[str, Any] | None:
+    """Return the compiled seccomp program of a configuration, or None."""
+    profile = (config.get("linux") or {}).get("seccomp")
+    if not profile:
+        return None
+    from .. import seccomp
+
+    compiled = seccomp.compile(profile, f"{settings.root}/:seccomp", log.warn)
+    if no_new_privileges:
+        seccomp.check_after_load(compiled, seccomp.NEEDED_LAST, seccomp.OPTIONAL_LAST)
+    else:
+        seccomp.check_after_load(compiled)
+    return compiled
+
+
+def process_facts(
+    settings: Settings, config: dict[str, Any], process: dict[str, Any]
+) -> dict[str, Any]:
+    """Return the facts that the plan of any process needs."""
+    facts = {
+        "seccomp": program(settings, config, bool(process.get("noNewPrivileges"))),
+        "apparmor": bool(process.get("apparmorProfile")) and lsm("apparmor"),
+        "selinux": bool(
+            process.get("selinuxLabel") or (config.get("linux") or {}).get("mountLabel")
+        )
+        and lsm("selinux"),
+    }
+    for name, key in (("apparmor", "apparmorProfile"), ("selinux", "selinuxLabel")):
+        if process.get(key) and not facts[name]:
+            log.warn(f"process.{key}: {name} is not enabled on this host, ignored")
+    return facts
+
+
+def of_create(
+    settings: Settings,
+    container_id: str,
+    config: dict[str, Any],
+    options: Options,
+    intent: dict[str, Any],
+) -> dict[str, Any]:
+    """Return the facts that the plan of create needs (plan.compile_create says which)."""
+    kinds = [mount.get("type") for mount in config.get("mounts") or []]
+    view = fallback = None
+    if "cgroup" in kinds or "cgroup2" in kinds:
+        view = cgroup.load(intent["cgroup"]).mount_view()
+        if intent["cgroup"].get("tolerant"):
+            fallback = cgroup.load({"manager": "disabled", "reason": ""}).mount_view()
+    state = {
+        "ociVersion": SPEC_VERSION,
+        "id": container_id,
+        "bundle": intent["bundle"],
+        "rootfs": intent["rootfs"],
+    }
+    if intent["annotations"]:
+        state["annotations"] = intent["annotations"]
+    return {
+        **process_facts(settings, config, config.get("process") or {}),
+        "id": container_id,
+        "bundle": intent["bundle"],
+        "rootfs": intent["rootfs"],
+        "state": state,
+        "cgroup": view,
+        "cgroup_fallback": fallback,
+        "check_command": settings.start_exec_errors != "container",
+        "no_pivot": options["no_pivot"],
+        "no_new_keyring": options["no_new_keyring"],
+        "preserve_fds": options["preserve_fds"],
+        "user_namespace": in_user_namespace(),
+    }
+
+
+def in_user_namespace() -> bool:
+    """Tell whether the runtime itself is inside a user namespace."""
+    try:
+        return files.read_file("/proc/self/uid_map").split() != [b"0", b"0", b"4294967295"]
+    except FileNotFoundError:
+        return False  # a kernel without user namespaces

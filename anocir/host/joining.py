@@ -1,0 +1,136 @@
+"""Hand namespaces, cgroups and the terminal between the caller and init.
+
+Side: host.
+"""
+
+from __future__ import annotations
+
+import marshal
+
+
+from ..errors import at, strerror
+from ..linux import files, mounts
+from ..linux.const import (
+    AT_FDCWD,
+    ENOSYS,
+    EPERM,
+    NS_GET_NSTYPE,
+    OPEN_TREE_CLONE,
+)
+from ..model import plan
+from ..wire import channel
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ..cli import Options
+    from .launch import Init
+
+
+def open_namespace(path: str, kind: int, where: str) -> int:
+    """Open a namespace's file and check that it is one of this kind (a CLONE_NEW* flag).
+
+    Side: host.  A FIFO or a device under the path must not block, hence O_NONBLOCK.
+    """
+    try:
+        fd = files.open(path, files.O_RDONLY | files.O_NONBLOCK)
+    except OSError as error:
+        raise at(where, f"{path}: {strerror(error.errno or 0)}") from None
+    try:
+        found = files.ioctl(fd, NS_GET_NSTYPE)
+    except OSError:
+        files.close(fd)
+        raise at(where, f"{path} is not a namespace") from None
+    if found != kind:
+        files.close(fd)
+        raise at(where, f"{path} is a namespace of another type")
+    return fd
+
+
+def open_namespaces(config: dict[str, Any]) -> list[int]:
+    """Open the namespaces that are given by path, in the order that the plan counts them."""
+    fds = []
+    listed = (config.get("linux") or {}).get("namespaces") or []
+    for index, entry in enumerate(listed):
+        if entry.get("path"):
+            where = f"linux.namespaces[{index}].path"
+            kind = plan.NAMESPACES[entry["type"]]
+            fd = open_namespace(entry["path"], kind, where)
+            fds.append(fd)
+            if entry["type"] == "network":
+                _check_net_sysctls(config, fd)
+            elif entry["type"] == "user" and config["linux"].get("uidMappings"):
+                from . import idmaps
+
+                idmaps.check_maps(fd, config["linux"])
+    return fds
+
+
+def _check_net_sysctls(config: dict[str, Any], fd: int) -> None:
+    """Refuse to change the network of the host through a namespace that is its own."""
+    if files.fstat(fd).st_ino != files.stat("/proc/self/ns/net").st_ino:
+        return
+    for name in (config.get("linux") or {}).get("sysctl") or {}:
+        if name.startswith(("net.", "net/")):
+            raise at(
+                f'linux.sysctl["{name}"]',
+                f'sysctl "{name}" not allowed in host network namespace',
+            )
+
+
+def send_cgroups(
+    init: Init, joining: dict[str, Any], network: int = -1, waits: bool = False
+) -> dict[str, Any]:
+    """Send init the cgroups that it joins by itself: born in one, then by their tasks files.
+
+    And its network namespace, if this side has made it: a descriptor, which is closed.  Unless
+    it `waits` for GO, init goes on at once when it is in its cgroups.  `init.reap_middle` closes
+    the cgroup that it is born in.
+    """
+    fds = [network] if network >= 0 else []
+    try:
+        if joining["into"]:
+            init.born_in = _cgroup_directory(joining["into"])
+            fds.append(init.born_in)
+        paths = [*joining["tasks"], *joining["late"]]
+        fds += [files.open(path, files.O_WRONLY) for path in paths]
+        waits = waits or not (joining["into"] or paths)
+        counts = (network >= 0, bool(joining["into"]), len(joining["tasks"]), waits)
+        init.send(channel.CGROUP, marshal.dumps(counts), fds, "joining and making namespaces")
+    finally:
+        close_all(fd for fd in fds if fd != init.born_in)
+    return joining if joining["into"] or paths else {}
+
+
+def _cgroup_directory(path: str) -> int:
+    """Open the cgroup that init is born in so that its descriptor leads nowhere else.
+
+    For a moment the process holds it inside the container's pid namespace, where one with
+    CAP_SYS_PTRACE could follow /proc/PID/fd/N/../.. into the host: a detached mount has no parent.
+    """
+    try:
+        return mounts.open_tree(AT_FDCWD, path, OPEN_TREE_CLONE)
+    except OSError as error:
+        if error.errno not in (ENOSYS, EPERM):
+            raise
+    return files.open(path, files.O_RDONLY | files.O_DIRECTORY)
+
+
+def close_all(fds: Any) -> None:
+    """Close descriptors."""
+    for fd in fds:
+        files.close(fd)
+
+
+def hand_console(init: Init, options: Options, foreground: bool) -> None:
+    """Send the master of the terminal to who asked for it, or keep it for the relay."""
+    if init.console is None:
+        return
+    master, name = init.console
+    if options["console_socket"]:
+        channel.send_fd(options["console_socket"], master, name.encode())
+    elif foreground:
+        return
+    files.close(master)
+    init.console = None

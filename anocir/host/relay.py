@@ -1,0 +1,98 @@
+"""The relay between the caller's terminal and the container's, for a command in the foreground.
+
+Side: host.  Sources: pty(7), termios(3).
+"""
+
+from __future__ import annotations
+
+import termios
+
+import posix
+
+from ..linux import files, terminals
+from ..linux.const import (
+    EIO,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Final
+
+
+_CHUNK: Final = 1 << 16
+
+
+class Relay:
+    """Between the caller's terminal and the master of the container's, until it closes."""
+
+    __slots__ = ("master", "pending", "saved")
+
+    def __init__(self, master: int) -> None:
+        """Take the master; the caller's terminal becomes raw, if descriptor 0 is one."""
+        self.master = master
+        self.pending = b""
+        self.saved: list[Any] | None = None
+        posix.set_blocking(master, False)
+        if files.isatty(0):
+            terminals.set_size(master, terminals.size(0))
+            self.saved = termios.tcgetattr(0)
+            termios.tcsetattr(0, termios.TCSANOW, _raw(self.saved))
+
+    def restore(self) -> None:
+        """Give the caller's terminal its settings back."""
+        if self.saved is not None:
+            termios.tcsetattr(0, termios.TCSADRAIN, self.saved)
+            self.saved = None
+
+    def resize(self) -> None:
+        """Pass on the size of the caller's terminal (SIGWINCH)."""
+        if files.isatty(0):
+            terminals.set_size(self.master, terminals.size(0))
+
+    def output(self) -> bool:
+        """Copy from the container to descriptor 1; False at the end."""
+        try:
+            data = files.read(self.master, _CHUNK)
+        except OSError as error:
+            if error.errno != EIO:
+                raise
+            return False
+        if data:
+            files.write_all(1, data)
+        return bool(data)
+
+    def input(self) -> bool:
+        """Take from descriptor 0 what `flush` then writes; False at the end of the input."""
+        try:
+            self.pending = files.read(0, 4096)
+        except OSError as error:
+            if error.errno != EIO:
+                raise
+            self.pending = b""
+        return bool(self.pending)
+
+    def flush(self) -> None:
+        """Write pending input to the container, as much as its terminal takes now."""
+        try:
+            self.pending = self.pending[files.write(self.master, self.pending) :]
+        except BlockingIOError:
+            return
+        except OSError as error:
+            if error.errno != EIO:
+                raise
+            self.pending = b""
+
+
+def _raw(attributes: list[Any]) -> list[Any]:
+    """Return termios(3) attributes as cfmakeraw would make them."""
+    iflag, oflag, cflag, lflag, ispeed, ospeed, cc = attributes
+    iflag &= ~(
+        termios.IGNBRK | termios.BRKINT | termios.PARMRK | termios.ISTRIP | termios.INLCR
+        | termios.IGNCR | termios.ICRNL | termios.IXON
+    )  # fmt: skip
+    lflag &= ~(termios.ECHO | termios.ECHONL | termios.ICANON | termios.ISIG | termios.IEXTEN)
+    oflag &= ~termios.OPOST
+    cflag = cflag & ~(termios.CSIZE | termios.PARENB) | termios.CS8
+    cc = list(cc)
+    cc[termios.VMIN], cc[termios.VTIME] = 1, 0
+    return [iflag, oflag, cflag, lflag, ispeed, ospeed, cc]

@@ -1,0 +1,74 @@
+"""The run operation: create, start, wait, delete.
+
+Side: host.
+"""
+
+from __future__ import annotations
+
+
+import posix
+
+from ..base import log
+from ..errors import Error, reason
+from ..linux import tasks
+from ..linux.const import PR_SET_CHILD_SUBREAPER
+from . import create, delete, foreground, start, store
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ..cli import Options, Settings
+    from .launch import Init
+
+
+def run(settings: Settings, container_id: str, options: Options, init: Init) -> int:
+    """create, start, wait, delete: the exit status of the process, 0 when detached."""
+    detached = bool(options["detach"])
+    if not detached and not options["no_subreaper"]:
+        # Orphans of the container without a pid namespace come to us and are reaped.
+        tasks.prctl(PR_SET_CHILD_SUBREAPER, 1)
+    if not detached:
+        foreground.block_signals()
+    create.make(settings, container_id, options, init, foreground=not detached)
+    init.channel.close()
+    master = init.console[0] if init.console else -1
+    watcher = None
+    try:
+        if not detached:
+            watcher = foreground.Watcher(init.pid, init.pidfd, master)
+            watcher.notify = _notify_proxy(settings, container_id)
+        start.start(settings, container_id, notified=not detached)
+        if watcher is None:
+            return 0
+        status = watcher.wait()
+    except BaseException:
+        if watcher is not None:
+            watcher.close()
+        _remove(settings, container_id)
+        raise
+    watcher.close()
+    if not options["keep"]:
+        delete.delete(settings, container_id, {"force": True})
+    return status
+
+
+def _notify_proxy(settings: Settings, container_id: str) -> Any:
+    """Return what listens for the container's READY, or None without a service manager."""
+    if not posix.environ.get(b"NOTIFY_SOCKET"):
+        return None
+    from . import notify
+
+    container = store.open_container(settings.root, container_id)
+    try:
+        return notify.open_proxy(container.dir_fd)
+    finally:
+        container.close()
+
+
+def _remove(settings: Settings, container_id: str) -> None:
+    """Remove a container that could not be started; the first error is the one to report."""
+    try:
+        delete.delete(settings, container_id, {"force": True})
+    except (Error, OSError) as error:
+        log.warn(f"cleaning up: {reason(error)}")

@@ -1,0 +1,140 @@
+"""Device nodes and the links of /dev.
+
+Side: inside.  Sources: mknod(2), config-linux.md (Default Devices, Dev symbolic links).
+"""
+
+from __future__ import annotations
+
+
+from ..errors import Error
+from ..linux import files
+from ..linux.const import (
+    EBUSY,
+    EEXIST,
+    ELOOP,
+    ENOENT,
+    EPERM,
+)
+from . import attach, inroot
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Final
+
+    from .context import Context
+
+    Options = dict[str, Any]
+
+_KINDS: Final = {
+    "c": files.S_IFCHR,
+    "u": files.S_IFCHR,
+    "b": files.S_IFBLK,
+    "p": files.S_IFIFO,
+}
+
+
+def device(
+    context: Context, path: str, kind: str, major: int, minor: int, mode: int, uid: int, gid: int,
+    bind: bool,
+) -> None:  # fmt: skip
+    """Make a device node, or bind the host's where mknod(2) is not permitted."""
+    directory, name = inroot.parent(context.root_fd, path)
+    wanted = (_KINDS[kind], files.makedev(major, minor) if kind != "p" else 0)
+    try:
+        if bind and kind != "p":
+            _bind_device(directory, name, path, wanted)
+            return
+        try:
+            files.mknod(name, wanted[0] | mode, wanted[1], dir_fd=directory)
+        except FileExistsError:
+            if not _is_device(directory, name, wanted):
+                # config-linux.md, Devices: another file in its place MUST be an error.
+                raise Error(f"{path} is there already and is not that device") from None
+            _set_mode(directory, name, mode)
+        except OSError as error:
+            if error.errno != EPERM or kind == "p":
+                raise OSError(error.errno, "mknod", path) from None
+            _bind_device(directory, name, path, wanted)
+            return
+        if uid or gid:
+            files.chown(name, uid, gid, dir_fd=directory, follow=False)
+    finally:
+        files.close(directory)
+
+
+def _is_device(directory: int, name: str, wanted: tuple[int, int]) -> bool:
+    found = files.lstat(name, dir_fd=directory)
+    return (found.st_mode & files.S_IFMT, found.st_rdev) == wanted
+
+
+def _set_mode(directory: int, name: str, mode: int) -> None:
+    fd = files.open(name, files.O_PATH | files.O_NOFOLLOW, dir_fd=directory)
+    try:
+        if files.fstat(fd).st_mode & 0o7777 != mode:
+            files.chmod(f"/proc/self/fd/{fd}", mode)
+    finally:
+        files.close(fd)
+
+
+def _bind_device(directory: int, name: str, path: str, wanted: tuple[int, int]) -> None:
+    """Bind the host's node of the same path, having checked that it is the same device."""
+    fd = files.open(path, files.O_PATH)
+    try:
+        found = files.fstat(fd)
+        if (found.st_mode & files.S_IFMT, found.st_rdev) != wanted:
+            raise Error(f"{path} of the host is another device")
+        target = _plain_file(directory, name)
+        try:
+            attach.bind_onto(fd, target)
+        finally:
+            files.close(target)
+    finally:
+        files.close(fd)
+
+
+def _plain_file(directory: int, name: str) -> int:
+    """Open a mount point for a file, made if it is missing, never through a link (O_PATH)."""
+    try:
+        flags = files.O_CREAT | files.O_EXCL | files.O_NOFOLLOW | files.O_WRONLY
+        files.close(files.open(name, flags, 0o644, dir_fd=directory))
+    except OSError as error:
+        if error.errno != EEXIST:
+            raise
+    fd = files.open(name, files.O_PATH | files.O_NOFOLLOW, dir_fd=directory)
+    if files.fstat(fd).st_mode & files.S_IFMT in (files.S_IFLNK, files.S_IFDIR):
+        files.close(fd)
+        raise OSError(ELOOP, "open", f"/dev/{name}")
+    return fd
+
+
+_LINKS: Final = (
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+)
+
+
+def device_links(context: Context) -> None:
+    """Make the links of /dev: config-linux.md, Dev symbolic links; ptmx of the own devpts."""
+    directory = inroot.make_directory(context.root_fd, "/dev")
+    try:
+        links = list(_LINKS)
+        if files.exists("/proc/kcore"):
+            links.append(("core", "/proc/kcore"))
+        for name, text in links:
+            try:
+                files.symlink(text, name, dir_fd=directory)
+            except FileExistsError:
+                continue
+        try:
+            files.unlink("ptmx", dir_fd=directory)
+        except OSError as error:
+            if error.errno not in (ENOENT, EBUSY, EPERM):
+                raise
+        try:
+            files.symlink("pts/ptmx", "ptmx", dir_fd=directory)
+        except FileExistsError:
+            return
+    finally:
+        files.close(directory)

@@ -1,0 +1,221 @@
+"""The program: its working directory and descriptors, where it is, and its execution.
+
+Side: inside.  Sources: execve(2), config.md (Process), CVE-2024-21626.
+"""
+
+from __future__ import annotations
+
+import _signal
+
+
+from ..errors import CONTRACT, Error, cwd_error, strerror
+from ..linux import files, processes, tasks
+from ..linux.const import (
+    EACCES,
+    EISDIR,
+    ENOENT,
+    ENOTDIR,
+)
+from ..wire import channel
+from . import inroot
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import NoReturn
+
+    from .context import Context
+
+
+def home(context: Context, uid: int) -> None:
+    """Set HOME from the container's /etc/passwd, else to "/", as runc does."""
+    directory = "/"
+    try:
+        flags = files.O_RDONLY | files.O_NONBLOCK | files.O_NOCTTY
+        fd = inroot.open(context.root_fd, "/etc/passwd", flags)
+    except OSError:
+        fd = -1
+    if fd >= 0:
+        try:
+            if files.fstat(fd).st_mode & files.S_IFMT == files.S_IFREG:
+                directory = _home_in(files.read_fd(fd, 1 << 20), uid) or "/"
+        finally:
+            files.close(fd)
+    context.env.append("HOME=" + directory)
+
+
+def _home_in(passwd: bytes, uid: int) -> str:
+    wanted = str(uid).encode()
+    for line in passwd.split(b"\n"):
+        fields = line.split(b":")
+        if len(fields) >= 6 and fields[2] == wanted and b"\0" not in fields[5]:
+            return files.decode(fields[5])
+    return ""
+
+
+def chdir(context: Context, path: str, as_user: bool) -> None:
+    """Enter the working directory, resolved inside the root and through no magic link.
+
+    Tried as root first, and once more as the user where root itself is not let in (a mapped
+    root, a network file system).  CVE-2024-21626.
+    """
+    if as_user:
+        if not context.cwd_refused:
+            return
+        try:
+            files.chdir(path)
+            inside = files.getcwd().startswith("/")
+        except OSError as error:
+            raise cwd_error(path, error.errno or 0) from None
+        if not inside:
+            raise Error(f'cwd "{path}" is outside of the container')
+        return
+    try:
+        fd = inroot.open(context.root_fd, path, files.O_PATH | files.O_DIRECTORY)
+    except OSError as error:
+        if error.errno == EACCES:
+            context.cwd_refused = True
+            return
+        raise cwd_error(path, error.errno or 0) from None
+    try:
+        files.fchdir(fd)
+    except OSError as error:
+        if error.errno != EACCES:
+            raise cwd_error(path, error.errno or 0) from None
+        context.cwd_refused = True
+    files.close(fd)
+
+
+def close_descriptors(context: Context) -> None:
+    """Close all but 0 to 2, those that the caller passes on, and the channel.
+
+    The channel is moved above the others and closes itself in execve.  CVE-2024-21626.
+    """
+    keep = 3 + context.plan["process"]["fds"]
+    fd = context.channel.sock.fileno()
+    if fd != keep:
+        files.dup2(fd, keep, inheritable=False)
+        context.channel = channel.of(keep)
+    for preserved in range(3, keep):
+        files.set_inheritable(preserved, True)  # hooks have run without them
+    first = keep + 1
+    if context.plan["trace"]:
+        # Imported when the plan came; only looked up here.
+        from ..linux import trace
+
+        trace.move(first)
+        first += 1
+    tasks.close_range(first, 0xFFFFFFFF)
+    context.root_fd = -1
+    # The last chance for calls that a filter may forbid.
+    _, context.capabilities, _ = tasks.capget()
+    for number in (_signal.SIGPIPE, _signal.SIGXFSZ, *processes.RESERVED):
+        # Ignored by the interpreter, by posix_spawn(3), or by the caller where the C library does
+        # not let posix_spawn(3) reset them: that would survive execve.
+        tasks.default_signal(number)
+
+
+def no_process(context: Context) -> None:
+    """Fail: config.json has no process, so there is nothing that start could run."""
+    raise Error("process property must not be empty")
+
+
+class Command:
+    """A prepared execve: the files to try and the arrays for the kernel."""
+
+    __slots__ = ("argv", "candidates", "envp", "kept", "name")
+
+    def __init__(self, args: Sequence[str], env: Sequence[str]) -> None:
+        """Look the name up in the PATH of `env`, as execvp(3) would; nothing is opened yet."""
+        self.name = args[0]
+        self.candidates = [files.encode(path) for path in _candidates(args[0], env)]
+        self.argv, kept = tasks.strings(args)
+        self.envp, kept_env = tasks.strings(env)
+        self.kept = kept + kept_env
+
+
+def _candidates(name: str, env: Sequence[str]) -> list[str]:
+    if "/" in name:
+        return [name]
+    path = ""
+    for entry in env:
+        if entry.startswith("PATH="):
+            path = entry[5:]
+    return [f"{directory or '.'}/{name}" for directory in path.split(":")] if path else []
+
+
+def prepare(context: Context, check: bool) -> None:
+    """Prepare execve while the container is made; with `check`, fail now if it cannot work.
+
+    Podman and Docker map the text of create's error to their exit statuses 126 and 127.  What
+    only execve itself finds out is reported by start.
+    """
+    wanted = context.plan["process"]
+    context.command = Command(wanted["args"], wanted["env"] + context.env)
+    if check:
+        _look_up(context, context.command, wanted["cwd"])
+
+
+def _look_up(context: Context, command: Command, cwd: str) -> None:
+    failure = ENOENT
+    for path in command.candidates:
+        text = files.decode(path)
+        try:
+            fd = inroot.open(context.root_fd, text if text.startswith("/") else f"{cwd}/{text}")
+        except OSError as error:
+            if error.errno in (ENOENT, ENOTDIR):
+                if "/" in command.name:
+                    failure = error.errno
+                continue
+            return  # a magic link, or one that root may not follow: execve will say
+        mode = files.fstat(fd).st_mode
+        files.close(fd)
+        if mode & files.S_IFMT == files.S_IFREG and mode & 0o111:
+            return
+        failure = EISDIR if mode & files.S_IFMT == files.S_IFDIR else EACCES
+    name = command.name
+    if failure == ENOENT and "/" not in name:
+        raise Error(CONTRACT["not in PATH"].format(name=name))
+    raise Error(CONTRACT["exec"].format(name=name, reason=_exec_reason(name, failure)))
+
+
+def execute(command: Command) -> NoReturn:
+    """execve(2) the first candidate that can be; raise Error in the words that engines know."""
+    failure = 0
+    for path in command.candidates:
+        try:
+            tasks.execve(path, command.argv, command.envp)
+        except OSError as error:
+            code = error.errno or 0
+        if code == EACCES and _is_directory(path):
+            code = EISDIR
+        if code == ENOENT and "/" not in command.name and files.exists(path):
+            # It is there: what is missing is its interpreter.
+            raise Error(CONTRACT["exec"].format(
+                name=files.decode(path), reason=strerror(code)))  # fmt: skip
+        if len(command.candidates) == 1 and "/" in command.name:
+            raise Error(CONTRACT["exec"].format(name=command.name, reason=_exec_reason(
+                command.name, code)))  # fmt: skip
+        if code not in (ENOENT, ENOTDIR, EACCES, EISDIR):
+            raise Error(CONTRACT["exec"].format(name=command.name, reason=strerror(code)))
+        if code == EACCES:
+            failure = code
+    if failure:
+        raise Error(CONTRACT["exec"].format(name=command.name, reason=strerror(failure)))
+    raise Error(CONTRACT["not in PATH"].format(name=command.name))
+
+
+def _exec_reason(name: str, code: int) -> str:
+    if code in (ENOENT, ENOTDIR):
+        return f"stat {name}: {strerror(code)}"
+    if code == EISDIR:
+        # The docker CLI answers 126 for the second part, newer ones for the first as well.
+        return f"{strerror(EISDIR)}: {strerror(EACCES)}"
+    return strerror(code)
+
+
+def _is_directory(path: bytes) -> bool:
+    try:
+        return files.stat(path).st_mode & files.S_IFMT == files.S_IFDIR
+    except OSError:
+        return False
