@@ -15,7 +15,7 @@ import posix
 from .. import cgroup
 from ..base import jsonio, log
 from ..errors import Error, reason, scope
-from ..linux import files, mounts, processes
+from ..linux import files, processes
 from ..model import plan, spec
 from ..wire import channel
 from . import facts, joining, launch, states, store
@@ -63,7 +63,9 @@ def make(
         "private_pids": facts.private_pids(config),
     }
     if "mount" not in plan.namespaces(config):
-        intent["host_mounts"] = mounts.mount_count(rootfs)
+        from . import ending
+
+        intent["host_mounts"] = ending.mount_count(rootfs)
     known = facts.of_create(settings, container_id, config, options, intent)
     known["listen_fds"] = init.listen_fds
     if posix.environ.get(b"NOTIFY_SOCKET"):

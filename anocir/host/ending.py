@@ -103,5 +103,13 @@ def _unmount(intent: dict[str, Any]) -> None:
     from ..linux import mounts
     from ..linux.const import MNT_DETACH
 
-    while mounts.mount_count(intent["rootfs"]) > intent["host_mounts"]:
+    while mount_count(intent["rootfs"]) > intent["host_mounts"]:
         mounts.umount2(intent["rootfs"], MNT_DETACH)
+
+
+def mount_count(path: str) -> int:
+    """Return how many mounts lie on one another at a path (proc_pid_mountinfo(5))."""
+    wanted = files.encode(path)
+    wanted = wanted.replace(b"\\", b"\\134").replace(b" ", b"\\040").replace(b"\t", b"\\011")
+    lines = files.read_file("/proc/self/mountinfo").split(b"\n")
+    return sum(1 for line in lines if line.split(b" ")[4:5] == [wanted])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from _struct import pack, unpack_from
 
-from . import ffi, files
+from . import ffi
 from .const import (
     FSCONFIG_CMD_CREATE,
     FSCONFIG_SET_FLAG,
@@ -125,11 +125,3 @@ def fstatfs_type(fd: int) -> int:
     data = bytearray(120)
     _fstatfs(fd, data)
     return int(unpack_from("=q", data)[0])
-
-
-def mount_count(path: str) -> int:
-    """Return how many mounts lie on one another at a path (proc_pid_mountinfo(5))."""
-    wanted = files.encode(path)
-    wanted = wanted.replace(b"\\", b"\\134").replace(b" ", b"\\040").replace(b"\t", b"\\011")
-    lines = files.read_file("/proc/self/mountinfo").split(b"\n")
-    return sum(1 for line in lines if line.split(b" ")[4:5] == [wanted])

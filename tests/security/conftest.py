@@ -138,7 +138,10 @@ class Arena:
 
     def altered(self, interpreter: str = "", first_line: str = "", **modules: str) -> drive.Runtime:
         """The archive with code appended to modules; `inside__program` stands for inside/program."""
-        additions = {name.replace("__", "/"): code for name, code in modules.items()}
+        additions = {
+            name if name.startswith("__") else name.replace("__", "/"): code
+            for name, code in modules.items()
+        }
         text = repr((sorted(additions.items()), interpreter, first_line))
         tag = hashlib.sha256(text.encode()).hexdigest()[:12]
         path = os.path.join(self.defender.directory, "altered-" + tag)

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from anocir.commands import kill
-from anocir.host import states, store
-from anocir.linux import mounts
+from anocir.host import ending, states, store
 from anocir.errors import CONTRACT, Error
 from anocir.linux import processes
 
@@ -223,7 +222,7 @@ def test_mounts_on_one_another_are_counted() -> None:
         points = after
         known = {point: points.count(point) for point in ("/", "/proc", points[-1])}
         paths = [point.replace("\\040", " ").replace("\\134", "\\") for point in known]
-        found = [mounts.mount_count(path) for path in paths]
+        found = [ending.mount_count(path) for path in paths]
         after = listed()
     assert points == after and found == list(known.values())
-    assert mounts.mount_count("/nowhere") == 0
+    assert ending.mount_count("/nowhere") == 0
