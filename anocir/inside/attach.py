@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import posix
 
+from ..base import inroot
 from ..errors import Error
 from ..linux import files, mounts
 from ..linux.const import (
@@ -35,7 +36,6 @@ from ..linux.const import (
     MS_REMOUNT,
     OPEN_TREE_CLONE,
 )
-from . import inroot
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ from _struct import pack
 
 import posix
 
+from ..base import inroot
 from ..errors import Error
 from ..linux import files, mounts, terminals
 from ..linux.const import (
@@ -22,7 +23,6 @@ from ..linux.const import (
     TIOCSPTLCK,
 )
 from ..wire import channel
-from . import inroot
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -6,6 +6,7 @@ Side: inside.  Sources: mknod(2), config-linux.md (Default Devices, Dev symbolic
 from __future__ import annotations
 
 
+from ..base import inroot
 from ..errors import Error
 from ..linux import files
 from ..linux.const import (
@@ -15,7 +16,7 @@ from ..linux.const import (
     ENOENT,
     EPERM,
 )
-from . import attach, inroot
+from . import attach
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

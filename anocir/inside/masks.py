@@ -6,6 +6,7 @@ Side: inside.  Sources: config-linux.md; CVE-2025-31133.
 from __future__ import annotations
 
 
+from ..base import inroot
 from ..errors import Error
 from ..linux import files, mounts
 from ..linux.const import (
@@ -16,7 +17,7 @@ from ..linux.const import (
     MS_RDONLY,
     MS_REC,
 )
-from . import attach, inroot
+from . import attach
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ CVE-2025-52881.
 from __future__ import annotations
 
 
+from ..base import inroot
 from ..errors import Error, strerror
 from ..linux import files, mounts
 from ..linux.const import (
@@ -22,7 +23,7 @@ from ..linux.const import (
     MS_REC,
     PROC_SUPER_MAGIC,
 )
-from . import attach, copyup, inroot
+from . import attach, copyup
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import posix
 
+from ..base import inroot
 from ..errors import Error, strerror
 from ..linux import files, tasks
 from ..linux.const import (
@@ -17,7 +18,6 @@ from ..linux.const import (
     ENOTSUP,
     EPERM,
 )
-from . import inroot
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -6,6 +6,7 @@ Side: inside.  Sources: proc(5), CVE-2025-52881.
 from __future__ import annotations
 
 
+from ..base import inroot
 from ..errors import Error, strerror
 from ..linux import files, mounts
 from ..linux.const import (
@@ -17,7 +18,7 @@ from ..linux.const import (
     RESOLVE_NO_MAGICLINKS,
     RESOLVE_NO_XDEV,
 )
-from . import attach, inroot
+from . import attach
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import _signal
 
 
+from ..base import inroot
 from ..errors import CONTRACT, Error, cwd_error, strerror
 from ..linux import files, processes, tasks
 from ..linux.const import (
@@ -17,7 +18,6 @@ from ..linux.const import (
     ENOTDIR,
 )
 from ..wire import channel
-from . import inroot
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

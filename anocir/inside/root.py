@@ -6,6 +6,7 @@ Side: inside.  Source: pivot_root(2).
 from __future__ import annotations
 
 
+from ..base import inroot
 from ..errors import Error, cwd_error, strerror
 from ..linux import files, mounts
 from ..linux.const import (
@@ -18,7 +19,7 @@ from ..linux.const import (
     MS_REC,
     MS_SLAVE,
 )
-from . import attach, inroot
+from . import attach
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from anocir.inside import inroot
+from anocir.base import inroot
 from anocir.linux import files
 from tests import machine
 from tests.kernel import child

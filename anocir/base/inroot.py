@@ -1,9 +1,9 @@
 """Paths strictly inside the container's root.
 
-Side: init.  The files below the root are the image's, and a process in another container may
-change them at the same time.  So a path is never joined as text and never looked up twice: it is
-resolved from the descriptor of the root by openat2(2) with RESOLVE_IN_ROOT, in which `..` and
-absolute links stay inside, and all work is done on the descriptor that comes out.
+Side: init, and host (checkpoint, restore).  The files below the root are the image's, and a process
+in another container may change them at the same time.  So a path is never joined as text and never
+looked up twice: it is resolved from the descriptor of the root by openat2(2) with RESOLVE_IN_ROOT,
+in which `..` and absolute links stay inside, and all work is done on the descriptor that comes out.
 
 Where openat2 is missing (Linux < 5.6) or forbidden, and where parts of the path have to be made,
 the path is walked one component at a time without ever following a link implicitly.
