@@ -2,7 +2,7 @@
 
 `@needs("cgroup2:memory")` (a marker) skips a test when a probe of tests/machine.py says that the machine lacks the thing.
 With CI=true a skip that tests/expected_skips.txt (or --expected-skips FILE) does not name fails the run: a test
-that silently stopped running is worse than a red one.
+that silently stopped running is worse than a red one. Elsewhere a skip is what the machine is like.
 
 What a daemon or an emulated machine does at a busy moment is not ours to decide. So with CI=true a test of those two
 tiers that fails is run once more, at most two tests in a run, and each is named at the end with what it said the first
@@ -14,6 +14,7 @@ from __future__ import annotations
 import fnmatch
 import os
 import signal
+import threading
 
 import pytest
 
@@ -90,6 +91,48 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
         _config.stash[SKIPS].append((report.nodeid, reason.removeprefix("Skipped: ")))
 
 
+class Progress:
+    """Say which tier begins, and that a long test of an engine or a machine is still at it."""
+
+    def __init__(self, reporter: pytest.TerminalReporter) -> None:
+        self.reporter = reporter
+        self.counts: dict[str, int] = {}
+        self.tier = ""
+        self.timer = threading.Timer(0, str)
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        for item in session.items:
+            self.counts[tier(item)] = self.counts.get(tier(item), 0) + 1
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        name = nodeid.split("/")[1] if nodeid.count("/") > 1 else ""
+        if name != self.tier and len(self.counts) > 1:
+            self.reporter.write("\n")
+            self.reporter.write_line(f"{name}: {self.counts.get(name, 0)} tests")
+        self.tier = name
+        # The other tiers fork, and change what only a process of one thread may.
+        if name in OTHERS_PROGRAMS:
+            self.remind(nodeid, LONG)
+
+    def remind(self, nodeid: str, after: int) -> None:
+        """Write a line when the test has taken so many seconds, and again and again."""
+
+        def write() -> None:
+            self.reporter.write_line(f"... {after} s: still {nodeid}")
+            self.remind(nodeid, after + LONG)
+
+        self.timer = threading.Timer(LONG, write)
+        self.timer.daemon = True
+        self.timer.start()
+
+    def pytest_runtest_logfinish(self) -> None:
+        self.timer.cancel()
+
+
+LONG = 60
+"""Seconds after which a silent test is one to wonder about."""
+
+
 _config: pytest.Config | None = None
 
 
@@ -97,6 +140,9 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     """Keep the configuration for the report hook, which is not given it."""
     global _config
     _config = session.config
+    reporter = session.config.pluginmanager.getplugin("terminalreporter")
+    if reporter is not None:
+        session.config.pluginmanager.register(Progress(reporter))
 
 
 def expected_skips(path: str) -> list[str]:
@@ -139,6 +185,8 @@ def pytest_terminal_summary(
         reasons[reason] = reasons.get(reason, 0) + 1
     for reason, count in sorted(reasons.items(), key=lambda row: -row[1]):
         terminalreporter.write_line(f"{count:4d}  {reason}")
+    if os.environ.get("CI") != "true":
+        return
     strangers = unexpected(skips, expected_skips(config.getoption("--expected-skips")))
     for nodeid, reason in strangers:
         terminalreporter.write_line(f"unexpected skip: {nodeid}: {reason}", red=True)

@@ -186,14 +186,21 @@ def reap() -> None:
             GONE[pid] = code if code >= 0 else 128 - code
 
 
-def until(what: str, condition: Any, timeout: float = PATIENCE, pause: float = 0.01) -> Any:
-    """Wait until the condition is true and return its value."""
+def until(
+    what: str,
+    condition: Any,
+    timeout: float = PATIENCE,
+    pause: float = 0.01,
+    found: Any = bool,
+) -> Any:
+    """Wait until the condition is true and return its value; `found` judges a value that says more than yes or no."""
     deadline = time.monotonic() + timeout
     while True:
         value = condition()
-        if value:
+        if found(value):
             return value
-        assert time.monotonic() < deadline, f"after {timeout} s still not: {what}"
+        told = "" if found is bool else f"; last: {value!r}"
+        assert time.monotonic() < deadline, f"after {timeout:.0f} s still not: {what}{told}"
         time.sleep(pause)
 
 

@@ -1,11 +1,14 @@
 #!/bin/sh
-# Install what the demo or the tests need and the machine lacks, and say so.
-# usage: tests/prepare.sh demo|check|test
+# Install what the demo or the chosen tests need and the machine lacks, by one call of apt, and say so.
+# usage: tests/prepare.sh demo | check | test [TESTS...]
+# TESTS are those of `make test`: directories, files or test ids below tests/; none means all.
 set -eu
 
 cd "$(dirname "$0")/.."
 venv=build/venv
 python=/usr/bin/python3
+trees=${ENGINE_TREES:-build/trees}
+suite=${SUITE:-trixie}
 
 say() { echo "prepare: $*" >&2; }
 
@@ -20,16 +23,22 @@ as_root() {
     fi
 }
 
-# Each line: package, and a command that succeeds if it is there already.
-demo_packages() {
+# Each line: package, and a command that succeeds if what it is wanted for is there already. Two packages with one
+# command are the names of one thing in different releases: whichever there is.
+build_packages() {
     echo "python3 test -x $python"
     echo "python3-venv $python -c 'import ensurepip, venv'"
     echo "ca-certificates test -s /etc/ssl/certs/ca-certificates.crt"
+}
+
+demo_packages() {
+    build_packages
     echo "libseccomp2 dpkg -s libseccomp2"
     echo "busybox-static test -x /bin/busybox"
 }
 
-test_packages() {
+# The tiers that run containers by the runtime alone.
+runtime_packages() {
     demo_packages
     # For python-prctl, the second witness of the kernel tests, and tests that compile a probe.
     echo "gcc command -v gcc"
@@ -42,20 +51,48 @@ test_packages() {
     echo "procps command -v ps"
     echo "util-linux command -v findmnt"
     echo "uidmap command -v newuidmap"
-    echo "iptables command -v iptables"
     echo "iproute2 command -v ip"
     echo "runc command -v runc"
     echo "crun command -v crun"
+}
+
+# The engines of a Debian tree need nothing of this machine but what makes the tree.
+engines_packages() {
+    demo_packages
+    echo "util-linux command -v nsenter"
+    echo "debootstrap command -v debootstrap"
+    echo "debian-archive-keyring test -e /usr/share/keyrings/debian-archive-keyring.gpg"
+}
+
+# This machine's engines: tests/engines/test_smoke.py, SUITE=host, and the machines of tests/vm, which see them.
+host_engines_packages() {
+    echo "catatonit command -v catatonit"
+    echo "iptables command -v iptables"
+    echo "iproute2 command -v ip"
+    echo "procps command -v ps"
+    echo "uidmap command -v newuidmap"
+    echo "runc command -v runc"
     echo "containerd command -v containerd"
     echo "docker.io command -v dockerd"
+    # The client is a package of its own since Debian 13.
+    echo "docker-cli command -v docker"
     echo "podman command -v podman"
     echo "buildah command -v buildah"
     echo "conmon command -v conmon"
     echo "netavark test -x /usr/lib/podman/netavark"
+    # What newer ones of netavark and Docker drive.
+    echo "nftables command -v nft"
     echo "tini command -v tini"
-    # For the machines of tests/vm: cgroup v2, systemd, AppArmor, SELinux.
+}
+
+# The machines: cgroup v2, systemd, AppArmor, SELinux.
+vm_packages() {
+    runtime_packages
+    host_engines_packages
     echo "qemu-system-x86 command -v qemu-system-x86_64"
-    echo "qemu-system-common test -x /usr/lib/qemu/virtiofsd"
+    echo "qemu-system-common test -x /usr/lib/qemu/virtiofsd -o -x /usr/libexec/virtiofsd"
+    # A package of its own since Debian 13.
+    echo "virtiofsd test -x /usr/lib/qemu/virtiofsd -o -x /usr/libexec/virtiofsd"
     echo "kmod command -v depmod"
     echo "e2fsprogs command -v mkfs.ext4"
     echo "apparmor command -v apparmor_parser"
@@ -67,50 +104,123 @@ test_packages() {
 }
 
 # Packages without which the rest still works.
-optional="busybox-static"
+optional=" busybox-static "
+
+# Name the tiers that the chosen tests are in.
+tiers_of() {
+    for word in "$@"; do
+        name=${word#./}
+        case "$name" in
+            tests/*/*) name=${name#tests/}; name=${name%%/*} ;;
+            tests/?*) name=${name#tests/}; name=${name%%::*} ;;
+            *) name=all ;;
+        esac
+        case " unit repo kernel runtime security reliability engines vm " in
+            *" $name "*) echo "$name" ;;
+            # A folder or file that holds no tier's tests may need anything.
+            *) echo unit repo kernel runtime security reliability engines vm ;;
+        esac
+    done | tr ' ' '\n' | sort -u
+}
+
+packages_of() {
+    case "$1" in
+        unit | repo) build_packages ;;
+        kernel | runtime | security | reliability) runtime_packages ;;
+        engines)
+            [ "$suite" = host ] || engines_packages
+            if [ "$suite" = host ] || [ "${CI:-}" = true ]; then
+                demo_packages
+                host_engines_packages
+            fi ;;
+        vm) vm_packages ;;
+    esac
+}
+
+# What the tiers take on two cores, in minutes (measured, rounded up).
+minutes_of() {
+    case "$1" in
+        unit | repo | kernel | security) echo 1 ;;
+        reliability) echo 2 ;;
+        runtime) echo 4 ;;
+        engines) echo 7 ;;
+        vm) echo 9 ;;
+    esac
+}
+
+lacking() {
+    sort -u | while read -r package probe; do
+        sh -c "$probe" >/dev/null 2>&1 || echo "$package"
+    done | sort -u
+}
 
 install_packages() {
-    missing=""
-    while read -r package probe; do
-        sh -c "$probe" >/dev/null 2>&1 || missing="$missing $package"
-    done
-    [ -n "$missing" ] || return 0
+    wanted=$(echo "$1" | lacking | tr '\n' ' ')
+    [ -n "$wanted" ] || return 0
     if ! command -v apt-get >/dev/null; then
-        say "missing:$missing; please install them (there is no apt-get here)"
+        say "missing: $wanted(please install them; there is no apt-get here)"
         return 0
     fi
-    say "installing with apt-get:$missing"
     export DEBIAN_FRONTEND=noninteractive
-    as_root apt-get update -qq || say "apt-get update failed, trying with the present lists"
-    for package in $missing; do
-        # One by one: a package that a release does not have must not stop the others.
-        if ! as_root apt-get install -y -qq --no-install-recommends "$package" >/dev/null; then
-            case " $optional " in
-                *" $package "*) say "$package cannot be installed, going on without it" ;;
-                *) say "cannot install $package; what needs it is skipped or fails" ;;
-            esac
+    say "apt-get update"
+    as_root apt-get -q update >&2 || say "apt-get update failed, trying with the present lists"
+    # A package that this release does not have must not stop the others.
+    missing=""
+    for package in $wanted; do
+        if apt-cache show "$package" >/dev/null 2>&1; then
+            missing="$missing $package"
         fi
+    done
+    if [ -n "$missing" ]; then
+        say "apt-get install$missing"
+        # shellcheck disable=SC2086
+        as_root apt-get -q install -y --no-install-recommends $missing >&2 ||
+            say "apt-get install failed"
+    fi
+    for package in $(echo "$1" | lacking); do
+        case "$optional" in
+            *" $package "*) say "$package cannot be installed, going on without it" ;;
+            *) say "cannot install $package; what needs it is skipped or fails" ;;
+        esac
     done
 }
 
-case "${1:-}" in
+what=${1:-}
+[ $# = 0 ] || shift
+[ $# -gt 0 ] || set -- tests
+case "$what" in
     demo) list=$(demo_packages) ;;
-    check) list=$(demo_packages | head -2) ;;
-    test) list=$(test_packages) ;;
-    *) echo "usage: tests/prepare.sh demo|check|test" >&2; exit 2 ;;
+    check) list=$(build_packages) ;;
+    test)
+        tiers=$(tiers_of "$@")
+        minutes=1
+        for tier in $tiers; do minutes=$((minutes + $(minutes_of "$tier"))); done
+        say "the tests of" $tiers "take about $minutes minutes on two cores"
+        case "$tiers" in
+            *engines*)
+                [ "$suite" = host ] || [ -d "$trees/$suite" ] ||
+                    say "for engines: a tree of Debian $suite in $trees (1.3 GB, about a minute)" ;;
+        esac
+        case "$tiers" in
+            *vm*)
+                [ -d "${VM_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/anocir-vm}/kernel" ] ||
+                    say "for vm: QEMU (about 0.6 GB) and a kernel in ~/.cache/anocir-vm (0.2 GB)" ;;
+        esac
+        list=$(for tier in $tiers; do packages_of "$tier"; done) ;;
+    *) echo "usage: tests/prepare.sh demo | check | test [TESTS...]" >&2; exit 2 ;;
 esac
-install_packages <<END
-$list
-END
+install_packages "$list"
+[ "$what" != demo ] || exit 0
 
-if [ "$1" != demo ]; then
-    # The same Python that runs the archive also runs the tests.
-    [ -x $venv/bin/pip ] || $python build.py tools
-    wanted=$(sed 's/ *#.*//' tests/requirements.txt)
-    if [ "$1" = check ]; then
-        wanted=$(echo "$wanted" | grep -v prctl)
-    fi
-    lacking=$($venv/bin/python -c '
+# The same Python that runs the archive also runs the tests.
+[ -x $venv/bin/python ] && $venv/bin/python -c 'import pip' 2>/dev/null || $python build.py tools
+wanted=$(sed 's/ *#.*//' tests/requirements.txt)
+if ! echo "${tiers:-}" | grep -qE 'kernel|runtime|security|reliability|vm'; then
+    # It is compiled here, by the compiler that those want.
+    wanted=$(echo "$wanted" | grep -v prctl)
+fi
+# shellcheck disable=SC2086
+missing=$($venv/bin/python -c '
 import importlib.metadata, sys
 for word in sys.argv[1:]:
     name, _, version = word.partition("==")
@@ -120,8 +230,17 @@ for word in sys.argv[1:]:
     except importlib.metadata.PackageNotFoundError:
         pass
     print(word)' $wanted)
-    if [ -n "$lacking" ]; then
-        say "installing with pip below $venv:" $lacking
-        $venv/bin/pip install --quiet --disable-pip-version-check $lacking
-    fi
+if [ -n "$missing" ]; then
+    say "installing with pip below $venv:" $missing
+    # By the interpreter, not by bin/pip: its first line names the folder that the environment was made in, which may
+    # be another checkout.
+    # shellcheck disable=SC2086
+    $venv/bin/python -m pip install --quiet --disable-pip-version-check $missing
 fi
+case "${tiers:-}" in
+    *engines*)
+        if [ "$suite" != host ] && [ "$(id -u)" = 0 ]; then
+            $venv/bin/python -m tests.engines.tree "$suite" >/dev/null ||
+                say "no tree of Debian $suite; the tests of engines will say why"
+        fi ;;
+esac

@@ -1,6 +1,6 @@
 """A box: private namespaces and cgroups in which a container engine may do what it likes.
 
-An engine leaves traces all over a machine: a bridge, iptables rules, mounts, cgroups, files below /run,
+Its programs are those of a Debian tree (tests/engines/tree.py) or of this machine. An engine leaves traces all over a machine: a bridge, iptables rules, mounts, cgroups, files below /run,
 daemons. In a box all of them are private (mount, network, pid, ipc, uts and cgroup namespace, a tmpfs on
 /run, cgroup mounts whose root is the box's own cgroup), so one SIGKILL to the box's pid 1 ends everything,
 whatever state a test has left it in.
@@ -23,9 +23,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Dict, List, Mapping, Optional, Sequence, Union
 
+from tests.drive import until
+
 CGROUP = Path("/sys/fs/cgroup")
-# A slow machine (emulation) needs more of it.
-PATIENCE = float(os.environ.get("ENGINE_PATIENCE") or "1")
 # A wait ends when the thing has happened; its bound must only be beyond what a busy machine takes.
 BOUND = 120.0
 COMMAND_TIMEOUT = 240.0
@@ -86,11 +86,12 @@ def remove_cgroups(top: Path) -> bool:
 class Box:
     """Namespaces, cgroups and a pid 1 that hold an engine together."""
 
-    __slots__ = ("_count", "_holder", "environment", "hierarchies", "name", "pid")
+    __slots__ = ("_count", "_holder", "environment", "hierarchies", "name", "pid", "root")
 
-    def __init__(self, name: str) -> None:
-        """Make the box; `name` must be unique on the machine."""
+    def __init__(self, name: str, root: Path = Path("/")) -> None:
+        """Make the box of the system at `root`; `name` must be unique on the machine."""
         self.name = name
+        self.root = root
         self.hierarchies = hierarchies()
         self.environment = dict(ENVIRONMENT)
         # Both sides take from it at the same time: one step, not read and add.
@@ -104,7 +105,7 @@ class Box:
                     (directory / knob).write_text((CGROUP / one / knob).read_text())
         self._holder = subprocess.Popen(
             ["unshare", "--mount", "--net", "--pid", "--ipc", "--uts", "--fork", "--kill-child"]
-            + ["--propagation", "private", "/usr/bin/python3", "-IS", str(PID_1), name]
+            + ["--propagation", "private", "/usr/bin/python3", "-IS", str(PID_1), str(root), name]
             + self.hierarchies,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -122,10 +123,8 @@ class Box:
         with contextlib.suppress(ProcessLookupError):
             self._holder.kill()
         self._holder.wait()
-        deadline = time.monotonic() + BOUND
-        for one in self.hierarchies:
-            while not remove_cgroups(CGROUP / one / self.name) and time.monotonic() < deadline:
-                time.sleep(0.05)
+        tops = [CGROUP / one / self.name for one in self.hierarchies]
+        until("the box's cgroups are gone", lambda: all(remove_cgroups(top) for top in tops))
 
     def path(self, inside: str) -> Path:
         """Name a path of the box as the test process reaches it."""
@@ -182,7 +181,7 @@ class Box:
                 with contextlib.suppress(BrokenPipeError):
                     child.stdin.write(given)
                     child.stdin.close()
-                status = child.wait(timeout * PATIENCE)
+                status = child.wait(timeout)
             except subprocess.TimeoutExpired:
                 child.kill()
                 child.wait()
@@ -201,23 +200,24 @@ class Box:
 
     def wait(self, argv: Sequence[str], text: str, timeout: float = BOUND) -> Result:
         """Repeat a command until its output holds the text."""
-        deadline = time.monotonic() + timeout * PATIENCE
-        while True:
-            result = self.run(argv)
-            if text in result.out + result.err:
-                return result
-            assert time.monotonic() < deadline, f"no {text!r} in time: {result}"
-            time.sleep(0.1)
+
+        def found(result: Result) -> bool:
+            return text in result.out + result.err
+
+        result: Result = until(repr(text), lambda: self.run(argv), timeout, 0.05, found)
+        return result
 
     def remove_cgroup(self, path: str) -> None:
         """Remove a cgroup that an engine leaves by design, as soon as those below it are gone."""
         tops = [CGROUP / one / self.name / path.strip("/") for one in self.hierarchies]
-        deadline = time.monotonic() + BOUND * PATIENCE
-        while left := [top for top in tops if top.exists()]:
-            assert time.monotonic() < deadline, f"the cgroup {path} stays"
-            for top in left:
+
+        def left() -> List[Path]:
+            for top in tops:
                 with contextlib.suppress(OSError):
                     top.rmdir()
+            return [top for top in tops if top.exists()]
+
+        until(f"the cgroup {path} is gone", left, found=lambda paths: not paths)
 
     def traces(self) -> Dict[str, List[str]]:
         """List what an engine or its runtime can leave behind: processes, mounts, cgroups, devices."""
@@ -288,7 +288,7 @@ class Terminal:
 
     def expect(self, text: str, timeout: float = BOUND) -> str:
         """Read on until the text was written since the last expect; give what came before and it."""
-        deadline = time.monotonic() + timeout * PATIENCE
+        deadline = time.monotonic() + timeout
         wanted = text.encode()
         while wanted not in self.seen:
             assert self._read(deadline), f"no {text!r} from {self.argv}: {self.seen!r}"
@@ -301,28 +301,29 @@ class Terminal:
         An engine tells it in the background, and the shell draws its prompt again then: with the size
         there, the next prompt is one and in its place.
         """
-        deadline = time.monotonic() + BOUND * PATIENCE
-        while True:
+
+        def asked() -> str:
             # The shell's echo of the command has the quotes, its answer has not.
             self.type("stty size; echo as''ked\n")
             answer = self.expect("asked")
             self.expect(prompt)
-            if size in answer:
-                return
-            assert time.monotonic() < deadline, f"not {size} in time: {answer!r}"
+            return answer
+
+        until(size, asked, found=lambda answer: size in answer)
 
     def finish(self, timeout: float = BOUND) -> int:
         """Read to the end and give the exit status."""
-        deadline = time.monotonic() + timeout * PATIENCE
+        deadline = time.monotonic() + timeout
         while self._read(deadline):
             pass
-        while time.monotonic() < deadline:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
-            if pid:
-                self.status = os.waitstatus_to_exitcode(status)
-                return self.status
-            time.sleep(0.01)
-        raise AssertionError(f"no end of {self.argv}: {self.seen!r}")
+        _, status = until(
+            f"the end of {self.argv}",
+            lambda: os.waitpid(self.pid, os.WNOHANG),
+            max(1.0, deadline - time.monotonic()),
+            found=lambda answer: answer[0] != 0,
+        )
+        self.status = os.waitstatus_to_exitcode(status)
+        return self.status
 
     def _read(self, deadline: float) -> bool:
         readable, _, _ = select.select([self.fd], [], [], max(0.0, deadline - time.monotonic()))

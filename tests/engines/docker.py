@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import subprocess
-import time
 from typing import Callable, Dict, List, Optional, Sequence, Tuple, TypeVar
 
-from tests.engines.box import BOUND, PATIENCE, Box, Result, Terminal
+from tests.drive import until
+from tests.engines.box import BOUND, Box, Result, Terminal
 from tests.engines.image import IMAGE, busybox_tar
 from tests.engines.sides import SUBNET, gather, normal, phrases, same
 
@@ -58,16 +58,16 @@ class Dockerd:
         It gives its containerd 15 seconds and then gives up, which on a busy machine is too early.
         """
         log = f"{self.home}/log"
-        deadline = time.monotonic() + BOUND * PATIENCE
         self.process = self.box.spawn(["dockerd", *self.options], log=log)
-        while self.box.run(self.argv("version")).status != 0:
-            if time.monotonic() > deadline:
-                raise RuntimeError("dockerd: " + self.log_tail())
+
+        def answers() -> bool:
             if self.process.poll() is not None:
                 if "timeout waiting for containerd to start" not in self.log_tail()[-200:]:
                     raise RuntimeError("dockerd: " + self.log_tail())
                 self.process = self.box.spawn(["dockerd", *self.options], log=log)
-            time.sleep(0.1)
+            return self.box.run(self.argv("version")).status == 0
+
+        until("dockerd answers", answers, pause=0.1)
         return self.process
 
     def kill(self) -> None:
@@ -78,10 +78,10 @@ class Dockerd:
         containerd = self.box.path(f"{self.home}/exec/containerd/containerd.pid").read_text()
         self.box.run(["kill", "-9", str(self.pid())]).ok()
         self.process.wait()
-        deadline = time.monotonic() + BOUND * PATIENCE
-        while self.box.run(["kill", "-0", containerd]).status == 0:
-            assert time.monotonic() < deadline, "containerd has outlived dockerd"
-            time.sleep(0.05)
+        until(
+            "containerd is gone with dockerd",
+            lambda: self.box.run(["kill", "-0", containerd]).status != 0,
+        )
 
     def pid(self) -> int:
         """Give the daemon's pid in the box."""

@@ -7,7 +7,7 @@ from typing import Any, Iterator, List, Tuple
 import pytest
 
 from tests.engines.box import Box, Result, Terminal
-from tests.engines.conftest import PEER, need, new_box
+from tests.engines.conftest import PEER, default_ulimits, need, new_box
 from tests.engines.image import IMAGE, docker_archive
 from tests.engines.shim import calls, write_shim
 from tests.engines.sides import normal, phrases, same, settle
@@ -54,16 +54,24 @@ class Buildah:
 
 @pytest.fixture(scope="module")
 def buildahs(engine_runtime: str) -> Iterator[Tuple[Buildah, Buildah]]:
-    """Give buildah for both sides; the runtime under test stands behind a recording shim."""
+    """Give buildah for both sides in a box."""
     need("buildah", "runc", "busybox")
     box = new_box("buildah")
     try:
-        box.run(["mkdir", "-p", HOME]).ok()
-        box.path(f"{HOME}/image.tar").write_bytes(docker_archive())
-        shim = write_shim(box, "anocir", engine_runtime, recorded=True)
-        yield Buildah(box, "anocir", shim), Buildah(box, "peer", PEER)
+        yield buildahs_in(box, engine_runtime)
     finally:
         box.close()
+
+
+def buildahs_in(box: Box, engine_runtime: str) -> Tuple[Buildah, Buildah]:
+    """Set buildah up for both sides; the runtime under test stands behind a recording shim."""
+    box.run(["mkdir", "-p", HOME]).ok()
+    box.path(f"{HOME}/image.tar").write_bytes(docker_archive())
+    conf = f"{HOME}/containers.conf"
+    box.path(conf).write_text(f"[containers]\n{default_ulimits()}\n")
+    box.environment["CONTAINERS_CONF"] = conf
+    shim = write_shim(box, "anocir", engine_runtime, recorded=True)
+    return Buildah(box, "anocir", shim), Buildah(box, "peer", PEER)
 
 
 CASES: Tuple[Tuple[str, List[str], List[str], int, str], ...] = (

@@ -10,12 +10,12 @@ import json
 import shlex
 import socket
 import threading
-import time
 from typing import Any, Dict, Iterator, List, Tuple
 
 import pytest
 
 from tests.bundle import default_config
+from tests.drive import until
 from tests.engines.box import BOUND, Box, Result
 from tests.engines.calls import known
 from tests.engines.conftest import new_box
@@ -183,10 +183,7 @@ def reach(box: Box, call: Any, status: Any, container: str, wanted: str) -> None
 
 def wait_for(status: Any, wanted: str) -> None:
     """Wait until the state is as wanted."""
-    deadline = time.monotonic() + BOUND
-    while status() != wanted:
-        assert time.monotonic() < deadline, f"{status()} instead of {wanted}"
-        time.sleep(0.05)
+    until(f"the state {wanted}", status, found=lambda state: state == wanted)
 
 
 def check(
@@ -248,6 +245,9 @@ def test_version_lines_that_engines_parse(
     assert lines[1].startswith("commit: ")
 
 
+@pytest.mark.xfail(
+    reason="an archive without a block for this Python leaves descriptor 0 to itself"
+)
 def test_life_in_podmans_environment(calls_box: Box, engine_runtime: str) -> None:
     """Only an empty XDG_RUNTIME_DIR, closed descriptors 0 to 2, SIGPIPE ignored: all commands work.
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-import time
 from typing import Any, Iterator, List, Tuple
 
 import pytest
 
-from tests.engines.box import BOUND, PATIENCE
+from tests.drive import until
+from tests.engines.box import Box
 from tests.engines.conftest import PEER, need, new_box
 from tests.engines.containerd import Containerd, Ctr
 from tests.engines.shim import calls, write_shim
@@ -17,17 +17,22 @@ from tests.engines.sides import normal, phrases, same, settle
 
 @pytest.fixture(scope="module")
 def daemon(engine_runtime: str) -> Iterator[Containerd]:
-    """Give a containerd; the runtime under test stands behind a recording shim."""
+    """Give a containerd in a box."""
     need("containerd", "ctr", "runc", "busybox")
     box = new_box("containerd")
     try:
-        shim = write_shim(box, "anocir", engine_runtime, recorded=True)
-        daemon = Containerd(box, {"anocir": shim, "peer": PEER})
-        for name in daemon.binaries:
-            Ctr(daemon, name).run([], ["true"])
-        yield daemon
+        yield containerd_in(box, engine_runtime)
     finally:
         box.close()
+
+
+def containerd_in(box: Box, engine_runtime: str) -> Containerd:
+    """Start a containerd; the runtime under test stands behind a recording shim."""
+    shim = write_shim(box, "anocir", engine_runtime, recorded=True)
+    daemon = Containerd(box, {"anocir": shim, "peer": PEER})
+    for name in daemon.binaries:
+        Ctr(daemon, name).run([], ["true"])
+    return daemon
 
 
 @pytest.fixture
@@ -138,10 +143,7 @@ def test_ctr_tasks(pair: Tuple[Ctr, Ctr]) -> None:
         # Two processes, and these two to the end: what `tasks ps` says must not hang on the moment.
         script = "trap 'exit 5' TERM; sleep 1000 & wait"
         side(*side.words(["-d"], name, ["sh", "-c", script])).ok()
-        deadline = time.monotonic() + BOUND * PATIENCE
-        while len(side("tasks", "ps", name).ok().out.splitlines()) < 3:
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        until("both", lambda: len(side("tasks", "ps", name).ok().out.splitlines()) == 3)
 
         def told(*words: str) -> List[Any]:
             result = side(*words)
@@ -166,9 +168,7 @@ def test_ctr_tasks(pair: Tuple[Ctr, Ctr]) -> None:
             told("tasks", "kill", "-s", "SIGTERM", name),
         ]
         side.box.wait(side.argv("tasks", "ls"), f"{name} ")
-        deadline = time.monotonic() + BOUND * PATIENCE
-        while state(side, name) != "STOPPED" and time.monotonic() < deadline:
-            time.sleep(0.1)
+        stops(side, name)
         seen.append([state(side, name)])
         seen.append(told("tasks", "exec", "--exec-id", "e6", name, "true")[:2])
         seen.append(told("tasks", "kill", name)[:2])
@@ -188,6 +188,11 @@ def state(side: Ctr, name: str) -> str:
         if line.startswith(name + " "):
             return line.split()[-1]
     return "none"
+
+
+def stops(side: Ctr, name: str) -> None:
+    """Wait until a task has stopped."""
+    until(f"{name} stops", lambda: state(side, name), found=lambda word: word == "STOPPED")
 
 
 def metric_names(out: str) -> List[str]:
@@ -269,10 +274,7 @@ def test_tasks_outlive_containerd(daemon: Containerd, pair: Tuple[Ctr, Ctr]) -> 
     )
     assert (result.status, result.out) == (2, "here\n"), result
     side("tasks", "kill", "-s", "SIGKILL", "outlives").ok()
-    deadline = time.monotonic() + BOUND * PATIENCE
-    while state(side, "outlives") != "STOPPED":
-        assert time.monotonic() < deadline, "the killed task does not stop"
-        time.sleep(0.1)
+    stops(side, "outlives")
     side("tasks", "rm", "-f", "outlives")
     side("containers", "rm", "outlives").ok()
 

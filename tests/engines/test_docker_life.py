@@ -9,7 +9,8 @@ from typing import Any, List
 
 import pytest
 
-from tests.engines.box import BOUND, PATIENCE
+from tests.drive import until
+from tests.engines.box import BOUND
 from tests.engines.docker import Side, Sides
 from tests.engines.image import IMAGE
 from tests.engines.sides import normal, phrases
@@ -30,14 +31,12 @@ def told(side: Side, *words: str) -> List[Any]:
 
 def await_processes(side: Side, name: str, *commands: str) -> None:
     """Wait until these are the container's only processes: no exec's leavings, no shell before its execve."""
-    deadline = time.monotonic() + BOUND * PATIENCE
-    wanted = sorted(commands)
-    while True:
-        found = side.docker("top", name, "-o", "pid,comm").ok().out.splitlines()[1:]
-        if sorted(line.split()[1] for line in found) == wanted:
-            return
-        assert time.monotonic() < deadline, f"{found} instead of {wanted}"
-        time.sleep(0.1)
+
+    def found() -> List[str]:
+        lines = side.docker("top", name, "-o", "pid,comm").ok().out.splitlines()[1:]
+        return sorted(line.split()[1] for line in lines)
+
+    until(f"only {commands}", found, found=lambda now: now == sorted(commands))
 
 
 def plain(text: str) -> str:
@@ -288,11 +287,11 @@ def test_pause_update_stats(sides: Sides) -> None:
             told(side, "stats", "--no-stream", "--format", "{{.MemPerc | len}}", name)[:2],
         ]
         words = ["stats", "--no-stream", "--format", "{{.MemUsage}} {{.PIDs}}", name]
-        deadline = time.monotonic() + BOUND * PATIENCE
         # The docker command gives dashes when the daemon takes longer than two seconds.
-        while "--" in (usage := side.docker(*words).ok()).out and time.monotonic() < deadline:
-            pass
-        told_.append([usage.out.split("/")[1].split()])
+        usage = until(
+            "statistics", lambda: side.docker(*words).ok().out, found=lambda out: "--" not in out
+        )
+        told_.append([usage.split("/")[1].split()])
         # Killing a paused container must work, too.
         told_.append(told(side, "pause", name))
         told_.append(told(side, "rm", "-f", name))
@@ -322,7 +321,6 @@ def test_out_of_memory_is_told(sides: Sides) -> None:
         child = docker.box.spawn(argv, log=f"{home}.log")
         docker.wait(name, ".State.Running", "true")
         docker.box.path(f"{home}/on").write_text("")
-        deadline = time.monotonic() + BOUND * PATIENCE
         events = [
             "events",
             "--since",
@@ -332,11 +330,12 @@ def test_out_of_memory_is_told(sides: Sides) -> None:
             "--filter",
             "event=oom",
         ]
-        while not docker(*events, "--until", str(time.time())).ok().out:
-            assert time.monotonic() < deadline, "no notice of the OOM"
-            time.sleep(0.1)
+        until(
+            "a notice of the OOM",
+            lambda: docker(*events, "--until", str(time.time())).ok().out,
+        )
         docker.box.path(f"{home}/on").unlink()
-        seen = [child.wait(BOUND * PATIENCE), docker.inspect(name, ".State.OOMKilled")]
+        seen = [child.wait(BOUND), docker.inspect(name, ".State.OOMKilled")]
         side.docker("rm", name).ok()
         return seen
 
@@ -462,14 +461,11 @@ def test_host_pid_container_is_killed_with_all_its_processes(sides: Sides) -> No
         box = side.docker.box
         box.wait(["pgrep", "-cfx", f"sleep {marker}"], "3")
         side.docker("rm", "-f", name).ok()
-        deadline = time.monotonic() + BOUND * PATIENCE
-        left = box.run(["pgrep", "-fx", f"sleep {marker}"]).out
-        while left and time.monotonic() < deadline:
-            time.sleep(0.1)
-            left = box.run(["pgrep", "-fx", f"sleep {marker}"]).out
-        return [left]
+        left = ["pgrep", "-fx", f"sleep {marker}"]
+        until("its children are gone", lambda: box.run(left).out, found=lambda pids: not pids)
+        return ["gone"]
 
-    assert sides.same(scenario) == [""]
+    sides.same(scenario)
 
 
 def test_copy_and_commit(sides: Sides) -> None:

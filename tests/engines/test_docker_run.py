@@ -119,7 +119,7 @@ SHELL_CASES: Tuple[Case, ...] = (
         0,
         "10.9.9.9",
     ),
-    ("pid host", "--pid host", "cat /proc/1/cmdline | tr '\\0' ' '", 0, "pid1.py"),
+    ("pid host", "--pid host", "cat /proc/1/cmdline | tr '\\0' ' '", 0, "catatonit"),
     ("ipc host", "--ipc host", "readlink /proc/self/ns/ipc", 0, "ipc:["),
     ("ipc none", "--ipc none", "ls /dev/shm", 1, ""),
     ("shm size", "--shm-size 2m", "df -k /dev/shm | awk 'NR==2 {print $2}'", 0, "2048"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import shutil
 import subprocess
@@ -11,7 +10,7 @@ from typing import Dict, List
 
 import pytest
 
-from tests.engines.docker import Side, Sides
+from tests.engines.docker import Dockerd, Side, Sides
 
 SOURCE = Path(__file__).parents[1] / "runtime" / "seccomp_probe.c"
 
@@ -54,16 +53,15 @@ DENIED = ("mount", "unshare NEWUSER", "setns", "clone NEWNS", "bpf", "kexec_load
 
 
 @pytest.fixture(scope="module")
-def probe(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A directory with the static program that makes the calls."""
+def probe(dockerd: Dockerd, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A directory of the box with the static program that makes the calls."""
     directory = tmp_path_factory.mktemp("probe")
     compiler = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))))
     words = [compiler, "-static", "-O1", "-pthread", "-o", str(directory / "probe"), str(SOURCE)]
     subprocess.run(words, check=True)
-    for path in (directory, *directory.parents):
-        if path != Path("/tmp") and path.is_relative_to("/tmp"):
-            os.chmod(path, 0o755)
-    return str(directory)
+    dockerd.box.run(["mkdir", "-p", "/run/probe"]).ok()
+    shutil.copy(directory / "probe", dockerd.box.path("/run/probe/probe"))
+    return "/run/probe"
 
 
 def answers(side: Side, probe: str, *options: str) -> Dict[str, str]:
@@ -110,9 +108,9 @@ def test_without_a_profile_the_kernel_alone_answers(sides: Sides, probe: str) ->
     assert found["clone3"] == "errno EINVAL"
 
 
-def test_a_profile_of_the_users_own_is_applied(sides: Sides, probe: str, tmp_path: Path) -> None:
-    path = tmp_path / "profile.json"
-    path.write_text(
+def test_a_profile_of_the_users_own_is_applied(sides: Sides, probe: str) -> None:
+    path = "/run/tmp/own-profile.json"
+    sides.docker.box.path(path).write_text(
         '{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["getpgid"], "action": "SCMP_ACT_ERRNO",'
         ' "errnoRet": 71}, {"names": ["getsid"], "action": "SCMP_ACT_KILL_PROCESS"}]}'
     )

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from typing import Any, Dict, Iterator, List, Sequence, Tuple
 
 import pytest
 
-from tests.engines.box import BOUND, PATIENCE, Box, Result, Terminal
-from tests.engines.conftest import PEER, need, new_box
+from tests.drive import until
+from tests.engines.box import Box, Result, Terminal
+from tests.engines.conftest import PEER, default_ulimits, need, new_box
 from tests.engines.image import IMAGE, busybox_tar
 from tests.engines.shim import calls, write_shim
 from tests.engines.sides import MOUNTS, normal, phrases, same, settle
 
 HOME = "/run/podman-test"
 USER = 4321
+NEEDED = "podman conmon runc busybox newuidmap setpriv docker-init".split()
 
 # Each of these is what anocir's README tells users to write.
 CONFIGURATION = """
+[containers]
+{limits}
 [engine]
 runtime_supports_json = ["anocir", "peer"]
 runtime_supports_nocgroup = ["anocir"]
@@ -74,42 +77,50 @@ def directories(home: str) -> List[str]:
 @pytest.fixture(scope="module")
 def podman_box(engine_runtime: str) -> Iterator[Box]:
     """Give a box with the configuration, subordinate ids and a user of its own."""
-    need("podman", "conmon", "runc", "busybox", "newuidmap", "setpriv", "docker-init")
+    need(*NEEDED)
     box = new_box("podman")
     try:
-        box.run(["mkdir", "-p", f"{HOME}/user/home", f"{HOME}/etc"]).ok()
-        shim = write_shim(box, "anocir", engine_runtime, recorded=True)
-        text = CONFIGURATION.format(image=IMAGE, ours=shim, peer=PEER)
-        box.path(f"{HOME}/containers.conf").write_text(text)
-        box.environment["CONTAINERS_CONF"] = f"{HOME}/containers.conf"
-        ranges = f"containers:200000:655360\nroot:900000:65536\n{USER}:1000000:65536\n"
-        for name, text in (
-            ("subuid", ranges),
-            ("subgid", ranges),
-            ("passwd", f"boxuser:x:{USER}:{USER}::{HOME}/user/home:/bin/sh\n"),
-            ("group", f"boxuser:x:{USER}:\nshared:x:4322:boxuser\n"),
-        ):
-            old = "" if name.startswith("sub") else box.path(f"/etc/{name}").read_text()
-            box.path(f"{HOME}/etc/{name}").write_text(old + text)
-            box.run(["mount", "--bind", f"{HOME}/etc/{name}", f"/etc/{name}"]).ok()
-        box.run(["chown", "-R", f"{USER}:{USER}", f"{HOME}/user"]).ok()
-        # Shared by two users, whose records land in one file.
-        box.run(
-            ["sh", "-c", f"touch {shim}.calls; chmod 666 {shim}.calls; chmod 1777 /run/tmp"]
-        ).ok()
+        configure(box, engine_runtime)
         yield box
     finally:
         box.close()
 
 
+def configure(box: Box, engine_runtime: str) -> None:
+    """Write the configuration, subordinate ids and a user of the box's own."""
+    box.run(["mkdir", "-p", f"{HOME}/user/home", f"{HOME}/etc"]).ok()
+    shim = write_shim(box, "anocir", engine_runtime, recorded=True)
+    text = CONFIGURATION.format(image=IMAGE, ours=shim, peer=PEER, limits=default_ulimits())
+    box.path(f"{HOME}/containers.conf").write_text(text)
+    box.environment["CONTAINERS_CONF"] = f"{HOME}/containers.conf"
+    ranges = f"containers:200000:655360\nroot:900000:65536\n{USER}:1000000:65536\n"
+    for name, text in (
+        ("subuid", ranges),
+        ("subgid", ranges),
+        ("passwd", f"boxuser:x:{USER}:{USER}::{HOME}/user/home:/bin/sh\n"),
+        ("group", f"boxuser:x:{USER}:\nshared:x:4322:boxuser\n"),
+    ):
+        old = "" if name.startswith("sub") else box.path(f"/etc/{name}").read_text()
+        box.path(f"{HOME}/etc/{name}").write_text(old + text)
+        box.run(["mount", "--bind", f"{HOME}/etc/{name}", f"/etc/{name}"]).ok()
+    box.run(["chown", "-R", f"{USER}:{USER}", f"{HOME}/user"]).ok()
+    # Shared by two users, whose records land in one file.
+    box.run(["sh", "-c", f"touch {shim}.calls; chmod 666 {shim}.calls; chmod 1777 /run/tmp"]).ok()
+
+
 @pytest.fixture(scope="module")
 def root_podman(podman_box: Box) -> Tuple[Podman, Podman]:
     """Give podman as root with the image imported, one for each side."""
+    return sides_of_root(podman_box)
+
+
+def sides_of_root(box: Box) -> Tuple[Podman, Podman]:
+    """Import the image for both sides."""
     sides = []
     for name in ("anocir", "peer"):
         # One storage for each: podman's lock on it would make the two sides wait for each other.
-        side = Podman(podman_box, name, directories(f"{HOME}/{name}"))
-        podman_box.run([*side.prefix, "import", "-", IMAGE], stdin=busybox_tar()).ok()
+        side = Podman(box, name, directories(f"{HOME}/{name}"))
+        box.run([*side.prefix, "import", "-", IMAGE], stdin=busybox_tar()).ok()
         side.run([], ["true"]).ok()
         sides.append(side)
     return sides[0], sides[1]
@@ -224,7 +235,7 @@ RUN_CASES: Tuple[Tuple[str, List[str], List[str], int, str], ...] = (
         0,
         ":/\n",
     ),
-    ("automatic user namespace", ["--userns", "auto"], ["sh", "-c", MAPS], 0, "65534"),
+    ("automatic user namespace", ["--userns", "auto"], ["sh", "-c", MAPS], 0, "0 0\n"),
     (
         "mapped ids",
         ["--uidmap", "0:100000:1000", "--gidmap", "0:200000:1000"],
@@ -285,6 +296,11 @@ def told(side: Podman, *words: str) -> List[Any]:
     ]
 
 
+def as_permission(step: List[Any]) -> List[Any]:
+    """Take Podman's 255 for 126 where it means a directory: newer ones of runc say so, which Podman does not know."""
+    return [step[0], 126 if step[1] == 255 else step[1], *step[2:]]
+
+
 def test_life(pair: Tuple[Podman, Podman]) -> None:
     """run -d, logs, exec, top, pause, stats, update, stop, start, restart, kill, rm -f."""
 
@@ -311,7 +327,7 @@ def test_life(pair: Tuple[Podman, Podman]) -> None:
             ),
             told(side, "exec", "--privileged", name, "true")[:1],
             told(side, "exec", name, "no-such-program"),
-            told(side, "exec", name, "/etc"),
+            as_permission(told(side, "exec", name, "/etc")),
             told(side, "exec", name, "/etc/not-a-program"),
             told(side, "exec", "-w", "/no/such", name, "true"),
             told(side, "exec", name, "sh", "-c", "kill -9 $$"),
@@ -319,10 +335,11 @@ def test_life(pair: Tuple[Podman, Podman]) -> None:
         ]
         made = ["sh", "-c", "test -e /made && echo it is there"]
         side.box.wait([*side.prefix, "exec", name, *made], "it is there")
-        deadline = time.monotonic() + BOUND * PATIENCE
-        while side("top", name, "comm").ok().out.split()[1:] != ["sh", "sleep"]:
-            assert time.monotonic() < deadline, side("top", name, "comm")
-            time.sleep(0.1)
+        until(
+            "only these two",
+            lambda: side("top", name, "comm").ok().out.split()[1:],
+            found=lambda names: names == ["sh", "sleep"],
+        )
         seen += [
             told(side, "top", name, "comm"),
             told(side, "pause", name),
@@ -363,14 +380,11 @@ def test_host_pid_container_is_removed_with_its_children(pair: Tuple[Podman, Pod
         side.box.wait(["pgrep", "-cfx", f"sleep {mark}"], "3")
         side("rm", "-f", "-t", "0", name).ok()
         # A killed process takes its time to end.
-        deadline = time.monotonic() + BOUND * PATIENCE
-        left = side.box.run(["pgrep", "-fx", f"sleep {mark}"]).out
-        while left and time.monotonic() < deadline:
-            time.sleep(0.1)
-            left = side.box.run(["pgrep", "-fx", f"sleep {mark}"]).out
-        return [left]
+        left = ["pgrep", "-fx", f"sleep {mark}"]
+        until("its children are gone", lambda: side.box.run(left).out, found=lambda pids: not pids)
+        return ["gone"]
 
-    assert same(scenario, *pair) == [""]
+    same(scenario, *pair)
 
 
 def test_terminal(pair: Tuple[Podman, Podman]) -> None:
@@ -548,52 +562,56 @@ def test_commit_copy_and_mount(pair: Tuple[Podman, Podman]) -> None:
     assert steps[3][2] == "made\n"
 
 
+LISTENER = """
+import os, socket, sys
+s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+s.bind(sys.argv[1])
+print("listening", os.getpid(), flush=True)
+while True:
+    print(s.recv(4096), flush=True)
+"""
+# The image has nothing that speaks to a unix socket: the system's Python does.
+TELL = """
+import os, socket, time
+path = os.environ.get("NOTIFY_SOCKET")
+print("told" if path else "no socket", flush=True)
+s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+path and s.sendto(b"STATUS=busy\\nREADY=1", path)
+time.sleep(1000)
+"""
+
+
 @pytest.mark.parametrize("mode", ["conmon", "container", "ignore"])
 def test_notify_socket(pair: Tuple[Podman, Podman], mode: str) -> None:
-    """podman run --sdnotify: the socket's owner learns READY and the main pid."""
-    ours = pair[0]
-    listener = f"{HOME}/notify-{mode}"
-    script = (
-        "import os,socket,sys\n"
-        "s=socket.socket(socket.AF_UNIX,socket.SOCK_DGRAM); s.bind(sys.argv[1]); s.settimeout(600)\n"
-        "print('listening', os.getpid(), flush=True)\n"
-        "try:\n"
-        "  while True: print(s.recv(4096), flush=True)\n"
-        "except OSError: print('quiet', flush=True)\n"
-    )
-    log = f"{HOME}/notify-{mode}.log"
-    ours.box.path(log).write_text("")
-    child = ours.box.spawn(["python3", "-c", script, listener], log=log)
-    listener_pid = ours.box.wait(["cat", log], "listening").out.split()[1]
-    # The image has nothing that speaks to a unix socket: the host's Python does.
-    tell = (
-        "import os,socket,time\n"
-        "path = os.environ.get('NOTIFY_SOCKET'); print(path, flush=True)\n"
-        "s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)\n"
-        "path and s.sendto(b'STATUS=ignored\\nREADY=1', path)\n"
-        "time.sleep(1000)"
-    )
-    words = ["run", "-d", "--rm", "--name", f"notify-{mode}", "--network", "none"]
-    words += [x for path in ("/usr", "/lib", "/lib64") for x in ("-v", f"{path}:{path}:ro")]
-    words += [f"--sdnotify={mode}", IMAGE, "/usr/bin/python3", "-c", tell]
-    environment = {"NOTIFY_SOCKET": listener}
-    result = ours.box.run([*ours.prefix, *words], env=environment)
-    try:
-        result.ok()
-        if mode == "ignore":
-            ours.box.wait([*ours.prefix, "logs", f"notify-{mode}"], "None")
-        else:
-            ours.box.wait(["cat", log], "READY=1")
-            ours.box.wait(["cat", log], "MAINPID=")
-        if mode == "container":
-            assert "ignored" not in ours.box.path(log).read_text()
-            ours.box.wait([*ours.prefix, "logs", f"notify-{mode}"], "notify")
-    finally:
-        ours("rm", "-f", "-t", "0", f"notify-{mode}")
-        ours.box.run(["kill", listener_pid])
-        child.wait()
-        for path in (listener, log):
-            ours.box.run(["rm", "-f", path])
+    """podman run --sdnotify: the socket's owner learns READY and the main pid, and what else is passed on."""
+
+    def scenario(side: Podman) -> List[Any]:
+        name = f"notify-{mode}-{side.name}"
+        listener, log = f"{HOME}/{name}", f"{HOME}/{name}.log"
+        side.box.path(log).write_text("")
+        child = side.box.spawn(["python3", "-c", LISTENER, listener], log=log)
+        pid = side.box.wait(["cat", log], "listening").out.split()[1]
+        words = ["run", "-d", "--rm", "--name", name, "--network", "none"]
+        words += [x for path in ("/usr", "/lib", "/lib64") for x in ("-v", f"{path}:{path}:ro")]
+        words += [f"--sdnotify={mode}", IMAGE, "/usr/bin/python3", "-c", TELL]
+        try:
+            side.box.run([*side.prefix, *words], env={"NOTIFY_SOCKET": listener}).ok()
+            heard = "told" if mode == "container" else "no socket"
+            side.box.wait([*side.prefix, "logs", name], heard)
+            if mode != "ignore":
+                side.box.wait(["cat", log], "READY=1")
+                side.box.wait(["cat", log], "MAINPID=")
+            lines = side.box.path(log).read_text().splitlines()[1:]
+            return sorted({re.sub(r"=\d{2,}", "=PID", line) for line in lines})
+        finally:
+            side("rm", "-f", "-t", "0", name)
+            side.box.run(["kill", pid])
+            child.wait()
+            side.box.run(["rm", "-f", listener, log])
+
+    # With the older ones it is the runtime that passes READY on, and nothing else; newer ones of Podman do it.
+    said = same(scenario, *pair)
+    assert any("READY=1" in line for line in said) == (mode != "ignore")
 
 
 def test_personality(pair: Tuple[Podman, Podman], beyond_runc: None) -> None:
@@ -627,6 +645,11 @@ def test_preserved_descriptors(pair: Tuple[Podman, Podman]) -> None:
 @pytest.fixture(scope="module")
 def rootless(podman_box: Box) -> Tuple[Podman, Podman]:
     """Give podman as an ordinary user of the box."""
+    return sides_of_a_user(podman_box)
+
+
+def sides_of_a_user(box: Box) -> Tuple[Podman, Podman]:
+    """Import the image for an ordinary user, for both sides."""
     sides = []
     home = f"{HOME}/user"
     for name in ("anocir", "peer"):
@@ -634,8 +657,8 @@ def rootless(podman_box: Box) -> Tuple[Podman, Podman]:
         environment += ["PATH=/usr/bin:/bin:/usr/sbin", f"CONTAINERS_CONF={HOME}/containers.conf"]
         user = ["setpriv", "--reuid", str(USER), "--regid", str(USER), "--groups", f"{USER},4322"]
         prefix = [*user, "env", "-i", *environment, *directories(f"{home}/{name}")]
-        side = Podman(podman_box, name, prefix)
-        result = podman_box.run([*side.prefix, "import", "-", IMAGE], stdin=busybox_tar())
+        side = Podman(box, name, prefix)
+        result = box.run([*side.prefix, "import", "-", IMAGE], stdin=busybox_tar())
         if result.status != 0:
             pytest.skip(f"rootless podman does not work here: {result.err[-300:]}")
         sides.append(side)
