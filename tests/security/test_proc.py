@@ -289,6 +289,7 @@ def test_control_the_plain_path_reads_the_cover() -> None:
 BY_NAME = {
     "inside__masks": (
         "import time as _time\n"
+        "from ..linux.const import MS_BIND, MS_RDONLY, MS_REC, MS_REMOUNT\n"
         "def readonly_path(context, path):\n"
         "    one = _meet(context, path, lambda place: not place.endswith('/other'))\n"
         "    name = f'/proc/self/fd/{one}'\n"

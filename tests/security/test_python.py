@@ -339,9 +339,9 @@ def mistake_in_init(arena: Arena, **modules: str) -> drive.Result:
     container = arena.container(runtime)
     package = os.path.join(runtime.path, "site-packages", "anocir")
     for top in (package, "/anocir"):
-        os.makedirs(container.bundle.rootfs + top)
+        os.makedirs(f"{container.bundle.rootfs}{top}/inside")
         for name in ("process.py", "init.py"):
-            os.mkfifo(f"{container.bundle.rootfs}{top}/{name}")
+            os.mkfifo(f"{container.bundle.rootfs}{top}/inside/{name}")
     container.create()
     return container.start(ok=None, timeout=2 if modules else drive.TIMEOUT)
 
