@@ -5,9 +5,10 @@ shiv packs; then this script rewrites the archive for start-up time:
 
 * the first line runs `-c` code that puts <archive>/site-packages on sys.path and calls the
   door, so nothing is extracted and neither runpy nor shiv's bootstrap is imported (6 and 45 ms);
-* a .pyc that is never checked against its source lies beside each .py (an import takes 0.09 ms
-  instead of 0.69); another version of Python than the one it was built for reads the .py;
-* entries are stored, in a fixed order and with a fixed time: equal sources give equal bytes.
+* between it and the zip lies a block of compiled modules for each Python from 3.9 on that this
+  machine has (anocir/base/archive.py): `repack` of the archive itself adds them, here as anywhere;
+* entries are stored, in a fixed order and with a fixed time: equal sources and interpreters give
+  equal bytes.
 
 usage: build.py [build]     write dist/anocir
        build.py --check     build twice and compare byte for byte
@@ -17,10 +18,9 @@ usage: build.py [build]     write dist/anocir
 from __future__ import annotations
 
 import argparse
-import ast
+import glob
 import hashlib
-import importlib.util
-import marshal
+import io
 import os
 import re
 import shutil
@@ -30,8 +30,12 @@ import tempfile
 import zipfile
 from pathlib import Path
 
+from anocir import errors
+from anocir.base import archive
+
 TOP = Path(__file__).resolve().parent
 PYTHON = "/usr/bin/python3"
+DIST = TOP / "dist" / "anocir"
 VENV = TOP / "build" / "venv"
 TOOLS = ("shiv==1.0.8", "jeepney==0.9.0")
 
@@ -40,38 +44,15 @@ FIRST_LINE_LIMIT = 127
 FIRST_LINE = (
     '#!{python} -IBScimport sys,marshal;f=open(sys.argv[1],"rb");f.readline();exec(marshal.load(f))'
 )
-# What the first line reads next, as text, since every Python can read that: with the right Python
-# the block of modules (anocir/base/preload.py), else the zip.  host/boot.py starts init through the
-# same text, with another `entry`.  The archive comes last on sys.path: looking for a module of the
-# standard library in it would read the directory of the zip (0.7 ms).  What fails here (memory,
-# descriptors, the disk) is told in one line; only the first line itself cannot do that.
-SECOND = """\
-try:
-    import _frozen_importlib_external as e
-    sys.path += [f.name + "/site-packages"]
-    if e.MAGIC_NUMBER == {magic!r}:
-        exec(marshal.loads(f.read({preload})))
-        install(f, {index})
-    m = __import__(globals().get("entry", "anocir.__main__"), fromlist=["main"])
-except Exception as error:
-    sys.exit(f"anocir: cannot load itself: {{error}}")
-m.main()
-"""
-# Modules that are only imported by rare commands and on rare hosts stay in the zip alone.
-COLD = re.compile(
-    r"anocir/(build_id|base/preload|model/(schema|spec/advice)"
-    r"|host/(events|idmapped|netdevices|notify|oom|resctrl|update)"
-    r"|commands/(spec|features|events|update)|cgroup/(systemd|unit|stats)|linux/(bpf|trace)"
-    r"|seccomp/(generate|library|program|support|rules))\.pyc"
-)
-# For `python3 dist/anocir`: sys.argv[0] and sys.path[0] are the archive already.
+# For `python3 dist/anocir`: on from the second line, as from the first one.  sys.path[0] is the
+# archive, in which modules of the standard library would be looked for first.
 MAIN = """\
-import sys
+import sys, marshal
 
-sys.path[0] += "/site-packages"
-from anocir.__main__ import main
-
-main()
+del sys.path[0]
+f = open(sys.argv[0], "rb")
+f.readline()
+exec(marshal.load(f))
 """
 # What a D-Bus client with blocking calls does not import: other event loops, code generators.
 UNUSED = re.compile(r"jeepney/(bindgen|io/(asyncio|threading|trio))\.py|.*/tests/.*")
@@ -84,26 +65,79 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Build dist/anocir.")
     parser.add_argument("what", nargs="?", default="build", choices=["build", "tools"])
     parser.add_argument("--check", action="store_true", help="build twice and compare")
-    parser.add_argument("--python", default=PYTHON, help=f"interpreter to run on [{PYTHON}]")
-    parser.add_argument("--output", type=Path, default=TOP / "dist" / "anocir", metavar="FILE")
-    parser.add_argument("--compile", type=Path, metavar="DIR", help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--python",
+        action="append",
+        metavar="FILE",
+        help="an interpreter to compile for, may be repeated; the first one is to run the archive "
+        f"[{PYTHON}, and what there is from 3.9 on in PATH and pyenv]",
+    )
+    parser.add_argument("--output", type=Path, default=DIST, metavar="FILE")
     options = parser.parse_args()
-    if options.compile:
-        compile_tree(options.compile)
-        return 0
     tools = find_tools()
     if options.what == "tools":
         return 0
-    data = build(tools, options.python)
+    pythons = interpreters(options.python or [])
+    data = build(tools, pythons, None if options.check else usable(DIST))
     if options.check:
-        again = build(tools, options.python)
+        again = build(tools, pythons, None)
         if data != again:
             sys.exit("build.py: two builds of the same sources differ")
         print(f"reproducible: {hashlib.sha256(data).hexdigest()}")
         return 0
     write(options.output, data)
-    print(f"{options.output}: {len(data)} bytes for {options.python}")
+    versions = archive.listed(archive.parse(data).versions())
+    print(f"{options.output}: {len(data)} bytes for {pythons[0]}, compiled for {versions}")
     return 0
+
+
+def usable(path: Path) -> Path | None:
+    """Return the path of an older archive if it is one."""
+    try:
+        archive.parse(path.read_bytes())
+    except (OSError, errors.Error):
+        return None
+    return path
+
+
+def interpreters(given: list[str]) -> list[str]:
+    """Return one interpreter for each minor version, of those given or of all there are."""
+    first = given or [PYTHON]
+    found: dict[tuple[int, int], str] = {}
+    seen = set()
+    for path in [*first, *([] if given else candidates())]:
+        real = os.path.realpath(path)
+        version = (0, 0) if real in seen else version_of(path)
+        seen.add(real)
+        if version >= (3, 9):
+            found.setdefault(version, path)
+        elif path in first and real not in map(os.path.realpath, found.values()):
+            sys.exit(f"build.py: {path} is no CPython 3.9 or newer")
+    return list(found.values())
+
+
+def candidates() -> list[str]:
+    """Return what may be interpreters in PATH, without pyenv's scripts there, and in pyenv."""
+    root = os.environ.get("PYENV_ROOT") or os.path.expanduser("~/.pyenv")
+    places = [path for path in os.get_exec_path() if os.path.basename(path) != "shims"]
+    patterns = [f"{place}/python3*" for place in places] + [f"{root}/versions/*/bin/python3"]
+    paths = [path for pattern in patterns for path in sorted(glob.glob(pattern))]
+    return [path for path in paths if re.fullmatch(r"python3(\.\d+)?", os.path.basename(path))]
+
+
+def version_of(python: str) -> tuple[int, int]:
+    """Ask a CPython for its minor version; (0, 0) if it is none, or does not run."""
+    code = "import sys; print(*sys.version_info[:2], sys.implementation.name)"
+    try:
+        asked = subprocess.run(
+            [python, "-IBSc", code], check=False, capture_output=True, text=True, timeout=60
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return 0, 0
+    words = asked.stdout.split()
+    if asked.returncode or len(words) != 3 or words[2] != "cpython":
+        return 0, 0
+    return int(words[0]), int(words[1])
 
 
 def find_tools() -> str:
@@ -144,26 +178,48 @@ def has_tools(python: str) -> bool:
     return subprocess.run([python, "-c", code, *TOOLS], check=False).returncode == 0
 
 
-def build(tools: str, python: str) -> bytes:
-    """Return the bytes of the archive."""
-    line = FIRST_LINE.format(python=python)
+def build(tools: str, pythons: list[str], old: Path | None) -> bytes:
+    """Return the bytes of the archive, with a block for each interpreter; the first one runs it.
+
+    What has not changed since the `old` one is not compiled again.
+    """
+    line = FIRST_LINE.format(python=pythons[0])
     if len(line) > FIRST_LINE_LIMIT:
-        sys.exit(f"build.py: {python}: the first line would have {len(line)} characters")
+        sys.exit(f"build.py: {pythons[0]}: the first line would have {len(line)} characters")
     with tempfile.TemporaryDirectory(prefix="anocir-build-") as scratch:
         site = Path(scratch, "site-packages")
         stage(tools, site)
         packed = Path(scratch, "packed")
         pack(tools, site, packed, line)
-        sources = {}
-        with zipfile.ZipFile(packed) as archive:
-            for name in archive.namelist():
+        files = {}
+        with zipfile.ZipFile(packed) as shivs:
+            for name in shivs.namelist():
                 inner = name.partition("site-packages/")[2]
                 if inner:
-                    sources[inner] = archive.read(name)
-            environment = archive.read("environment.json")
-        compiled = compile_sources(python, sources, Path(scratch, "compiled"))
-    start = line.encode() + b"\n" + block(compiled)
-    return assemble(start, {**sources, **compiled}, environment)
+                    files[f"site-packages/{inner}"] = shivs.read(name)
+            # What shiv wrote about the build, for its command shiv-info.
+            files["environment.json"] = shivs.read("environment.json")
+        files["__main__.py"] = MAIN.encode()
+        bare = archive.Archive(line.encode(), archive.SECOND, [], zipped(files))
+        made = Path(scratch, "anocir")
+        made.write_bytes(bare.pack())
+        repack(made, pythons, old)
+        return made.read_bytes()
+
+
+def repack(path: Path, pythons: list[str], old: Path | None) -> None:
+    """Let each interpreter add its block, side by side."""
+    running = [
+        subprocess.Popen(
+            [python, "-IBS", path, "repack", f"--old={old or ''}"],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )
+        for python in pythons
+    ]  # fmt: skip
+    said = [one.communicate()[0] for one in running]
+    for python, one, text in zip(pythons, running, said):
+        if one.returncode:
+            sys.exit(f"build.py: {python}: {text.strip()}")
 
 
 def stage(tools: str, site: Path) -> None:
@@ -216,114 +272,19 @@ def pack(tools: str, site: Path, target: Path, line: str) -> None:
     subprocess.run(command, check=True, env=environment)
 
 
-def compile_sources(python: str, sources: dict[str, bytes], scratch: Path) -> dict[str, bytes]:
-    """Return the .pyc of each .py, compiled by the interpreter that will run them."""
-    for name, data in sources.items():
-        if name.endswith(".py"):
-            path = scratch / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(data)
-    # A set in a constant is written in the order of its hashes.
-    environment = {"PYTHONHASHSEED": "0", "PATH": "/usr/bin:/bin"}
-    command = [python, "-sSB", __file__, "--compile", scratch]
-    subprocess.run(command, check=True, env=environment)
-    return {
-        str(path.relative_to(scratch)): path.read_bytes() for path in sorted(scratch.rglob("*.pyc"))
-    }
+def zipped(files: dict[str, bytes]) -> bytes:
+    """Return the zip of sources, the package first."""
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as made:
+        for name in sorted(files, key=_rank):
+            info = zipfile.ZipInfo(name, EPOCH)
+            info.external_attr = 0o100644 << 16
+            made.writestr(info, files[name])
+    return target.getvalue()
 
 
-def compile_tree(directory: Path) -> None:
-    """Write a .pyc beside each .py, of the kind that ignores its source (PEP 552)."""
-    header = importlib.util.MAGIC_NUMBER + (0b01).to_bytes(4, "little")
-    for path in sorted(directory.rglob("*.py")):
-        source = path.read_bytes()
-        name = str(path.relative_to(directory))
-        tree = ast.parse(source, name)
-        if name.startswith("anocir/"):
-            # Read at each start and used by nobody then: annotations (with the import of
-            # __future__ that makes them text), imports for the type checker, docstrings.
-            tree = ast.fix_missing_locations(Strip().visit(tree))
-            code = compile(tree, name, "exec", dont_inherit=True, optimize=2)
-        else:
-            code = compile(tree, name, "exec", dont_inherit=True, optimize=0)
-        # Once through marshal: its back references depend on reference counts of the compiler.
-        data = marshal.dumps(marshal.loads(marshal.dumps(code)))
-        hashed = importlib.util.source_hash(source)
-        path.with_suffix(".pyc").write_bytes(header + hashed + data)
-
-
-class Strip(ast.NodeTransformer):
-    """Take from a syntax tree what only people and the type checker read."""
-
-    def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.AST | None:
-        """Drop `from __future__ import annotations`."""
-        return None if node.module == "__future__" else node
-
-    def visit_If(self, node: ast.If) -> ast.AST | None:
-        """Drop `if TYPE_CHECKING:`."""
-        if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING" and not node.orelse:
-            return None
-        return self.generic_visit(node)
-
-    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST | None:
-        """Make `name: kind = value` a plain assignment."""
-        self.generic_visit(node)
-        if node.value is None:
-            return ast.copy_location(ast.Pass(), node)
-        return ast.copy_location(ast.Assign(targets=[node.target], value=node.value), node)
-
-    def visit_arg(self, node: ast.arg) -> ast.AST:
-        """Drop the annotation of a parameter."""
-        node.annotation = None
-        return node
-
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
-        """Drop the annotation of a result."""
-        self.generic_visit(node)
-        node.returns = None
-        return node
-
-
-def block(compiled: dict[str, bytes]) -> bytes:
-    """Return what stands between the first line and the zip: SECOND, then its block of modules."""
-    index = {}
-    blob = b""
-    magic = b""
-    for name, data in sorted(compiled.items()):
-        if name.startswith("anocir/") and not COLD.fullmatch(name):
-            module = name[: -len(".pyc")].replace("/", ".")
-            package = module.endswith(".__init__")
-            code = data[16:]
-            index[module[: -len(".__init__")] if package else module] = (
-                len(blob), len(code), package,
-            )  # fmt: skip
-            blob += code
-            magic = data[:4]
-    table = marshal.dumps(index, 2)
-    preload = compiled["anocir/base/preload.pyc"][16:]
-    text = SECOND.format(magic=magic, preload=len(preload), index=len(table))
-    return marshal.dumps(text, 2) + preload + table + blob
-
-
-def assemble(start: bytes, files: dict[str, bytes], environment: bytes) -> bytes:
-    """Return the final zip, in the order in which it is read: the package's .pyc first."""
-    entries = {f"site-packages/{name}": data for name, data in files.items()}
-    # What shiv wrote about the build, for its command shiv-info.
-    entries["environment.json"] = environment
-    entries["__main__.py"] = MAIN.encode()
-    with tempfile.TemporaryFile() as file:
-        file.write(start)
-        with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-            for name in sorted(entries, key=_rank):
-                info = zipfile.ZipInfo(name, EPOCH)
-                info.external_attr = 0o100644 << 16
-                archive.writestr(info, entries[name])
-        file.seek(0)
-        return file.read()
-
-
-def _rank(name: str) -> tuple[bool, bool, str]:
-    return not name.startswith("site-packages/anocir/"), not name.endswith(".pyc"), name
+def _rank(name: str) -> tuple[bool, str]:
+    return not name.startswith("site-packages/anocir/"), name
 
 
 def write(path: Path, data: bytes) -> None:

@@ -45,7 +45,7 @@ NO_LIMIT: Final = 1 << 30
 # In the order of the help.
 COMMANDS: Final = (
     "create", "start", "run", "exec", "kill", "delete", "state", "list", "ps",
-    "pause", "resume", "update", "events", "features", "spec",
+    "pause", "resume", "update", "events", "features", "spec", "repack",
 )  # fmt: skip
 HIDDEN: Final = ("init",)
 # Podman and CRI-O run `checkpoint --help` and take exit status 0 for "supported".
@@ -382,7 +382,7 @@ def _is_mapped_root() -> bool:
         posix.close(fd)
 
 
-def _print_version(_settings: Settings, _options: Options, _args: list[str]) -> int:
+def _print_version(settings: Settings, _options: Options, _args: list[str]) -> int:
     # dockerd takes the first line with "version" and the line "commit: ", and shows them.
     try:
         from .build_id import COMMIT  # type: ignore[import-not-found,unused-ignore]
@@ -391,8 +391,29 @@ def _print_version(_settings: Settings, _options: Options, _args: list[str]) -> 
     python = ".".join(str(number) for number in sys.version_info[:3])
     log.result(
         f"anocir version {__version__}\ncommit: {COMMIT}\nspec: {SPEC_VERSION}\npython: {python}\n"
+        + _compiled(settings.import_path)
     )
     return 0
+
+
+def _compiled(import_path: str) -> str:
+    """Say for which Pythons the archive has compiled modules, and what to do for another one."""
+    path, inside, _ = import_path.rpartition("/site-packages")
+    if not inside:
+        return ""  # run from the source tree
+    from .base import archive
+
+    fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
+    try:
+        found = archive.versions(posix.read(fd, archive.HEAD))
+    finally:
+        posix.close(fd)
+    here = sys.modules["_frozen_importlib_external"].MAGIC_NUMBER
+    line = f"compiled for: {archive.listed(found)}"
+    if here not in found:
+        number = f"{sys.version_info[0]}.{sys.version_info[1]}"
+        line += f"; not for {number}, where each call takes longer: run `anocir repack` once"
+    return line + "\n"
 
 
 def _print_help(_settings: Settings, _options: Options, args: list[str]) -> int:

@@ -7,15 +7,15 @@ some modules, where it replaces functions: everything else is what users run. De
 
 from __future__ import annotations
 
-import marshal
+import io
 import os
-import re
 import shutil
 import subprocess
 import sys
 import zipfile
-from typing import BinaryIO, Mapping
+from typing import Mapping
 
+from anocir.base import archive as head
 from tests import drive, machine
 
 PYTHON = "/usr/bin/python3"
@@ -31,39 +31,24 @@ def altered(
     """Copy the archive with code appended to modules ("linux/tasks": source) and another first line."""
     left = dict(additions or {})
     with open(archive, "rb") as file:
-        line = file.readline().decode().rstrip("\n")
-        start = _without(file, {"anocir." + name.replace("/", ".") for name in left})
-    line = first_line or line
+        found = head.parse(file.read())
+    line = first_line or found.line.decode()
     # Else what is meant for a copy of the interpreter would be done to the one that is named there.
     assert not interpreter or PYTHON in line, f"not an archive for {PYTHON}: {line}"
-    line = line.replace(PYTHON, interpreter or PYTHON, 1)
-    with zipfile.ZipFile(archive) as old, open(target, "wb") as file:
-        file.write(line.encode() + b"\n" + start)
-        with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as new:
-            for item in old.infolist():
-                module, _, suffix = item.filename.partition("anocir/")[2].rpartition(".")
-                module = module.replace("/__init__", "")
-                if additions and module in additions:
-                    if suffix == "pyc":
-                        continue  # it would be taken instead of its source
-                    data = old.read(item).decode() + "\n\n" + left.pop(module)
-                    new.writestr(item.filename, data)
-                else:
-                    new.writestr(item, old.read(item))
+    found.line = line.replace(PYTHON, interpreter or PYTHON, 1).encode()
+    # What is in no Python's block comes from the zip.
+    names = {"anocir." + name.replace("/", ".") for name in left}
+    found.blocks = [block.without(names) for block in found.blocks]
+    zipped = io.BytesIO()
+    with zipfile.ZipFile(zipped, "w", zipfile.ZIP_STORED) as new:
+        for name, data in found.sources().items():
+            module = name.partition("anocir/")[2].rpartition(".")[0].replace("/__init__", "")
+            new.writestr(name, data + b"\n\n" + left.pop(module, "").encode())
+    found.zip = zipped.getvalue()
     assert not left, f"the archive has no module {', '.join(left)}"
+    with open(target, "wb") as file:
+        file.write(found.pack())
     os.chmod(target, 0o755)
-
-
-def _without(file: BinaryIO, modules: set[str]) -> bytes:
-    """What stands between the first line and the zip, its block of modules without these (build.py)."""
-    text = marshal.load(file)
-    sizes = [int(size) for size in re.findall(r"(?:read|install)\((?:f, )?(\d+)\)", text)]
-    preload = file.read(sizes[0])
-    index = marshal.loads(file.read(sizes[1]))
-    blob = file.read(max(offset + size for offset, size, _ in index.values()))
-    table = marshal.dumps({name: row for name, row in index.items() if name not in modules}, 2)
-    text = text.replace(f"install(f, {sizes[1]})", f"install(f, {len(table)})")
-    return marshal.dumps(text, 2) + preload + table + blob
 
 
 def another(like: drive.Runtime, path: str, name: str, tag: str) -> drive.Runtime:

@@ -1,0 +1,160 @@
+"""Compile the sources of the archive for the Python that runs this.
+
+Side: host.  Cold: imports ast.  The result depends on the sources and the Python alone if that was
+started with a fixed hash seed (host/repack.py): a set is written in the order of its hashes.
+"""
+
+from __future__ import annotations
+
+import ast
+import marshal
+import sys
+
+from . import archive
+
+SITE = "site-packages/"
+# What decides how code comes out, this module and the one that starts the interpreter for it.
+_MAKERS = ("site-packages/anocir/base/compiler.py", "site-packages/anocir/host/repack.py")
+PRELOAD = "anocir/base/preload.py"
+
+
+def compile_block(sources: dict[str, bytes], old: archive.Archive | None) -> archive.Block:
+    """Return the block of all modules below site-packages/, given by their name in the zip.
+
+    What has not changed since `old` is taken from there, if the same Python has compiled it.
+    """
+    external = sys.modules["_frozen_importlib_external"]
+    magic: bytes = external.MAGIC_NUMBER
+    version = ".".join(map(str, sys.version_info[:3]))
+    codes = _reusable(sources, old, magic, version) if old else {}
+    for name, source in sources.items():
+        if name.endswith(".py") and name.startswith(SITE) and name not in codes:
+            codes[name] = _code(name[len(SITE) :], source)
+    codes = {name[len(SITE) :]: code for name, code in codes.items()}
+    return archive.make_block(magic, version, codes[PRELOAD], codes)
+
+
+def _reusable(
+    sources: dict[str, bytes], old: archive.Archive, magic: bytes, version: str
+) -> dict[str, bytes]:
+    """Return the code of the modules whose sources are the same in an older archive."""
+    block = old.block(magic)
+    before = old.sources()
+    if block is None or block.version != version:
+        return {}
+    if any(sources[name] != before.get(name) for name in _MAKERS):
+        return {}
+    codes = block.codes()
+    return {
+        name: codes[name[len(SITE) :]]
+        for name, source in sources.items()
+        if before.get(name) == source and name[len(SITE) :] in codes
+    }
+
+
+def _code(name: str, source: bytes) -> bytes:
+    """Return the marshalled code of a module."""
+    tree = ast.parse(source, name)
+    ours = name.startswith("anocir/")
+    if ours:
+        # Read at each start and used by nobody then: annotations (with the import of
+        # __future__ that makes them text), imports for the type checker, docstrings.
+        tree = ast.fix_missing_locations(_Strip().visit(tree))
+    code = compile(tree, name, "exec", dont_inherit=True, optimize=2 if ours else 0)
+    data = _settled(marshal.dumps(code))
+    if marshal.loads(data) != code:
+        raise ValueError(f"{name}: its code is another one after marshal")
+    return data
+
+
+def _settled(data: bytes) -> bytes:
+    """Return marshalled code in the one form that does not depend on the process.
+
+    marshal gives a number to each object that somebody else knows too, whether it comes again or
+    not: a reader keeps a list of them.  Here only those have one that do come again.
+    """
+    flagged: list[int] = []
+    references: list[int] = []
+    _read(data, 0, flagged, references)
+    wanted = sorted({_long(data, at) for at in references})
+    number = {old: new for new, old in enumerate(wanted)}
+    settled = bytearray(data)
+    for index, at in enumerate(flagged):
+        if index not in number:
+            settled[at] &= ~_FLAG
+    for at in references:
+        settled[at : at + 4] = number[_long(data, at)].to_bytes(4, "little")
+    return bytes(settled)
+
+
+# marshal.c, version 4: what follows the byte of the type.
+_FLAG = 0x80
+_SIZES = {**dict.fromkeys(b"NFTS.", 0), b"i"[0]: 4, b"I"[0]: 8, b"g"[0]: 8, b"y"[0]: 16}
+_TEXTS = {**dict.fromkeys(b"stuaA", 4), **dict.fromkeys(b"zZ", 1)}
+_MANY = {**dict.fromkeys(b"([<>", 4), b")"[0]: 1}
+# l a number, o an object.
+_CODE = "lllllooooooooloo" if sys.version_info >= (3, 11) else "lllllloooooooolo"
+
+
+def _read(data: bytes, at: int, flagged: list[int], references: list[int]) -> int:
+    """Pass over one object; collect where numbered ones begin, and where their numbers stand."""
+    kind = data[at] & ~_FLAG
+    if data[at] & _FLAG:
+        flagged.append(at)
+    at += 1
+    if kind in _SIZES:
+        return at + _SIZES[kind]
+    if kind in _TEXTS:
+        size = _TEXTS[kind]
+        return at + size + int.from_bytes(data[at : at + size], "little")
+    if kind == b"l"[0]:
+        return at + 4 + 2 * abs(int.from_bytes(data[at : at + 4], "little", signed=True))
+    if kind == b"r"[0]:
+        references.append(at)
+        return at + 4
+    if kind in _MANY:
+        size = _MANY[kind]
+        plan = "o" * int.from_bytes(data[at : at + size], "little")
+        at += size
+    else:
+        # ":" is a slice, of version 5.
+        plan = {b"c"[0]: _CODE, b":"[0]: "ooo"}[kind]
+    for letter in plan:
+        at = at + 4 if letter == "l" else _read(data, at, flagged, references)
+    return at
+
+
+def _long(data: bytes, at: int) -> int:
+    return int.from_bytes(data[at : at + 4], "little")
+
+
+class _Strip(ast.NodeTransformer):
+    """Take from a syntax tree what only people and the type checker read."""
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.AST | None:
+        """Drop `from __future__ import annotations`."""
+        return None if node.module == "__future__" else node
+
+    def visit_If(self, node: ast.If) -> ast.AST | None:
+        """Drop `if TYPE_CHECKING:`."""
+        if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING" and not node.orelse:
+            return None
+        return self.generic_visit(node)
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST | None:
+        """Make `name: kind = value` a plain assignment."""
+        self.generic_visit(node)
+        if node.value is None:
+            return ast.copy_location(ast.Pass(), node)
+        return ast.copy_location(ast.Assign(targets=[node.target], value=node.value), node)
+
+    def visit_arg(self, node: ast.arg) -> ast.AST:
+        """Drop the annotation of a parameter."""
+        node.annotation = None
+        return node
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+        """Drop the annotation of a result."""
+        self.generic_visit(node)
+        node.returns = None
+        return node

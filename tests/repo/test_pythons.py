@@ -1,0 +1,501 @@
+"""One file for every Python: its blocks of compiled modules, and `repack`, which adds one."""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from anocir.base import archive as head
+from tests import drive
+from tests.repo.test_imports import CALLS, LIFE, PYTHON, await_end
+
+TOP = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.repo
+
+
+def version_of(python: str) -> tuple[int, ...]:
+    code = "import sys; sys.stdout.write('%d %d' % sys.version_info[:2])"
+    asked = subprocess.run([python, "-Sc", code], capture_output=True, text=True, check=False)
+    return tuple(map(int, asked.stdout.split()))
+
+
+def installed() -> dict[str, str]:
+    """The interpreters of this machine by minor version, the one of the first line first."""
+    found = {".".join(map(str, version_of(PYTHON))): PYTHON}
+    places = ["/usr/bin", "/usr/local/bin", os.path.expanduser("~/.pyenv/versions/*/bin")]
+    for place in places:
+        for path in sorted(glob.glob(f"{place}/python*")):
+            if re.fullmatch(r"python\d(\.\d+)?", os.path.basename(path)):
+                found.setdefault(".".join(map(str, version_of(path))), path)
+    return {name: path for name, path in found.items() if name}
+
+
+INSTALLED = installed()
+PYTHONS = {name: path for name, path in INSTALLED.items() if version_of(path) >= (3, 9)}
+TOO_OLD = {name: path for name, path in INSTALLED.items() if name not in PYTHONS}
+OTHERS = {name: path for name, path in PYTHONS.items() if path != PYTHON}
+
+
+def run(*command: str, **options: object) -> subprocess.CompletedProcess[str]:
+    options.setdefault("stdin", subprocess.DEVNULL)
+    return subprocess.run(command, capture_output=True, text=True, timeout=drive.TIMEOUT, **options)  # type: ignore[call-overload,no-any-return]
+
+
+def only(archive: str, target: Path, *versions: str, line: str = "", before: str = "") -> str:
+    """A copy that has blocks for these Pythons alone."""
+    found = head.parse(Path(archive).read_bytes())
+    found.blocks = [block for block in found.blocks if block.version.rpartition(".")[0] in versions]
+    if line:
+        found.line = line.encode()
+    found.text = before + found.text
+    target.write_bytes(found.pack())
+    target.chmod(0o755)
+    return str(target)
+
+
+def blocks(archive: str | Path) -> list[str]:
+    found = head.parse(Path(archive).read_bytes())
+    return [version.rpartition(".")[0] for version in found.versions().values()]
+
+
+# what runs ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+def test_the_build_has_a_block_for_each_python(archive: str, python: str) -> None:
+    assert python in blocks(archive)
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+@pytest.mark.parametrize("known", [True, False], ids=["block", "no block"])
+def test_it_runs_on_every_supported_python(
+    archive: str, tmp_path: Path, python: str, known: bool
+) -> None:
+    others = [name for name in PYTHONS if name != python]
+    copy = only(archive, tmp_path / "anocir", *others, *([python] if known else []))
+    with open(copy, "rb") as file:
+        code = file.readline().decode().partition(" -IBSc")[2].rstrip("\n")
+    path = PYTHONS[python]
+    for command in ([path, "-IBSc", code, copy], [path, copy]):
+        result = run(*command, "features")
+        assert (result.returncode, result.stderr) == (0, ""), command
+        assert json.loads(result.stdout)["ociVersionMax"] == "1.3.0"
+        assert run(*command, "--help").returncode == 0
+        said = run(*command, "--version")
+        assert (said.returncode, said.stderr) == (0, "")
+        line = said.stdout.splitlines()[-1]
+        listed, _, remedy = line.partition(";")
+        assert listed == "compiled for: Python " + ", ".join(blocks(copy))
+        assert (remedy != "") == (not known)
+        assert ("anocir repack" in remedy and python in remedy) == (not known)
+
+
+@pytest.mark.parametrize("python", TOO_OLD)
+def test_a_python_that_is_too_old_is_told_so(archive: str, python: str) -> None:
+    path = TOO_OLD[python]
+    with open(archive, "rb") as file:
+        code = file.readline().decode().partition(" -IBSc")[2].rstrip("\n")
+    ways = [[path, archive]]
+    if python[0] == "3":
+        ways.append([path, "-IBSc", code, archive])
+    for command in ways:
+        result = run(*command, "--version")
+        assert result.returncode == 1
+        wanted = rf"anocir: needs Python 3\.9 or newer, \S*{path} is {python}\n"
+        assert re.fullmatch(wanted, result.stderr), result.stderr
+
+
+# Commands that import from the standard library.
+LIBRARY = ("ps", "features")
+# In the second line, so in both interpreters of a command: what is compiled, what is imported.
+WATCH = """\
+import sys, posix
+def watch(event, args):
+    if event in ("compile", "import"):
+        what = args[0] if event == "import" else args[1]
+        if isinstance(what, bytes):
+            what = what.decode()
+        fd = posix.open(%r, posix.O_WRONLY | posix.O_CREAT | posix.O_APPEND, 0o666)
+        posix.write(fd, (event + " " + what + "\\n").encode())
+        posix.close(fd)
+sys.addaudithook(watch)
+"""
+
+
+class Watched:
+    """Runs the life of a container, and notes what each command compiles and imports."""
+
+    def __init__(self, archive: str, directory: Path) -> None:
+        self.source = archive
+        self.directory = directory
+        self.note = directory / "note"
+        self.id = f"pythons-{os.getpid()}"
+        self.bundle = directory / "bundle"
+        self.root = directory / "root"
+        (self.bundle / "rootfs" / "bin").mkdir(parents=True)
+        for name in ("sleep", "true"):
+            shutil.copy("/bin/busybox", self.bundle / "rootfs" / "bin" / name)
+        subprocess.run([archive, "spec", "--bundle", str(self.bundle)], check=True)
+
+    def archive_for(self, python: str, versions: list[str]) -> str:
+        """The archive with that interpreter in its first line."""
+        first = head.parse(Path(self.source).read_bytes()).line.decode()
+        line = first.replace(PYTHON, python)
+        path = self.directory / "anocir"
+        return only(self.source, path, *versions, line=line, before=WATCH % str(self.note))
+
+    def write(self, *args: str) -> None:
+        path = self.bundle / "config.json"
+        config = json.loads(path.read_text())
+        config["process"].update(terminal=False, args=list(args))
+        path.write_text(json.dumps(config))
+
+    def call(self, *command: str) -> dict[str, set[str]]:
+        self.note.unlink(missing_ok=True)
+        with open(self.directory / "output", "wb") as output:
+            done = subprocess.run(
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+                timeout=drive.TIMEOUT, check=False,
+            )  # fmt: skip
+        missing = "missing" in command
+        assert missing or done.returncode == 0, (self.directory / "output").read_text()
+        found: dict[str, set[str]] = {"compile": set(), "import": set()}
+        for line in self.note.read_text().splitlines():
+            event, _, what = line.partition(" ")
+            found[event].add(what)
+        return found
+
+    def life(self, *program: str) -> dict[str, dict[str, set[str]]]:
+        """What each command of a container's life did, and of others that need none."""
+        found = {}
+        names = {"bundle": str(self.bundle), "id": self.id}
+        root = ["--root", str(self.root)]
+        self.write("/bin/sleep", "600")
+        more = {
+            "events": ["events", "--stats", "{id}"], "update": ["update", "--pids-limit", "99", "{id}"],
+            "ps": ["ps", "{id}"], "features": ["features"], "help": ["create", "--help"],
+        }  # fmt: skip
+        try:
+            for name, words in {**CALLS, **LIFE}.items():
+                if words[0] == "run":
+                    self.write("/bin/true")
+                found[name] = self.call(*program, *root, *(word.format(**names) for word in words))
+                if name == "start a container":
+                    for name, words in more.items():
+                        words = [word.format(**names) for word in words]
+                        found[name] = self.call(*program, *root, *words)
+                if words[0] == "kill" and "missing" not in words:
+                    await_end(self.root, self.id)
+        finally:
+            run(self.source, *root, "delete", "--force", self.id)
+        return found
+
+
+@pytest.fixture
+def watched(archive: str, tmp_path: Path) -> Watched:
+    if not os.access("/bin/busybox", os.X_OK):
+        pytest.skip("[busybox] this machine has not /bin/busybox")
+    return Watched(archive, tmp_path)
+
+
+@pytest.mark.needs("root")
+@pytest.mark.parametrize("python", PYTHONS)
+def test_nothing_is_compiled_under_any_python_and_the_same_is_imported(
+    watched: Watched, python: str
+) -> None:
+    usual = watched.life(watched.archive_for(PYTHON, list(PYTHONS)))
+    copy = watched.archive_for(PYTHONS[python], list(PYTHONS))
+    for way in ([copy], [PYTHONS[python], copy]):
+        found = watched.life(*way)
+        for name, made in found.items():
+            # a namedtuple of the standard library is a text
+            assert made["compile"] <= ({"<string>"} if name in LIBRARY else set()), name
+            ours = {module for module in made["import"] if module.startswith("anocir")}
+            assert ours == {
+                module for module in usual[name]["import"] if module.startswith("anocir")
+            }
+            if name not in LIBRARY:
+                assert made["import"] <= usual[name]["import"], name
+
+
+@pytest.mark.needs("root")
+def test_without_a_block_everything_is_compiled_in_both_processes(watched: Watched) -> None:
+    """What the test above counts is there to be counted."""
+    usual = watched.life(watched.archive_for(PYTHON, list(PYTHONS)))
+    found = watched.life(watched.archive_for(PYTHON, []))
+    for name, made in found.items():
+        ours = {module for module in usual[name]["import"] if module.startswith("anocir.")}
+        assert len(made["compile"]) >= len(ours) > 3, name
+
+
+# repack ---------------------------------------------------------------------------------------
+
+
+def own(archive: str) -> str:
+    return ".".join(map(str, version_of(PYTHON)))
+
+
+@pytest.fixture
+def lone(archive: str, tmp_path: Path) -> Path:
+    """An archive with the block of the first line's Python alone, in a directory of its own."""
+    directory = tmp_path / "bin"
+    directory.mkdir(mode=0o755)
+    only(archive, directory / "anocir", own(archive))
+    return directory / "anocir"
+
+
+def intact(path: Path, before: bytes) -> None:
+    """The file is what it was, and nothing lies beside it."""
+    assert path.read_bytes() == before
+    assert [entry.name for entry in path.parent.iterdir()] == [path.name]
+
+
+def any_other() -> str:
+    if not OTHERS:
+        pytest.skip("[pythons] this machine has one Python alone")
+    return list(OTHERS)[-1]
+
+
+@pytest.mark.parametrize("python", OTHERS)
+def test_repack_adds_what_a_build_would_have(
+    archive: str, tmp_path: Path, lone: Path, python: str
+) -> None:
+    lone.chmod(0o750)
+    link = tmp_path / "link"
+    link.symlink_to(lone)
+    done = run(OTHERS[python], str(link), "repack")
+    assert (done.returncode, done.stderr) == (0, "")
+    expected = only(archive, tmp_path / "expected", own(archive), python)
+    intact(lone, Path(expected).read_bytes())
+    assert lone.stat().st_mode & 0o7777 == 0o750
+    assert link.is_symlink()
+    assert done.stdout == f"{lone}: Python {', '.join(blocks(lone))}\n"
+    assert run(str(lone), "--version").stdout.endswith(f"Python {', '.join(blocks(lone))}\n")
+    # once more there is nothing to do, and the file is not touched
+    inode = lone.stat().st_ino
+    again = run(OTHERS[python], str(lone), "repack")
+    assert (again.returncode, again.stdout) == (
+        0, f"{lone}: has a block for Python {python} already\n",
+    )  # fmt: skip
+    assert lone.stat().st_ino == inode
+
+
+def test_repack_does_not_depend_on_how_it_is_started(archive: str, lone: Path) -> None:
+    python = OTHERS[any_other()]
+    before = lone.read_bytes()
+    made = set()
+    for options, environment in (
+        ([], {}),
+        (["-IBS"], {}),
+        (["-X", "dev", "-W", "error", "-O"], {"PYTHONHASHSEED": "77", "LC_ALL": "C"}),
+        (["-OO"], {"PYTHONSAFEPATH": "1", "PYTHONUTF8": "1", "PYTHONNODEBUGRANGES": "1"}),
+    ):
+        lone.write_bytes(before)
+        done = run(python, *options, str(lone), "repack", env={**os.environ, **environment})
+        assert (done.returncode, done.stderr) == (0, "")
+        made.add(lone.read_bytes())
+    assert len(made) == 1
+
+
+def test_repack_writes_to_another_place(archive: str, tmp_path: Path, lone: Path) -> None:
+    python = any_other()
+    before = lone.read_bytes()
+    target = tmp_path / "new"
+    for _ in range(2):  # the second time it replaces the first
+        done = run(OTHERS[python], str(lone), "repack", "--output", "new", cwd=tmp_path)
+        assert (done.returncode, done.stderr) == (0, "")
+        intact(lone, before)
+        assert sorted(blocks(target)) == sorted([own(archive), python])
+        assert target.stat().st_mode & 0o7777 == 0o755
+    assert run(str(target), "--version").returncode == 0
+
+
+def refused(done: subprocess.CompletedProcess[str], *words: str) -> None:
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.startswith("anocir: ")
+    for word in (*words, "--output FILE"):
+        assert word in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "bug" not in done.stderr
+
+
+def test_repack_in_a_directory_that_it_may_not_write(
+    archive: str, tmp_path: Path, lone: Path
+) -> None:
+    python = OTHERS[any_other()]
+    before = lone.read_bytes()
+    lone.parent.chmod(0o555)
+    if os.geteuid():
+        done = run(python, str(lone), "repack")
+    else:  # root may, so one without privileges; its Python may be out of reach
+        setpriv = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"]
+        if not shutil.which("setpriv"):
+            pytest.skip("[setpriv] this machine has not setpriv")
+        done = run(*setpriv, python, str(lone), "repack")
+    refused(done, str(lone.parent), "permission denied")
+    intact(lone, before)
+
+
+@pytest.mark.needs("root")
+def test_repack_on_a_read_only_file_system(archive: str, lone: Path) -> None:
+    python = OTHERS[any_other()]
+    before = lone.read_bytes()
+    directory = str(lone.parent)
+    script = (
+        'mount --bind "$1" "$1" && mount -o remount,bind,ro "$1" && exec "$2" "$1/anocir" repack'
+    )
+    done = run("unshare", "-m", "sh", "-c", script, "sh", directory, python)
+    refused(done, directory, "read-only file system")
+    intact(lone, before)
+
+
+@pytest.mark.needs("root")
+@pytest.mark.parametrize("room", [0, 4096, 100_000])
+def test_repack_on_a_full_disk(archive: str, tmp_path: Path, lone: Path, room: int) -> None:
+    python = OTHERS[any_other()]
+    size = lone.stat().st_size + room + 8192
+    target = tmp_path / "full"
+    target.mkdir()
+    script = (
+        'mount -t tmpfs -o size="$3" none "$4" && cp "$1" "$4/anocir" && cd / && '
+        '{ "$2" "$4/anocir" repack; status=$?; ls -A "$4" >&2; cmp "$1" "$4/anocir" >&2 || exit 9; exit $status; }'
+    )
+    done = run("unshare", "-m", "sh", "-c", script, "sh", str(lone), python, str(size), str(target))
+    assert done.stderr.splitlines()[-1] == "anocir"
+    refused(done, str(target), "no space left on device")
+
+
+KILLED = ("flock", "write", "fchmod", "fsync", "linkat", "rename")
+
+
+@pytest.mark.skipif(not shutil.which("strace"), reason="[strace] this machine has not strace")
+@pytest.mark.parametrize("call", KILLED)
+def test_repack_that_is_killed_leaves_the_old_archive_or_the_new_one(
+    archive: str, tmp_path: Path, lone: Path, call: str
+) -> None:
+    python = any_other()
+    before = lone.read_bytes()
+    expected = Path(only(archive, tmp_path / "expected", own(archive), python)).read_bytes()
+    strace = ["strace", "-qq", "-o", "/dev/null", "-e", f"inject={call}:signal=KILL"]
+    if call == "write":
+        # the small ones are those of the program that compiles and reports
+        strace[-1] += ":when=1+"
+    done = run(*strace, OTHERS[python], str(lone), "repack")
+    assert done.returncode in (137, -9), (done.returncode, done.stderr)
+    assert lone.read_bytes() in (before, expected)
+    assert run(str(lone), "--version").returncode == 0
+    # what is left of it, at most a file whose name shows whose it is, goes with the next one
+    left = {entry.name for entry in lone.parent.iterdir()}
+    assert left <= {"anocir", ".anocir.repack"}
+    lone.write_bytes(before)
+    assert run(OTHERS[python], str(lone), "repack").returncode == 0
+    intact(lone, expected)
+
+
+def test_two_at_once_lose_nothing(archive: str, tmp_path: Path, lone: Path) -> None:
+    if len(OTHERS) < 2:
+        pytest.skip("[pythons] this machine has no three Pythons")
+    before = lone.read_bytes()
+    for _ in range(3):
+        lone.write_bytes(before)
+        running = [
+            subprocess.Popen(
+                [path, str(lone), "repack"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            )
+            for path in [*OTHERS.values()] * 2
+        ]
+        for one in running:
+            said = one.communicate(timeout=drive.TIMEOUT)
+            assert (one.returncode, said[1]) == (0, b""), said
+        intact(lone, Path(only(archive, tmp_path / "all", *PYTHONS)).read_bytes())
+
+
+def test_repack_of_what_is_no_whole_archive(archive: str, lone: Path) -> None:
+    """Its own block is whole, so it starts; what is at the end would be lost."""
+    with open(lone, "rb") as file:
+        code = file.readline().decode().partition(" -IBSc")[2].rstrip("\n")
+    whole = lone.read_bytes()
+    for cut in (1, 30, 3000):
+        lone.write_bytes(whole[:-cut])
+        done = run(PYTHON, "-IBSc", code, str(lone), "repack", "--output", f"{lone}.new")
+        assert (done.returncode, done.stderr) == (
+            1,
+            "anocir: this is not a whole archive of anocir\n",
+        )
+        intact(lone, whole[:-cut])
+
+
+def test_repack_says_what_else_stops_it(archive: str, tmp_path: Path, lone: Path) -> None:
+    python = OTHERS[any_other()]
+    result = run(sys.executable, "-m", "anocir", "repack", cwd=TOP)
+    assert (result.returncode, result.stderr) == (
+        1, "anocir: repack: this runs from a source tree, not from an archive\n",
+    )  # fmt: skip
+    for target, words in (
+        (tmp_path / "no" / "file", "no such file or directory"),
+        (tmp_path, "no file that could be replaced"),
+        (Path("/dev/null"), "no file that could be replaced"),
+    ):
+        result = run(python, str(lone), "repack", "--output", str(target))
+        assert result.returncode == 1
+        assert words in result.stderr
+        assert "bug" not in result.stderr
+    assert [entry.name for entry in lone.parent.iterdir()] == ["anocir"]
+
+
+# build.py -------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Path]]:
+    """Two builds for the same two interpreters, which are named in another order."""
+    python = OTHERS[any_other()]
+    made = []
+    for number in range(2):
+        path = tmp_path_factory.mktemp("pair") / "anocir"
+        pythons = [PYTHON, python, PYTHON] if number else [PYTHON, python]
+        options = [word for name in pythons for word in ("--python", name)]
+        build = [sys.executable, str(TOP / "build.py"), *options, "--output", str(path)]
+        subprocess.run(build, check=True, capture_output=True)
+        made.append(path)
+    yield made
+
+
+def test_build_makes_a_block_for_each_interpreter_that_it_is_given(
+    archive: str, tmp_path: Path, pair: list[Path]
+) -> None:
+    expected = Path(only(archive, tmp_path / "expected", own(archive), any_other())).read_bytes()
+    assert pair[0].read_bytes() == pair[1].read_bytes() == expected
+
+
+def test_the_first_interpreter_that_is_given_is_in_the_first_line(tmp_path: Path) -> None:
+    python = OTHERS[any_other()]
+    path = tmp_path / "anocir"
+    build = [sys.executable, str(TOP / "build.py"), "--python", python, "--output", str(path)]
+    subprocess.run(build, check=True, capture_output=True)
+    with open(path, "rb") as file:
+        line = file.readline().decode()
+    assert line.startswith(f"#!{python} -IBSc")
+    assert len(line) <= 128
+    assert blocks(path) == [any_other()]
+    assert run(str(path), "--version").returncode == 0
+
+
+@pytest.mark.parametrize("python", ["/nonexistent/python3", "/bin/sh", *TOO_OLD.values()])
+def test_build_refuses_what_is_no_interpreter_for_it(tmp_path: Path, python: str) -> None:
+    build = [sys.executable, str(TOP / "build.py"), "--python", PYTHON, "--python", python]
+    result = run(*build, "--output", str(tmp_path / "anocir"))
+    assert (result.returncode, result.stderr) == (
+        1,
+        f"build.py: {python} is no CPython 3.9 or newer\n",
+    )
