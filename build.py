@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Build dist/anocir: one executable zip of the package and its dependencies.
+"""Build dist/anocir: one executable zip of the package, which depends on no other.
 
 shiv packs; then this script rewrites the archive for start-up time:
 
@@ -12,7 +12,7 @@ shiv packs; then this script rewrites the archive for start-up time:
 
 usage: build.py [build]     write dist/anocir
        build.py --check     build twice and compare byte for byte
-       build.py tools       install shiv and the dependencies below build/venv (needs the network)
+       build.py tools       install shiv below build/venv (needs the network)
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ TOP = Path(__file__).resolve().parent
 PYTHON = "/usr/bin/python3"
 DIST = TOP / "dist" / "anocir"
 VENV = TOP / "build" / "venv"
-TOOLS = ("shiv==1.0.8", "jeepney==0.9.0")
+TOOLS = ("shiv==1.0.8",)
 
 # Old kernels read 128 bytes of the first line, the last of which is the terminating zero.
 FIRST_LINE_LIMIT = 127
@@ -54,9 +54,6 @@ f = open(sys.argv[0], "rb")
 f.readline()
 exec(marshal.load(f))
 """
-# What a D-Bus client with blocking calls does not import: other event loops, code generators.
-UNUSED = re.compile(r"jeepney/(bindgen|io/(asyncio|threading|trio))\.py|.*/tests/.*")
-LICENCE = re.compile(r"[^/]+\.dist-info/(licenses/)?LICEN[CS]E[^/]*")
 EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
@@ -141,7 +138,7 @@ def version_of(python: str) -> tuple[int, int]:
 
 
 def find_tools() -> str:
-    """Return an interpreter that has shiv and jeepney; make a virtual environment if none has."""
+    """Return an interpreter that has shiv; make a virtual environment if none has."""
     for candidate in (sys.executable, str(VENV / "bin" / "python3")):
         if Path(candidate).exists() and has_tools(candidate):
             return candidate
@@ -188,7 +185,7 @@ def build(tools: str, pythons: list[str], old: Path | None) -> bytes:
         sys.exit(f"build.py: {pythons[0]}: the first line would have {len(line)} characters")
     with tempfile.TemporaryDirectory(prefix="anocir-build-") as scratch:
         site = Path(scratch, "site-packages")
-        stage(tools, site)
+        stage(site)
         packed = Path(scratch, "packed")
         pack(tools, site, packed, line)
         files = {}
@@ -222,25 +219,13 @@ def repack(path: Path, pythons: list[str], old: Path | None) -> None:
             sys.exit(f"build.py: {python}: {text.strip()}")
 
 
-def stage(tools: str, site: Path) -> None:
-    """Lay out what goes in: the package, its commit, and the dependency with its licence."""
+def stage(site: Path) -> None:
+    """Lay out what goes in: the package and its commit."""
     shutil.copytree(TOP / "anocir", site / "anocir", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(TOP / "LICENSE", site / "anocir" / "LICENSE")
     Path(site, "anocir", "build_id.py").write_text(
         f'"""Written by build.py."""\n\nCOMMIT = "{commit(site)}"\n', encoding="utf-8"
     )
-    code = (
-        "import importlib.metadata as m\n"
-        "for f in m.files('jeepney'): print(f, f.locate(), sep='\\t')\n"
-    )
-    listing = subprocess.run([tools, "-c", code], check=True, capture_output=True, text=True)
-    for row in listing.stdout.splitlines():
-        name, _, path = row.partition("\t")
-        wanted = name.startswith("jeepney/") and name.endswith(".py") and not UNUSED.fullmatch(name)
-        if wanted or LICENCE.fullmatch(name):
-            target = site / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(path, target)
 
 
 def commit(site: Path) -> str:

@@ -19,17 +19,17 @@ here.
 
 from __future__ import annotations
 
-from ..errors import at, Error
+from ..errors import Error, at, reason
 from ..linux import files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Protocol, Union
+    from collections.abc import Callable
+    from typing import Any, Final, Protocol
 
     from .convert import Resources
-    from .systemd import Manager as SystemdManager
-    from .v1 import Manager as V1Manager
-    from .v2 import Manager as V2Manager
+    from .hierarchy import Hierarchy
+    from .joining import Joining
 
     Record = dict[str, Any]
     Config = dict[str, Any]
@@ -41,8 +41,81 @@ if TYPE_CHECKING:
         cgroup_manager: str
         rootless: str
 
-    # All have the methods of v1.Manager, which describes them.
-    Manager = Union[SystemdManager, V1Manager, V2Manager, "Disabled"]
+    class Manager(Protocol):
+        """What all managers can do: those of `v1`, `v2` and `systemd`, and `Disabled`."""
+
+        record: Record
+
+        def prepare(self, resources: Resources) -> None:
+            """Make the cgroups, empty, with their limits; refuse what cannot be set."""
+
+        def joining(self, subs: list[str] | None = None, born: bool = True) -> Joining:
+            """Say how a process gets in: init, or with `subs` ("[controllers:]path") one of exec.
+
+            Without `born` it cannot be born in a cgroup: where it becomes root of a user
+            namespace, or has joined a cgroup namespace.
+            """
+
+        def self_join(self, subs: list[str] | None = None) -> dict[str, Any]:
+            """Say the same as `joining`, in a dictionary."""
+
+        def join(self, pid: int, joining: Joining | None = None) -> None:
+            """Do what `joining` leaves to the host, as soon as the pid is known."""
+
+        def finish(self, pid: int, joining: Joining | None = None) -> None:
+            """Put the memory limit into force, when the set-up work is done."""
+
+        def exec_join(self, pid: int, init_pid: int, subs: list[str]) -> None:
+            """Put a process of exec into the cgroups, or where init is by now."""
+
+        def update(
+            self, resources: Resources, old: Resources, named: Resources | None = None
+        ) -> None:
+            """Write new limits: of `resources` what `named` names, all of them without it.
+
+            When one is refused, what was there is written back.
+            """
+
+        def freeze(self) -> None:
+            """Stop all processes; thaw again when they do not stop within two seconds."""
+
+        def thaw(self) -> None:
+            """Let all processes run again."""
+
+        def thaw_below(self) -> None:
+            """Let run again what the container has frozen below its cgroup, so that it can die."""
+
+        def frozen(self) -> bool:
+            """Tell whether the container is paused."""
+
+        def pids(self) -> list[int]:
+            """Return the host pids of all processes of the container."""
+
+        def kill(self, signal: int, mine: Callable[[int], bool] | None = None) -> None:
+            """Send a signal to all processes, or to those of them that are `mine`."""
+
+        def destroy(self, patience: float = 10.0) -> None:
+            """Remove what was made, and nothing else; what is gone already is fine."""
+
+        def stats(self) -> dict[str, Any]:
+            """Return what `events` shows."""
+
+        def oom_kills(self) -> int:
+            """Return how many processes the kernel has killed for want of memory."""
+
+        def gone(self) -> bool:
+            """Tell whether somebody has removed the cgroup, as systemd does with an empty one."""
+
+        def oom_watch(self) -> tuple[int, int]:
+            """Return a descriptor and the poll(2) event by which it tells of an OOM."""
+
+        def mount_view(self, kind: str = "cgroup") -> dict[str, Any]:
+            """Return what a mount of type cgroup, or cgroup2, shows."""
+
+
+# The longest name of a cgroup, and what we take for a path: mount point and file come to it.
+_NAME_MAX: Final = 255
+_PATH_MAX: Final = 3800
 
 
 def choose(settings: Settings, config: Config, container_id: str) -> Record:
@@ -60,7 +133,12 @@ def choose(settings: Settings, config: Config, container_id: str) -> Record:
     from . import hierarchy
 
     tolerant = _tolerant(settings)
-    v1, v2 = hierarchy.own()
+    try:
+        v1, v2 = hierarchy.own()
+    except PermissionError as error:
+        if not tolerant:
+            raise Error(f"cgroups: look into {reason(error)}") from None
+        return {"manager": "disabled", "reason": f"cgroups: look into {reason(error)}"}
     if not v1 and v2 is None:
         if tolerant:
             return {"manager": "disabled", "reason": "no cgroup file system is mounted"}
@@ -75,11 +153,35 @@ def choose(settings: Settings, config: Config, container_id: str) -> Record:
     words = components(path, "linux.cgroupsPath")
     if path and not words:
         raise at("linux.cgroupsPath", "must not be the top of the hierarchy")
-    # A hierarchy that only names things, as systemd's own beside cgroup v2, holds no limits.
-    if v2 is not None and not any("=" not in controllers for _, controllers, _ in v1):
-        below = _place(words, container_id, tolerant, v2[2][: v2[2].rfind("/")] if v2[2] else "")
-        return v2_record(v2[0], below, config, tolerant)
-    return v1_record([*v1, *([v2] if v2 else [])], words, container_id, tolerant)
+    if v2 is not None and hierarchy.only_v2(v1):
+        mountpoint, _, own = v2
+        below = _place(words, container_id, tolerant, own[: own.rfind("/")] if own else "")
+        return v2_record(mountpoint, below, config, tolerant)
+    if not words and _wants_realtime(config) and not tolerant:
+        words = [container_id]  # as runc places it: our own parent has no real-time to give
+    return v1_record([*v1, *([v2] if v2 else [])], words, container_id, tolerant, config)
+
+
+def _wants_realtime(config: Config) -> bool:
+    resources = (config.get("linux") or {}).get("resources") or {}
+    return bool((resources.get("cpu") or {}).get("realtimeRuntime"))
+
+
+def subgroups(config: Config) -> tuple[str, str]:
+    """Return the paths of run.oci.systemd.subgroup and run.oci.delegate-cgroup, or "".
+
+    The first is the cgroup below systemd's unit that has the limits, the second one below that,
+    without limits, in which the container may do what it likes: crun(1), annotations.
+    """
+    annotations = config.get("annotations") or {}
+    paths = []
+    for name in ("run.oci.systemd.subgroup", "run.oci.delegate-cgroup"):
+        value = annotations.get(name) or ""
+        words = components(value, f"annotations[{name!a}]")
+        if value and not words:
+            raise at(f"annotations[{name!a}]", f"must be the name of a cgroup, got {value!a}")
+        paths.append("".join(f"/{word}" for word in words))
+    return paths[0], paths[1]
 
 
 def load(record: Record) -> Manager:
@@ -96,7 +198,7 @@ def load(record: Record) -> Manager:
     if name == "systemd":
         from . import systemd
 
-        return systemd.Manager(record)
+        return systemd.load(record)
     return Disabled(record)
 
 
@@ -127,7 +229,7 @@ def destroy(record: Record) -> None:
     if record["manager"] == "v2":
         tree.remove([(record["mountpoint"] + record["path"], record["made"])])
     else:
-        tree.remove([(row[0] + row[2], row[3]) for row in record["hierarchies"]])
+        tree.remove([(mount + path, made) for mount, _, path, made in record["hierarchies"]])
 
 
 def components(path: str, source: str) -> list[str]:
@@ -137,6 +239,10 @@ def components(path: str, source: str) -> list[str]:
         raise at(source, f"must not contain .., got {path!a}")
     if "\0" in path or "\n" in path:
         raise at(source, f"must not contain a newline or NUL, got {path!a}")
+    if any(len(files.encode(word)) > _NAME_MAX for word in words):
+        raise at(source, f"must not have a part of more than {_NAME_MAX} bytes")
+    if len(files.encode(path)) > _PATH_MAX:
+        raise at(source, f"must not have more than {_PATH_MAX} bytes")
     return words
 
 
@@ -159,26 +265,58 @@ def _missing(mountpoint: str, path: str) -> int:
 
 
 def v1_record(
-    hierarchies: list[tuple[str, str, str]], words: list[str], container_id: str, tolerant: bool
+    hierarchies: list[Hierarchy],
+    words: list[str],
+    container_id: str,
+    tolerant: bool,
+    config: Config,
 ) -> Record:
     """Return the record of a container with a directory in each of these hierarchies."""
+    if subgroups(config)[1]:
+        source = "annotations['run.oci.delegate-cgroup']"
+        raise at(source, "needs cgroup v2: on v1 nothing can be delegated safely")
     rows = []
     for mountpoint, controllers, own in hierarchies:
         path = _place(words, container_id, tolerant, own)
         rows.append([mountpoint, controllers, path, _missing(mountpoint, path)])
-    return {"manager": "v1", "tolerant": tolerant, "hierarchies": rows}
+    return {
+        "manager": "v1",
+        "tolerant": tolerant,
+        "hierarchies": rows,
+        "shielded": _shielded(config),
+    }
 
 
 def v2_record(mountpoint: str, path: str, config: Config, tolerant: bool) -> Record:
     """Return the record of a container on cgroup v2."""
+    _, leaf = subgroups(config)
     return {
         "manager": "v2",
         "tolerant": tolerant,
         "mountpoint": mountpoint,
         "path": path,
         "made": _missing(mountpoint, path),
-        "owner": _owner(config),
+        "owner": _owner(config, leaf),
+        "leaf": leaf,
+        "shielded": _shielded(config),
     }
+
+
+def _shielded(config: Config) -> bool:
+    """Tell whether the container can use no device nodes of its own, whatever its cgroups say.
+
+    A user namespace keeps it from that, or that its creator could make none.
+    """
+    import posix
+
+    from . import hierarchy
+
+    spaces = (config.get("linux") or {}).get("namespaces") or []
+    return (
+        posix.geteuid() != 0
+        or any(space.get("type") == "user" for space in spaces)
+        or hierarchy.in_user_namespace()
+    )
 
 
 def _tolerant(settings: Settings) -> bool:
@@ -192,17 +330,19 @@ def _tolerant(settings: Settings) -> bool:
     return posix.geteuid() != 0 or hierarchy.in_user_namespace()
 
 
-def _owner(config: Config) -> int:
+def _owner(config: Config, leaf: str = "") -> int:
     """Return the host uid that gets the cgroup (config-linux.md, "Cgroup ownership"), or -1.
 
     Only with a new cgroup namespace and a writable mount of the cgroups: the container's processes
-    can then divide what they have got, and nothing above it.
+    can then divide what they have got, and nothing above it.  A `leaf` is given in any case.
     """
     linux = config.get("linux") or {}
     spaces = linux.get("namespaces") or []
-    if not any(space.get("type") == "cgroup" and not space.get("path") for space in spaces):
+    if not leaf and not any(
+        space.get("type") == "cgroup" and not space.get("path") for space in spaces
+    ):
         return -1
-    if not any(
+    if not leaf and not any(
         mount.get("destination") == "/sys/fs/cgroup"
         and "cgroup" in (mount.get("source"), mount.get("type"))
         and "ro" not in (mount.get("options") or [])
@@ -219,7 +359,7 @@ def _owner(config: Config) -> int:
 
 
 class Disabled:
-    """No cgroups at all: the container stays in its creator's."""
+    """No cgroups at all: the container stays in its creator's.  See Manager for the methods."""
 
     __slots__ = ("record",)
 
@@ -232,12 +372,15 @@ class Disabled:
 
     def prepare(self, resources: Resources) -> None:
         """Limits are left out, as the caller asked; rootless callers did not ask."""
+        from . import convert
+
         reason = self.record.get("reason") or ""
-        if not reason.startswith("--") and any(
-            resources.get(key) for key in ("memory", "cpu", "pids", "blockIO", "hugepageLimits")
-        ):
+        if reason.startswith("--"):
+            return
+        asked = convert.v1(resources) + convert.v2(resources)
+        if asked:
             raise Error(
-                "linux.resources: cannot set limits: container could not join or create cgroup",
+                f"{asked[0][3]}: cannot set limits: container could not join or create cgroup",
                 reason,
             )
 
@@ -245,18 +388,28 @@ class Disabled:
         """Nothing to join."""
         return {"tasks": [], "late": [], "into": ""}
 
-    def join(self, _pid: int) -> None:
+    def joining(self, subs: list[str] | None = None, born: bool = True) -> Joining:  # noqa: ARG002
+        """Nothing to join, and so nothing below it."""
+        from .joining import Joining
+
+        if subs:
+            raise self._refuse()
+        return Joining()
+
+    def join(self, _pid: int, _joining: Joining | None = None) -> None:
         """Nothing to join."""
 
-    def finish(self, _pid: int) -> None:
-        """Nothing to join."""
+    def finish(self, _pid: int, _joining: Joining | None = None) -> None:
+        """Nothing is limited."""
 
     def exec_join(self, _pid: int, _init_pid: int, subs: list[str]) -> None:
         """Nothing to join."""
         if subs:
             raise self._refuse()
 
-    def update(self, _resources: Resources, _old: Resources) -> None:
+    def update(
+        self, _resources: Resources, _old: Resources, _named: Resources | None = None
+    ) -> None:
         """Refuse: nothing would happen."""
         raise self._refuse()
 
@@ -268,6 +421,9 @@ class Disabled:
         """Refuse: nothing would happen."""
         raise self._refuse()
 
+    def thaw_below(self) -> None:
+        """Nothing is frozen."""
+
     def frozen(self) -> bool:
         """Tell whether the container is paused: it cannot be."""
         return False
@@ -276,7 +432,7 @@ class Disabled:
         """Refuse: only init is known."""
         raise self._refuse()
 
-    def kill(self, _signal: int) -> None:
+    def kill(self, _signal: int, _mine: Callable[[int], bool] | None = None) -> None:
         """Do nothing: only init is known, and the caller has signalled it."""
 
     def destroy(self, _patience: float = 0.0) -> None:
@@ -298,13 +454,14 @@ class Disabled:
         """Refuse: nothing is counted."""
         raise self._refuse()
 
-    def mount_view(self) -> dict[str, Any]:
+    def mount_view(self, kind: str = "cgroup") -> dict[str, Any]:
         """Return what a mount of type cgroup shows: the creator's own cgroups."""
         from . import hierarchy
 
         v1, v2 = hierarchy.own()
-        if v2 is not None and not v1:
-            return {"version": 2, "own_path": v2[2] or "/", "host_mountpoint": v2[0]}
+        if v2 is not None and (kind == "cgroup2" or not v1):
+            mountpoint, _, own = v2
+            return {"version": 2, "own_path": own or "/", "host_mountpoint": mountpoint}
         record = {"tolerant": True, "hierarchies": [[m, c, own or "/", 0] for m, c, own in v1]}
         from . import v1 as manager
 

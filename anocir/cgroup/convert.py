@@ -8,6 +8,8 @@ A write is a tuple (controller, file, value, source, rule).  `source` is the JSO
 for it.  `rule` is "" or one of
 
     optional   the file may be missing
+    spare      only when the file of the write before it is missing or cannot have it; when this
+               one is missing as well, a warning
     else       only when the file of the write before it is missing
     retry      the kernel compares it with another value that may be written after it: when it is
                refused, try again after the other writes
@@ -68,6 +70,25 @@ def v2(resources: Resources) -> list[Write]:
     ]
 
 
+def named(resources: Resources, names: Resources, version: int) -> Resources:
+    """Return of `resources`, an update applied, what the update names: only that is written.
+
+    With what goes into the same file: quota and period, and on v2 memory and swap (config.json
+    counts them together); and with the weight that the kernel forgets while cpu.idle is 1.
+    """
+    cpu, memory = dict(names.get("cpu") or {}), dict(names.get("memory") or {})
+    all_cpu, all_memory = resources.get("cpu") or {}, resources.get("memory") or {}
+    pairs = [(cpu, all_cpu, ("quota", "period"))] if version == 2 else []
+    if version == 2 or all_memory.get("limit") == -1:
+        pairs.append((memory, all_memory, ("limit", "swap")))
+    if cpu.get("idle") == 0:
+        pairs.append((cpu, all_cpu, ("idle", "shares")))
+    for part, whole, keys in pairs:
+        if any(part.get(key) for key in keys) or "idle" in keys:
+            part.update({key: whole[key] for key in keys if whole.get(key) is not None})
+    return {**names, **{key: part for key, part in (("cpu", cpu), ("memory", memory)) if part}}
+
+
 def ignored(resources: Resources, version: int) -> list[str]:
     """Return the JSON paths that are set but have no meaning on this cgroup version."""
     memory = resources.get("memory") or {}
@@ -115,6 +136,8 @@ def swap_max(limit: int, swap: int) -> str:
         return ""
     if swap == -1:
         return "max"
+    if limit == -1:
+        return str(swap)  # memory without a limit leaves the whole of it to swap, as in runc
     if limit <= 0:
         raise at("linux.resources.memory.swap", "needs memory.limit: it is memory plus swap")
     return str(swap - limit)
@@ -331,7 +354,7 @@ def _v2_block(block: dict[str, Any]) -> list[Write]:
         if weight:
             scaled = blkio_to_io_weight(weight)
             writes.append(("io", "io.bfq.weight", f"{device} {weight}", path, ""))
-            writes.append(("io", "io.weight", f"{device} {scaled}", path, "else"))
+            writes.append(("io", "io.weight", f"{device} {scaled}", path, "spare"))
     for key, _, word in _THROTTLES:
         for index, entry in enumerate(block.get(key) or []):
             path = f"{source}.{key}[{index}]"

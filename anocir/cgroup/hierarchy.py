@@ -13,6 +13,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
 
+    Hierarchy = tuple[str, str, str]
+
 # A hierarchy is (mount point, controllers, own): controllers as in the mount options, like
 # "cpu,cpuacct" or "name=systemd", and "" for cgroup2; own is the cgroup of this process below
 # the mount point, "" for its top.
@@ -56,10 +58,25 @@ def below(path: str, root: str) -> str | None:
         return "" if path == "/" else path
     if path == root or path.startswith(root + "/"):
         return path[len(root) :]
+    if not root.strip("/."):
+        # The mount shows more than this cgroup namespace, whose root is /: so /.. is the parent of
+        # that.  Where the root itself is below the mount has no name here.
+        return ""
     return None
 
 
-def own() -> tuple[list[tuple[str, str, str]], tuple[str, str, str] | None]:
+def _is_cgroup(mountpoint: str) -> bool:
+    """Tell whether a directory is a cgroup; raise PermissionError where nobody may look."""
+    try:
+        files.stat(f"{mountpoint}/cgroup.procs")
+    except PermissionError:
+        raise
+    except OSError:
+        return False
+    return True
+
+
+def own() -> tuple[list[Hierarchy], Hierarchy | None]:
     """Return the v1 hierarchies that are mounted, and the cgroup2 one if it is.
 
     On a host with cgroup v2 only, one read of /proc/self/cgroup and one look at the usual mount
@@ -73,7 +90,7 @@ def own() -> tuple[list[tuple[str, str, str]], tuple[str, str, str] | None]:
         and files.exists(f"{UNIFIED}/cgroup.controllers")
     ):
         return [], (UNIFIED, "", "" if cgroups[""] == "/" else cgroups[""])
-    v1: list[tuple[str, str, str]] = []
+    v1: list[Hierarchy] = []
     v2 = None
     table = mounts()
     for controllers, path in cgroups.items():
@@ -82,7 +99,7 @@ def own() -> tuple[list[tuple[str, str, str]], tuple[str, str, str] | None]:
             if bool(options) != bool(words) or not all(word in options for word in words):
                 continue
             place = below(path, root)
-            if place is None or not files.exists(f"{mountpoint}/cgroup.procs"):
+            if place is None or not _is_cgroup(mountpoint):
                 continue  # a mount of another part of the tree, or one that is covered
             if words:
                 v1.append((mountpoint, controllers, place))
@@ -92,10 +109,18 @@ def own() -> tuple[list[tuple[str, str, str]], tuple[str, str, str] | None]:
     return v1, v2
 
 
+def only_v2(v1: list[Hierarchy]) -> bool:
+    """Tell whether cgroup2 holds the limits: a v1 hierarchy that only names things holds none."""
+    return all("=" in controllers for _, controllers, _ in v1)
+
+
+# include/linux/proc_ns.h, PROC_USER_INIT_INO
+_INITIAL: Final = 0xEFFFFFFD
+
+
 def in_user_namespace() -> bool:
-    """Tell whether root here is not root of the host: user_namespaces(7), uid_map."""
+    """Tell whether root here is not root of the host, also where each id is mapped to itself."""
     try:
-        words = files.read_file("/proc/self/uid_map").split()
-    except FileNotFoundError:  # a kernel without user namespaces
+        return files.stat("/proc/self/ns/user").st_ino != _INITIAL
+    except OSError:  # a kernel without user namespaces
         return False
-    return words != [b"0", b"0", b"4294967295"]

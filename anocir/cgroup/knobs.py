@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from errno import EACCES, EBUSY, EINVAL, ENOENT, EOPNOTSUPP, EPERM, EROFS
 
-from ..errors import at, Error, strerror
+from ..base import log
+from ..errors import Error, at, strerror
 from ..linux import files
 
 TYPE_CHECKING = False
@@ -71,7 +72,7 @@ def write(
     satisfied = True
     for index, item in enumerate(writes):
         controller, file, value, source, rule = item
-        if rule == "else" and satisfied:
+        if rule in ("else", "spare") and satisfied:
             continue
         directory = directories.get(controller)
         if directory is None:
@@ -82,9 +83,14 @@ def write(
             satisfied = True
         except OSError as error:
             satisfied = False
+            following = writes[index + 1][4] if index + 1 < len(writes) else ""
+            if error.errno == EINVAL and following == "spare":
+                continue  # before Linux 5.4 bfq takes no device
             if error.errno == ENOENT:
-                following = writes[index + 1][4] if index + 1 < len(writes) else ""
-                if following == "else" or rule == "optional":
+                if following in ("else", "spare") or rule == "optional":
+                    continue
+                if rule == "spare":
+                    log.warn(f"{source} is ignored: the kernel has no weights of single devices")
                     continue
             elif error.errno in (EINVAL, EBUSY) and rule == "retry":
                 later.append((path, item))
@@ -173,6 +179,15 @@ def too_low(path: str, value: str, source: str) -> Error:
 def no_cgroup() -> Error:
     """Return the error for what needs a cgroup when the container has none."""
     return Error("the container has no cgroup of its own", "it was made without rights to one")
+
+
+def stays_outside(directory: str, error: OSError) -> Error:
+    """Return the error for a process that may not be moved into the container's cgroup."""
+    return Error(
+        f"join cgroup {directory}: {strerror(error.errno or EPERM)}",
+        "without root a process can only be moved within what was delegated: call the runtime from "
+        "there, as with systemd-run --user --scope",
+    )
 
 
 def not_delegated(source: str) -> Error:

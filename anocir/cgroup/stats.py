@@ -20,6 +20,18 @@ if TYPE_CHECKING:
 
 _UNLIMITED: Final = (1 << 64) - 1
 _TICK: Final = 10_000_000  # nanoseconds of a clock tick: USER_HZ is 100 on all architectures
+# What a container's cpuset is, beside its CPUs and nodes; cgroup v2 has none of it.
+_CPUSET: Final = (
+    "cpu_exclusive",
+    "mem_hardwall",
+    "mem_exclusive",
+    "memory_migrate",
+    "memory_spread_page",
+    "memory_spread_slab",
+    "memory_pressure",
+    "sched_load_balance",
+    "sched_relax_domain_level",
+)
 # runc's name, v1's file without its beginning
 _BLKIO: Final = (
     ("ioServiceBytesRecursive", "io_service_bytes_recursive", "throttle.io_service_bytes"),
@@ -65,7 +77,7 @@ def v2(directory: str) -> dict[str, Any]:
             },
             **_pressure(directory, "cpu"),
         },
-        "cpuset": {},
+        "cpuset": dict.fromkeys(_CPUSET, 0),
         "memory": {**_v2_memory(directory), **_pressure(directory, "memory")},
         "pids": _pids(directory),
         "blkio": {**_v2_io(directory), **_pressure(directory, "io")},
@@ -82,13 +94,14 @@ def _numbers(text: str) -> list[int]:
 def _v1_cpu(cpu: str, cpuacct: str) -> dict[str, Any]:
     stat = read_map(f"{cpu}/cpu.stat")
     times = read_map(f"{cpuacct}/cpuacct.stat")
+    # "cpu user system", and whatever a kernel adds to that.
     rows = [_numbers(line) for line in read_text(f"{cpuacct}/cpuacct.usage_all").split("\n")[1:]]
     return {
         "usage": {
             "total": read_int(f"{cpuacct}/cpuacct.usage") or 0,
             "percpu": _numbers(read_text(f"{cpuacct}/cpuacct.usage_percpu")),
-            "percpu_kernel": [row[2] for row in rows if len(row) == 3],
-            "percpu_user": [row[1] for row in rows if len(row) == 3],
+            "percpu_kernel": [row[2] for row in rows if len(row) >= 3],
+            "percpu_user": [row[1] for row in rows if len(row) >= 3],
             "kernel": times.get("system", 0) * _TICK,
             "user": times.get("user", 0) * _TICK,
         },
@@ -116,17 +129,7 @@ def _v1_cpuset(directory: str) -> dict[str, Any]:
     result: dict[str, Any] = {
         name: _ranges(read_text(f"{directory}/cpuset.{name}")) for name in ("cpus", "mems")
     }
-    for name in (
-        "cpu_exclusive",
-        "mem_hardwall",
-        "mem_exclusive",
-        "memory_migrate",
-        "memory_spread_page",
-        "memory_spread_slab",
-        "memory_pressure",
-        "sched_load_balance",
-        "sched_relax_domain_level",
-    ):
+    for name in _CPUSET:
         result[name] = read_int(f"{directory}/cpuset.{name}") or 0
     return result
 

@@ -1,39 +1,61 @@
 """The systemd manager: a container is a transient unit, asked for over D-Bus.
 
-Side: host, cold: only --systemd-cgroup loads this and jeepney.  Sources:
-org.freedesktop.systemd1(5), systemd.resource-control(5), https://systemd.io/CGROUP_DELEGATION,
-the D-Bus specification.
+Side: host, cold: only --systemd-cgroup loads this.  Sources: org.freedesktop.systemd1(5),
+systemd.resource-control(5), https://systemd.io/CGROUP_DELEGATION.
 
 What systemd does not know of (and it knows less on v1) is done by the cgroupfs manager on the
-unit's directory: `fs`.
+unit's directory; so this one is that one, with the unit around it.  systemd is asked only where
+something cannot be had otherwise: once to start the unit, once to change it, and to stop it if
+it is still there.
 """
 
 from __future__ import annotations
 
-import time
-
-import posix
+from errno import EACCES, EPERM, EROFS
+from time import sleep, time_ns
 
 from ..base import log
-from ..errors import Error, reason
+from ..errors import Error, at
 from ..linux import files
-from . import convert, devices, hierarchy, tree, unit, v1, v1_record, v2, v2_record
+from . import hierarchy
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from types import TracebackType
+    from collections.abc import Callable
     from typing import Any, Final
 
+    from . import Manager
+    from .bus import Bus
     from .convert import Resources
+    from .joining import Joining
+    from .unit import Property
 
-_NAME: Final = "org.freedesktop.systemd1"
-_PATH: Final = "/org/freedesktop/systemd1"
-_MANAGER: Final = "org.freedesktop.systemd1.Manager"
-_PROPERTIES: Final = "org.freedesktop.DBus.Properties"
-_UNIT: Final = "org.freedesktop.systemd1.Unit"
-_TIMEOUT: Final = 30.0
+    class _Files:
+        """The cgroupfs manager that a unit is added to: v1.Manager or v2.Manager."""
+
+        place: dict[str, Any]
+        record: dict[str, Any]
+        version: int
+
+        def __init__(self, record: dict[str, Any]) -> None: ...
+        def check(self, resources: Resources) -> None: ...
+        def join(self, pid: int, joining: Joining | None = None) -> None: ...
+        def adopt(self, pid: int, resources: Resources, in_place: bool) -> None: ...
+        def exec_join(self, pid: int, init_pid: int, subs: list[str]) -> None: ...
+        def destroy(self, patience: float = 10.0) -> None: ...
+        def update(
+            self, resources: Resources, old: Resources, named: Resources | None = None
+        ) -> None: ...
+        def joining(self, subs: list[str] | None = None, born: bool = True) -> Joining:
+            raise NotImplementedError
+
+else:
+    _Files = object
+
 # The controllers whose v1 directories systemd makes and removes itself.
 _MANAGED: Final = ("name=systemd", "cpu", "cpuacct", "memory", "blkio", "devices", "pids")
+# Asked for as if it knew all the properties; only one that refuses is asked for its version.
+_NEWEST: Final = 254
 
 
 def choose(
@@ -41,33 +63,70 @@ def choose(
     container_id: str,
     path: str,
     user: bool,
-    v1_all: list[tuple[str, str, str]],
-    v2_one: tuple[str, str, str] | None,
+    v1_all: list[hierarchy.Hierarchy],
+    v2_one: hierarchy.Hierarchy | None,
 ) -> dict[str, Any]:
     """Return the record of a container that becomes a unit; make nothing."""
+    from . import subgroups, unit, v1_record, v2_record
+
+    properties = unit.annotated(config.get("annotations") or {})
     where, name = unit.parse(path, container_id, user)
-    if v2_one is not None and not any("=" not in controllers for _, controllers, _ in v1_all):
-        below = _top(user, v2_one[2]) + unit.expand(where) + f"/{name}"
-        fs = v2_record(v2_one[0], below, config, tolerant=user)
-        fs["made"] = 1  # systemd keeps the slices
+    where = _other_slice(properties, where, name)
+    subgroup, _ = subgroups(config)
+    if v2_one is not None and hierarchy.only_v2(v1_all):
+        mountpoint, _, own = v2_one
+        cgroup = f"{_top(user, own)}{unit.expand(where)}/{name}"
+        directory = mountpoint + cgroup
+        fs = v2_record(mountpoint, cgroup + subgroup, config, tolerant=user)
+        fs["fresh"] = fs["made"] > 0
+        fs["made"] = 1 + subgroup.count("/")  # systemd keeps the slices
+        fs["at_top"] = not subgroup and not fs["leaf"]
+    elif user:
+        raise Error(
+            "the systemd cgroup manager without root needs cgroup v2, and this host has v1",
+            "use --cgroup-manager=cgroupfs, or boot with systemd.unified_cgroup_hierarchy=1",
+        )
     else:
-        own = next((own for _, controllers, own in v1_all if controllers == "name=systemd"), "")
-        below = _top(user, own) + unit.expand(where) + f"/{name}"
+        cgroup = f"{unit.expand(where)}/{name}"
+        directory = ""
+        words = (cgroup + subgroup)[1:].split("/")
         hierarchies = [*v1_all, *([v2_one] if v2_one else [])]
-        fs = v1_record(hierarchies, below[1:].split("/"), container_id, tolerant=user)
-        for row in fs["hierarchies"]:
-            if any(word in _MANAGED for word in row[1].split(",")):
-                row[3] = 1
+        fs = v1_record(hierarchies, words, container_id, False, config)
+        rows = []
+        for mountpoint, controllers, below, made in fs["hierarchies"]:
+            managed = any(word in _MANAGED for word in controllers.split(","))
+            rows.append(
+                [mountpoint, controllers, below, 1 + subgroup.count("/") if managed else made]
+            )
+            if controllers == "name=systemd":
+                directory = mountpoint + cgroup
+        fs["hierarchies"] = rows
     return {
         "manager": "systemd",
         "user": user,
         "slice": where,
         "unit": name,
         # By this the unit is known as ours before it is stopped: a name may have been taken.
-        "description": f"anocir container {container_id} ({time.time_ns():x})",
-        "properties": unit.annotated(config.get("annotations") or {}),
+        "description": f"anocir container {container_id} ({time_ns():x})",
+        "properties": properties,
+        "cgroup": cgroup,
+        "directory": directory,
         "fs": fs,
     }
+
+
+def _other_slice(properties: list[Property], where: str, name: str) -> str:
+    """Return the slice that the annotation org.systemd.property.Slice names, or the one there."""
+    from . import unit
+
+    for key, signature, value in properties:
+        if key == "Slice":
+            source = "annotations['org.systemd.property.Slice']"
+            if signature != "s" or name.endswith(".slice"):
+                raise at(source, "must be the name of a slice, and the unit no slice itself")
+            unit.expand(value, source)
+            return str(value)
+    return where
 
 
 def _top(user: bool, own: str) -> str:
@@ -78,167 +137,322 @@ def _top(user: bool, own: str) -> str:
     for index, word in enumerate(words):
         if word.startswith("user@") and word.endswith(".service"):
             return "/".join(words[: index + 1])
-    with _Bus(user=True) as bus:
-        path = bus.get(_PATH, _MANAGER, "ControlGroup")
-    return "" if path == "/" else str(path)
+    from . import bus
+
+    with bus.Bus(user=True) as connection:
+        path = connection.get(bus.PATH, bus.MANAGER, "ControlGroup")
+    return "" if path == "/" else path
 
 
-def _real_uid() -> int:
-    """Return the uid that the bus sees, which is another one inside of a user namespace."""
-    uid = posix.geteuid()
-    for line in files.read_file("/proc/self/uid_map").split(b"\n"):
-        words = [int(word) for word in line.split()]
-        if len(words) == 3 and words[0] <= uid < words[0] + words[2]:
-            return words[1] + uid - words[0]
-    return uid
+def load(record: dict[str, Any]) -> Manager:
+    """Return the manager of a container that is a unit, on the cgroups that there are."""
+    if record["fs"]["manager"] == "v1":
+        from . import v1
+
+        class OnV1(Unit, v1.Manager):
+            """A unit on cgroup v1."""
+
+            __slots__ = ("limits",)
+
+        return OnV1(record)
+    from . import v2
+
+    class OnV2(Unit, v2.Manager):
+        """A unit on cgroup v2."""
+
+        __slots__ = ("limits",)
+
+    return OnV2(record)
 
 
-def _environment(name: str) -> str:
-    return files.decode(posix.environ.get(name.encode(), b""))
+class Unit(_Files):
+    """What a manager of files does otherwise when its directories are systemd's."""
 
+    __slots__ = ()
+    limits: Resources
 
-def _addresses(user: bool) -> list[str]:
-    """Return where the bus may be, best first."""
-    if not user:
-        address = _environment("DBUS_SYSTEM_BUS_ADDRESS")
-        return [address or "unix:path=/run/dbus/system_bus_socket"]
-    runtime = _environment("XDG_RUNTIME_DIR") or f"/run/user/{_real_uid()}"
-    addresses = [_environment("DBUS_SESSION_BUS_ADDRESS"), f"unix:path={runtime}/bus"]
-    return [address for address in addresses if address]
+    def __init__(self, record: dict[str, Any]) -> None:
+        """Take what `choose` has written down."""
+        super().__init__(record)
+        self.limits = {}
 
+    # Making
 
-class BusError(Exception):
-    """A D-Bus call was answered with an error; `name` is the D-Bus name of it."""
+    def prepare(self, resources: Resources) -> None:
+        """Refuse what cannot be set; the unit is made with its first process."""
+        from . import unit
 
-    __slots__ = ("name",)
+        self.check(resources)
+        unit.resources(resources, self.version, _NEWEST)
+        self.limits = resources
 
-    def __init__(self, name: str, text: str) -> None:
-        """Take the name and the text of the answer."""
-        super().__init__(text)
-        self.name = name.rsplit(".", 1)[-1]
+    def self_join(self, subs: list[str] | None = None) -> dict[str, Any]:
+        """Say the same as `joining`, in a dictionary."""
+        found = self.joining(subs)
+        into = found.into or "".join(found.by_host[:1] if self.version == 1 else [])
+        return {"tasks": found.tasks, "late": found.late, "into": into}
 
+    def joining(self, subs: list[str] | None = None, born: bool = True) -> Joining:
+        """Say how a process gets in: init by systemd, which starts the unit with it."""
+        if subs is not None:
+            return super().joining(subs, born)
+        from .joining import Joining
 
-class _Bus:
-    """A connection to systemd's manager."""
+        return Joining(asked=True)
 
-    __slots__ = ("connection", "subscribed", "user")
+    def join(self, pid: int, joining: Joining | None = None) -> None:
+        """Start the unit with this process in it, and write what systemd does not know."""
+        if joining is not None and not joining.asked:
+            super().join(pid, joining)
+            return
+        from . import bus
 
-    def __init__(self, user: bool) -> None:
-        self.subscribed = False
-        try:
-            import jeepney  # noqa: F401
-        except ImportError:
-            text = "the systemd cgroup manager needs the Python package jeepney"
-            raise Error(text, "the archive that `make` builds contains it") from None
-        self.user = user
-        failure = ""
-        for address in _addresses(user):
+        name: str = self.record["unit"]
+        is_slice = name.endswith(".slice")
+        with bus.Bus(self.record["user"]) as connection:
             try:
-                self.connection = self._connect(address)
+                self._start(connection, name, pid)
+            except bus.BusError as error:
+                if error.name != "UnitExists" or not is_slice:
+                    if error.name == "UnitExists":
+                        self.place["foreign"] = True  # nothing there may be killed or removed
+                    raise Error(f"systemd: start unit {name}: {error}") from None
+                log.debug(f"slice {name} is there already")
+        if not is_slice:
+            self._verify(pid)
+        self.adopt(pid, self.limits, in_place=not is_slice)
+
+    def _start(self, connection: Bus, name: str, pid: int) -> None:
+        """Start the unit; one that has failed stays loaded under its name until it is reset."""
+        from . import bus
+
+        def send(systemd: int) -> None:
+            body = [(key, (kind, value)) for key, kind, value in self._properties(systemd, pid)]
+            connection.job(
+                name, "StartTransientUnit", "ssa(sv)a(sa(sv))", name, "replace", body, []
+            )
+
+        try:
+            _negotiate(connection, send)
+        except bus.BusError as error:
+            if error.name != "UnitExists" or name.endswith(".slice"):
+                raise
+            if self._is_ours(connection):  # systemd has started anew before it could answer
+                connection.settle(name)
                 return
-            except (OSError, ValueError, RuntimeError) as error:
-                failure = f"{address}: {reason(error) if isinstance(error, OSError) else error}"
+            _reset(connection, name)
+            _negotiate(connection, send)
+
+    def _is_ours(self, connection: Bus) -> bool:
+        from . import bus
+
+        path = bus.unit_path(self.record["unit"])
+        try:
+            description = connection.get(path, bus.UNIT, "Description")
+        except bus.BusError as error:
+            if error.name in ("NoSuchUnit", "UnknownObject"):
+                return False
+            raise
+        return bool(description == self.record["description"])
+
+    def _properties(self, systemd: int, pid: int) -> list[Property]:
+        from . import unit
+
+        name: str = self.record["unit"]
+        result: list[Property] = [("Description", "s", self.record["description"])]
+        if name.endswith(".slice"):
+            result.append(("Wants", "as", [self.record["slice"]]))
+        else:
+            result += [
+                ("Slice", "s", self.record["slice"]),
+                ("Delegate", "b", True),
+                ("PIDs", "au", [pid]),
+                ("CollectMode", "s", "inactive-or-failed"),
+            ]
+        result += [
+            ("DefaultDependencies", "b", False),
+            ("MemoryAccounting", "b", True),
+            ("CPUAccounting", "b", True),
+            ("IOAccounting" if self.version == 2 else "BlockIOAccounting", "b", True),
+            ("TasksAccounting", "b", True),
+            *unit.resources(self.limits, self.version, systemd),
+            *self._device_properties(self.limits),
+        ]
+        for key, signature, value in self.record["properties"]:
+            result = [item for item in result if item[0] != key]
+            result.append((key, signature, value))
+        return result
+
+    def _device_properties(self, resources: Resources) -> list[Property]:
+        """Return the device rules as properties; a unit of a user has none (no rights to BPF)."""
+        if self.record["user"]:
+            return []
+        from . import devices, unit
+
+        rules = devices.effective(devices.parse(resources.get("devices")))
+        properties = unit.devices(rules, _drivers())
+        for _, _, value in properties[2:]:
+            value[:] = [entry for entry in value if _known(entry[0])]
+        return properties
+
+    def _verify(self, pid: int) -> None:
+        """Make sure that the process is where systemd says (runc issue 2313)."""
+        wanted: str = self.record["cgroup"]
+        controllers = "" if self.version == 2 else "name=systemd"
+        actual = ""
+        for _ in range(100):
+            actual = hierarchy.of_process(pid).get(controllers, "")
+            if not actual or actual.endswith(wanted):
+                return
+            sleep(0.01)
         raise Error(
-            f"connect to the {'user' if user else 'system'} bus: {failure}",
-            "without systemd use the cgroupfs manager",
+            f"systemd: start unit {self.record['unit']}: process {pid} is in cgroup {actual}, "
+            f"not in {wanted}"
         )
 
-    def _connect(self, address: str) -> Any:
-        import socket
+    def exec_join(self, pid: int, init_pid: int, subs: list[str]) -> None:
+        """Put a process of exec into the unit's cgroups; without rights systemd moves it there.
 
-        from jeepney.bus import get_connectable_addresses
-        from jeepney.io.blocking import DBusConnection
-
-        sock = socket.socket(socket.AF_UNIX)
+        From a login's cgroup a user may not: nobody owns what is above both.
+        """
         try:
-            sock.settimeout(_TIMEOUT)
-            sock.connect(next(get_connectable_addresses(address)))
-            # jeepney would send the uid of this user namespace; the bus compares the real one.
-            uid = str(_real_uid()).encode().hex()
-            sock.sendall(b"\0AUTH EXTERNAL " + uid.encode() + b"\r\n")
-            answer = b""
-            while not answer.endswith(b"\r\n"):
-                data = sock.recv(1024)
-                if not data:
-                    break
-                answer += data
-            if not answer.startswith(b"OK "):
-                raise ValueError(f"authentication failed: {answer.decode(errors='replace')!a}")
-            sock.sendall(b"BEGIN\r\n")
-            return DBusConnection(sock)
-        except BaseException:
-            sock.close()
-            raise
+            super().exec_join(pid, init_pid, subs)
+        except Error as error:
+            number = getattr(error.__cause__, "errno", None)
+            if not self.record["user"] or number not in (EACCES, EPERM, EROFS):
+                raise
+            self._attach(pid, subs)
 
-    def __enter__(self) -> _Bus:
-        return self
+    def _attach(self, pid: int, subs: list[str]) -> None:
+        from . import bus, tree
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.connection.close()
+        name: str = self.record["unit"]
+        directory: str = self.record["directory"]
+        below = f"{self.place['mountpoint']}{self.place['path']}"[len(directory) :]
+        below += tree.sub_cgroups(subs, set()).get("*", "" if subs else self.place.get("leaf", ""))
+        with bus.Bus(user=True) as connection:
+            try:
+                connection.call(
+                    bus.PATH, bus.MANAGER, "AttachProcessesToUnit", "ssau", name, below, [pid]
+                )
+            except bus.BusError as error:
+                raise Error(f"systemd: move process {pid} into unit {name}: {error}") from None
 
-    def call(self, path: str, interface: str, method: str, signature: str, *body: Any) -> Any:
-        """Call a method and return the body of the answer.  Raises BusError or Error."""
-        from jeepney import DBusAddress, HeaderFields, MessageType, new_method_call
+    # Living
 
-        address = DBusAddress(path, bus_name=_NAME, interface=interface)
-        message = new_method_call(address, method, signature or None, body)
-        try:
-            answer = self.connection.send_and_get_reply(message, timeout=_TIMEOUT)
-        except TimeoutError:
-            raise Error(f"systemd: {method}: no answer within {_TIMEOUT:.0f} seconds") from None
-        if answer.header.message_type is MessageType.error:
-            name = answer.header.fields.get(HeaderFields.error_name, "")
-            text = answer.body[0] if answer.body else name
-            raise BusError(name, str(text))
-        return answer.body
+    def update(self, resources: Resources, old: Resources, named: Resources | None = None) -> None:
+        """Set the properties, then the files; when one is refused, set back what was there."""
+        from . import bus, convert
 
-    def get(self, path: str, interface: str, name: str) -> Any:
-        """Return a property."""
-        return self.call(path, _PROPERTIES, "Get", "ss", interface, name)[0][1]
-
-    def version(self) -> int:
-        """Return systemd's version: 252 for "252.39-1~deb12u1" or "v252"."""
-        text = str(self.get(_PATH, _MANAGER, "Version")).lstrip("v")
-        digits = ""
-        for char in text:
-            if not char.isdigit():
-                break
-            digits += char
-        return int(digits or 0)
-
-    def job(self, method: str, signature: str, *body: Any) -> None:
-        """Call a method that makes a job, and wait for the job's end."""
-        from jeepney import MatchRule
-        from jeepney.bus_messages import message_bus
-
-        rule = MatchRule(type="signal", interface=_MANAGER, member="JobRemoved", path=_PATH)
-        self.connection.send_and_get_reply(message_bus.AddMatch(rule), timeout=_TIMEOUT)
-        with self.connection.filter(rule, bufsize=1000) as queue:
-            if not self.subscribed:  # a second time is an error
-                self.call(_PATH, _MANAGER, "Subscribe", "")
-                self.subscribed = True
-            (job,) = self.call(_PATH, _MANAGER, method, signature, *body)
-            deadline = time.monotonic() + _TIMEOUT
-            while True:
+        wanted = resources if named is None else convert.named(resources, named, self.version)
+        before = old if named is None else convert.named(old, named, self.version)
+        with bus.Bus(self.record["user"]) as connection:
+            self._set(connection, wanted, old)
+            try:
+                super().update(resources, old, named)
+            except (Error, OSError):
                 try:
-                    left = deadline - time.monotonic()
-                    signal = self.connection.recv_until_filtered(queue, timeout=max(left, 0.0))
-                except TimeoutError:
-                    text = f"systemd: {method} {body[0]}: not done within {_TIMEOUT:.0f} seconds"
-                    raise Error(text) from None
-                _, path, name, result = signal.body
-                if path == job:
-                    break
-        if result != "done":
-            raise Error(
-                f"systemd: {method} {name}: the job ended with {result}",
-                f"look into `journalctl -u {name}`",
-            )
+                    self._set(connection, before, wanted)
+                except Error as error:
+                    log.warn(f"undo of an update: {error.text}")
+                raise
+
+    def _set(self, connection: Bus, resources: Resources, old: Resources) -> None:
+        from . import bus, devices, unit
+
+        name: str = self.record["unit"]
+
+        def send(systemd: int) -> None:
+            properties = unit.resources(resources, self.version, systemd)
+            if devices.changed(resources, old):
+                properties += self._device_properties(resources)
+            body = [(key, (kind, value)) for key, kind, value in properties]
+            if body:
+                connection.call(
+                    bus.PATH, bus.MANAGER, "SetUnitProperties", "sba(sv)", name, True, body
+                )
+
+        try:
+            _negotiate(connection, send)
+        except bus.BusError as error:
+            raise Error(f"systemd: set properties of unit {name}: {error}") from None
+
+    def destroy(self, patience: float = 10.0) -> None:
+        """Stop our unit unless it is gone, and remove what it leaves behind."""
+        if "foreign" in self.place:
+            return
+        there = files.exists(self.record.get("directory") or "/")
+        # Without processes a scope ends, and its cgroup with it; only who said so has it stay as
+        # a failed one.  A slice stays.
+        lasting = self.record["unit"].endswith(".slice") or any(
+            key == "CollectMode" for key, _, _ in self.record["properties"]
+        )
+        if there or lasting:
+            from . import bus
+
+            try:
+                if not self._stop(lasting):
+                    return  # someone else's, and so are its cgroups
+            except bus.LostError:
+                raise Error(
+                    f"systemd: stop unit {self.record['unit']}: the connection ended"
+                ) from None
+            except Error as error:
+                if there:
+                    raise
+                log.debug(f"nothing to stop: {error.text}")
+        super().destroy(patience)
+
+    def _stop(self, lasting: bool) -> bool:
+        """Stop the unit and wait for its end; False when it is another one of this name."""
+        from . import bus
+
+        name: str = self.record["unit"]
+        with bus.Bus(self.record["user"]) as connection:
+            try:
+                if not self._is_ours(connection):
+                    return self._is_free(connection)
+                connection.job(name, "StopUnit", "ss", name, "replace")
+            except bus.BusError as error:
+                if error.name not in ("NoSuchUnit", "UnknownObject"):
+                    raise Error(f"systemd: stop unit {name}: {error}") from None
+            if lasting:
+                _reset(connection, name)
+        return True
+
+    def _is_free(self, connection: Bus) -> bool:
+        """Tell whether nobody has a unit of this name: what is left of its cgroup is ours."""
+        from . import bus
+
+        try:
+            path = bus.unit_path(self.record["unit"])
+            return connection.get(path, bus.UNIT, "ActiveState") in ("inactive", "failed")
+        except bus.BusError:
+            return True
+
+
+def _negotiate(connection: Bus, send: Callable[[int], None]) -> None:
+    """Send what the newest systemd knows; if that is refused, what this one knows."""
+    from . import bus
+
+    try:
+        send(_NEWEST)
+    except bus.BusError as error:
+        if error.name not in ("PropertyReadOnly", "InvalidArgs"):
+            raise
+        version = connection.version()
+        if version >= _NEWEST:
+            raise
+        send(version)
+
+
+def _reset(connection: Bus, name: str) -> None:
+    from . import bus
+
+    try:
+        connection.call(bus.PATH, bus.MANAGER, "ResetFailedUnit", "s", name)
+    except bus.BusError as error:
+        log.debug(f"systemd: reset {name}: {error}")
 
 
 def _drivers() -> dict[tuple[str, int], str]:
@@ -254,239 +468,9 @@ def _drivers() -> dict[tuple[str, int], str]:
     return result
 
 
-class Manager:
-    """The unit of one container.  The methods are described in v1.Manager."""
-
-    __slots__ = ("fs", "record", "resources")
-
-    def __init__(self, record: dict[str, Any]) -> None:
-        """Take what `choose` has written down."""
-        self.record = record
-        fs = record["fs"]
-        self.fs: v1.Manager | v2.Manager
-        self.fs = v1.Manager(fs) if fs["manager"] == "v1" else v2.Manager(fs)
-        self.resources: Resources = {}
-
-    def _version(self) -> int:
-        return 1 if isinstance(self.fs, v1.Manager) else 2
-
-    # Making
-
-    def prepare(self, resources: Resources) -> None:
-        """Refuse what cannot be converted; the unit is made with its first process."""
-        self.resources = resources
-        convert.v2(resources) if self._version() == 2 else convert.v1(resources)
-        unit.resources(resources, self._version(), 255)
-        devices.parse(resources.get("devices"))
-
-    def self_join(self, subs: list[str] | None = None) -> dict[str, Any]:
-        """Init cannot join by itself before the unit is there; a process of exec can."""
-        if subs is None:
-            return {"tasks": [], "late": [], "into": ""}
-        return self.fs.self_join(subs)
-
-    def join(self, pid: int) -> None:
-        """Start the unit with this process in it, and write what systemd does not know."""
-        name: str = self.record["unit"]
-        with _Bus(self.record["user"]) as bus:
-            properties = self._properties(bus.version(), pid)
-            body = [(key, (signature, value)) for key, signature, value in properties]
-            arguments: Any = ("StartTransientUnit", "ssa(sv)a(sa(sv))", name, "replace", body, [])
-            try:
-                try:
-                    bus.job(*arguments)
-                except BusError as error:
-                    if error.name != "UnitExists" or name.endswith(".slice"):
-                        raise
-                    # A unit that failed stays loaded under its name until someone resets it.
-                    self._reset(bus)
-                    bus.job(*arguments)
-            except BusError as error:
-                if error.name == "UnitExists" and name.endswith(".slice"):
-                    log.debug(f"slice {name} is there already")
-                else:
-                    if error.name == "UnitExists":
-                        self.fs.record["foreign"] = True  # nothing there may be killed or removed
-                    raise Error(f"systemd: start unit {name}: {error}") from None
-        if not name.endswith(".slice"):
-            self._verify(pid)
-        self._write_files(pid)
-
-    def _properties(self, systemd: int, pid: int) -> list[unit.Property]:
-        name: str = self.record["unit"]
-        version = self._version()
-        result: list[unit.Property] = [("Description", "s", self.record["description"])]
-        if name.endswith(".slice"):
-            result.append(("Wants", "as", [self.record["slice"]]))
-        else:
-            result += [
-                ("Slice", "s", self.record["slice"]),
-                ("Delegate", "b", True),
-                ("PIDs", "au", [pid]),
-            ]
-            if systemd >= 236:
-                result.append(("CollectMode", "s", "inactive-or-failed"))
-        result += [
-            ("DefaultDependencies", "b", False),
-            ("MemoryAccounting", "b", True),
-            ("CPUAccounting", "b", True),
-            ("IOAccounting" if version == 2 else "BlockIOAccounting", "b", True),
-            ("TasksAccounting", "b", True),
-            *unit.resources(self.resources, version, systemd),
-            *self._device_properties(self.resources),
-        ]
-        for key, signature, value in self.record["properties"]:
-            result = [item for item in result if item[0] != key]
-            result.append((key, signature, value))
-        return result
-
-    def _device_properties(self, resources: Resources) -> list[unit.Property]:
-        """Return the device rules as properties; a unit of a user has none (no rights to BPF)."""
-        if self.record["user"]:
-            return []
-        rules = devices.effective(devices.parse(resources.get("devices")))
-        properties = unit.devices(rules, _drivers())
-        for _, _, value in properties[2:]:
-            value[:] = [entry for entry in value if self._known(entry[0])]
-        return properties
-
-    def _known(self, path: str) -> bool:
-        """Tell whether systemd can resolve a device; the links in /dev/char come from sysfs."""
-        if not path.startswith("/dev/") or files.exists(f"/sys{path}"):
-            return True
-        log.debug(f"device {path} is not there, so it is not passed to systemd")
-        return False
-
-    def _reset(self, bus: _Bus) -> None:
-        try:
-            bus.call(_PATH, _MANAGER, "ResetFailedUnit", "s", self.record["unit"])
-        except BusError as error:
-            log.debug(f"systemd: reset {self.record['unit']}: {error}")
-
-    def _cgroup(self, controllers: str) -> str:
-        fs = self.record["fs"]
-        if fs["manager"] == "v2":
-            return str(fs["path"])
-        return next((str(row[2]) for row in fs["hierarchies"] if row[1] == controllers), "")
-
-    def _verify(self, pid: int) -> None:
-        """Make sure that the process is where systemd says (runc issue 2313)."""
-        controllers = "" if self._version() == 2 else "name=systemd"
-        wanted = self._cgroup(controllers)
-        actual = ""
-        for _ in range(100):
-            actual = hierarchy.of_process(pid).get(controllers, "")
-            if not wanted or actual.endswith(wanted):
-                return
-            time.sleep(0.01)
-        raise Error(
-            f"systemd: start unit {self.record['unit']}: process {pid} is in cgroup {actual}, "
-            f"not in {wanted}"
-        )
-
-    def _write_files(self, pid: int) -> None:
-        """Write all limits to the files, also those that systemd has set already."""
-        if isinstance(self.fs, v1.Manager):
-            self.fs.fill(self.resources)
-            self.fs.join(pid)
-        else:
-            rules = devices.parse(self.resources.get("devices"))
-            if self.record["unit"].endswith(".slice"):
-                self.fs.join(pid)
-            self.fs.limit(convert.v2(self.resources), rules, fresh=True)
-            self.fs.delegate()
-
-    def finish(self, pid: int) -> None:
-        """Do the last part on the files."""
-        self.fs.finish(pid)
-
-    def exec_join(self, pid: int, init_pid: int, subs: list[str]) -> None:
-        """Put a process of exec into the unit's cgroups."""
-        self.fs.exec_join(pid, init_pid, subs)
-
-    # Living
-
-    def update(self, resources: Resources, old: Resources) -> None:
-        """Set the properties, then the files; when one is refused, set back what was there."""
-        with _Bus(self.record["user"]) as bus:
-            systemd = bus.version()
-            self._set(bus, unit.resources(resources, self._version(), systemd), resources, old)
-            try:
-                self.fs.update(resources, old)
-            except (Error, OSError):
-                before = unit.resources(old, self._version(), systemd)
-                try:
-                    self._set(bus, before, old, resources)
-                except Error as error:
-                    log.warn(f"undo of an update: {error.text}")
-                raise
-
-    def _set(
-        self, bus: _Bus, properties: list[unit.Property], resources: Resources, old: Resources
-    ) -> None:
-        if devices.changed(resources, old):
-            properties = properties + self._device_properties(resources)
-        if not properties:
-            return
-        body = [(key, (signature, value)) for key, signature, value in properties]
-        name = self.record["unit"]
-        try:
-            bus.call(_PATH, _MANAGER, "SetUnitProperties", "sba(sv)", name, True, body)
-        except BusError as error:
-            raise Error(f"systemd: set properties of unit {name}: {error}") from None
-
-    def freeze(self) -> None:
-        """Stop all processes, by the files: the manager's own state follows."""
-        self.fs.freeze()
-
-    def thaw(self) -> None:
-        """Let all processes run again."""
-        self.fs.thaw()
-
-    def frozen(self) -> bool:
-        """Tell whether the container is paused."""
-        return self.fs.frozen()
-
-    def pids(self) -> list[int]:
-        """Return the host pids of all processes of the container."""
-        return self.fs.pids()
-
-    def kill(self, signal: int) -> None:
-        """Send a signal to all processes."""
-        self.fs.kill(signal)
-
-    def destroy(self, patience: float = tree.PATIENCE) -> None:
-        """Stop our unit, forget that it failed, and remove what it leaves behind."""
-        with _Bus(self.record["user"]) as bus:
-            try:
-                (path,) = bus.call(_PATH, _MANAGER, "GetUnit", "s", self.record["unit"])
-                if bus.get(path, _UNIT, "Description") != self.record["description"]:
-                    return  # someone else's, and so are its cgroups
-                bus.job("StopUnit", "ss", self.record["unit"], "replace")
-            except BusError as error:
-                if error.name not in ("NoSuchUnit", "UnknownObject"):
-                    raise Error(f"systemd: stop unit {self.record['unit']}: {error}") from None
-            self._reset(bus)
-        self.fs.destroy(patience)
-
-    # Looking
-
-    def stats(self) -> dict[str, Any]:
-        """Return what `events` shows."""
-        return self.fs.stats()
-
-    def oom_kills(self) -> int:
-        """Return how many processes of the container the kernel has killed for want of memory."""
-        return self.fs.oom_kills()
-
-    def gone(self) -> bool:
-        """Tell whether somebody has removed the cgroup, as systemd does with an empty one."""
-        return self.fs.gone()
-
-    def oom_watch(self) -> tuple[int, int]:
-        """Return a descriptor and the poll(2) event by which it tells of an OOM."""
-        return self.fs.oom_watch()
-
-    def mount_view(self) -> dict[str, Any]:
-        """Return what a mount of type cgroup shows."""
-        return self.fs.mount_view()
+def _known(path: str) -> bool:
+    """Tell whether systemd can resolve a device; the links in /dev/char come from sysfs."""
+    if not path.startswith("/dev/") or files.exists(f"/sys{path}"):
+        return True
+    log.debug(f"device {path} is not there, so it is not passed to systemd")
+    return False

@@ -3,11 +3,15 @@
 Side: host.  Sources: cgroups(7); Documentation/admin-guide/cgroup-v1/cgroups.rst.  What is made
 is known before (`missing`, written to the state), so that a removal after a crash takes away
 exactly that.
+
+A container that may write to its cgroups can make thousands of levels below them, of names so
+long that no path reaches the last.  So whatever goes down does it by descriptors, one level at a
+time, holding one of them, and comes back by "..": the kernel moves no cgroup to another parent.
 """
 
 from __future__ import annotations
 
-from errno import EBUSY, ENODEV, ENOENT, ENOTEMPTY, EOPNOTSUPP
+from errno import EBUSY, ENODEV, ENOENT, ENOTEMPTY, EOPNOTSUPP, EROFS
 from time import monotonic, sleep
 
 import posix
@@ -17,12 +21,14 @@ from ..linux import files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from typing import Final
 
 # How long a removal waits for processes to go away.  Also for those that cgroup.procs lists no
 # more: a process that exits holds its cgroup until it has given back all else.
 PATIENCE: Final = 10.0
 SIGKILL: Final = 9
+_GONE: Final = (ENOENT, ENODEV)
 
 
 def missing(mountpoint: str, path: str) -> int:
@@ -37,41 +43,82 @@ def missing(mountpoint: str, path: str) -> int:
 def make(directory: str, mountpoint: str) -> bool:
     """Make a directory and the parents it lacks; False when it was there.
 
-    A parent can vanish between the two calls, when the last other container in it is deleted.
+    A parent can vanish between two calls, when the last other container in it is deleted.
     """
+    lacking = [directory]
     for _ in range(100):
         try:
-            files.mkdir(directory)
+            while lacking:
+                files.mkdir(lacking[-1])
+                lacking.pop()
             return True
         except FileExistsError:
-            return False
+            if len(lacking) == 1:
+                return False
+            lacking.pop()
         except FileNotFoundError:
-            parent = directory[: directory.rindex("/")]
-            if len(parent) <= len(mountpoint):
+            parent = lacking[-1][: lacking[-1].rindex("/")]
+            while len(parent) > len(mountpoint) and not files.exists(parent):
+                lacking.append(parent)
+                parent = parent[: parent.rindex("/")]
+            if not files.exists(mountpoint):
                 raise
-            make(parent, mountpoint)
+        except OSError as error:
+            if error.errno != EROFS:
+                raise
+            raise Error(
+                f"make cgroup {directory}: {strerror(EROFS)}",
+                "mount the cgroup file system for writing, or use --cgroup-manager=disabled",
+            ) from None
     raise Error(f"make cgroup {directory}: its parent directory keeps vanishing")
 
 
-def children(directory: str) -> list[str]:
-    """Return the paths of the cgroups directly below; nothing if there is no such cgroup."""
-    try:
-        # A cgroup directory has one link for itself, its name and each child.
-        if files.stat(directory).st_nlink == 2:
-            return []
-        names = files.listdir(directory)
-    except FileNotFoundError:
-        return []
-    return [f"{directory}/{name}" for name in names if is_directory(f"{directory}/{name}")]
+def _below(fd: int) -> list[str]:
+    """Return the names of the cgroups directly below an open one."""
+    # A cgroup directory has one link for itself, its name and each child.
+    return [] if files.fstat(fd).st_nlink == 2 else files.subdirectories(fd)
 
 
-def is_directory(path: str) -> bool:
-    """Tell whether a path in a hierarchy is a cgroup and not a control file."""
+def walk(directory: str, leave: Callable[[str, int], None] | None = None) -> Iterator[int]:
+    """Yield a descriptor of a cgroup and of each one below it, parents first; none if it is gone.
+
+    A descriptor is good until the next one is asked for.  `leave` is called with the name of a
+    cgroup, and a descriptor of its parent, when all below it have been visited.
+    """
+    flags = files.O_RDONLY | files.O_DIRECTORY | files.O_NOFOLLOW
     try:
-        mode = files.lstat(path).st_mode
+        fd = files.open(directory, flags)
     except FileNotFoundError:
-        return False
-    return mode & files.S_IFMT == files.S_IFDIR
+        return
+    names: list[str] = []
+    waiting: list[list[str]] = []
+    try:
+        yield fd
+        waiting.append(_below(fd))
+        while True:
+            if waiting[-1]:
+                name = waiting[-1].pop()
+                try:
+                    following = files.open(name, flags, dir_fd=fd)
+                except FileNotFoundError:
+                    continue
+                files.close(fd)
+                fd = following
+                names.append(name)
+                yield fd
+                waiting.append(_below(fd))
+                continue
+            waiting.pop()
+            if not waiting:
+                return
+            following = files.open("..", flags, dir_fd=fd)
+            files.close(fd)
+            fd = following
+            if leave:
+                leave(names[-1], fd)
+            names.pop()
+    finally:
+        files.close(fd)
 
 
 def in_use(directory: str) -> Error | None:
@@ -97,23 +144,41 @@ def taken(directory: str, made: int) -> Error | None:
     return in_use(directory)
 
 
-def processes(directory: str, file: str = "cgroup.procs") -> list[int]:
-    """Return the host pids in a cgroup and all below it, without those of other namespaces."""
-    try:
-        data = files.read_file(f"{directory}/{file}")
-    except OSError as error:
-        if error.errno in (ENOENT, ENODEV):
-            return []
-        raise
-    pids = [int(word) for word in data.split()]
-    for child in children(directory):
-        pids += processes(child, file)
-    return [pid for pid in pids if pid > 0]
+def processes(directory: str) -> list[int]:
+    """Return the host pids in a cgroup and all below it, without those of other namespaces.
+
+    A threaded cgroup (v2) does not say which processes are in it: the threads in it do.
+    """
+    pids: list[int] = []
+    for fd in walk(directory):
+        try:
+            data = files.read_file("cgroup.procs", fd)
+        except OSError as error:
+            if error.errno == EOPNOTSUPP:
+                pids += _of_threads(fd)
+                continue
+            if error.errno in _GONE:
+                continue
+            raise
+        pids += [int(word) for word in data.split()]
+    return [pid for pid in dict.fromkeys(pids) if pid > 0]
 
 
-def signal_all(directory: str, signal: int) -> int:
-    """Send a signal to each process of a cgroup; return how many there were."""
-    pids = processes(directory)
+def _of_threads(fd: int) -> list[int]:
+    """Return the processes that the threads of a cgroup belong to: proc_pid_status(5), Tgid."""
+    pids = []
+    for thread in files.read_file("cgroup.threads", fd).split():
+        try:
+            status = files.read_file(b"/proc/" + thread + b"/status")
+        except OSError:
+            continue  # it has ended, or is of another namespace (0)
+        pids.append(int(status.partition(b"\nTgid:")[2].split(None, 1)[0]))
+    return pids
+
+
+def signal_all(directory: str, signal: int, mine: Callable[[int], bool] | None = None) -> int:
+    """Send a signal to each process of a cgroup that is `mine`; return how many there were."""
+    pids = [pid for pid in processes(directory) if mine is None or mine(pid)]
     for pid in pids:
         try:
             posix.kill(pid, signal)
@@ -127,10 +192,20 @@ def kill_all(directory: str) -> bool:
     try:
         files.write_file(f"{directory}/cgroup.kill", "1")
     except OSError as error:
-        if error.errno in (ENOENT, ENODEV, EOPNOTSUPP):
+        if error.errno in (*_GONE, EOPNOTSUPP):
             return False
         raise
     return True
+
+
+def thaw_all(directory: str) -> None:
+    """Thaw a v1 cgroup and those below it that were frozen on their own."""
+    for fd in walk(directory):
+        try:
+            files.write_file("freezer.state", "THAWED", fd)
+        except OSError as error:
+            if error.errno not in _GONE:
+                raise
 
 
 def sub_cgroups(subs: list[str], controllers: set[str]) -> dict[str, str]:
@@ -153,38 +228,45 @@ def remove(directories: list[tuple[str, int]], patience: float = PATIENCE) -> No
     """Remove cgroups: (directory, how many at its end were made by us) each.
 
     A cgroup that is busy is tried again with growing pauses, `patience` seconds for all together;
-    then the error names the processes in it.  Parents that others use by now stay.
+    then the error names the processes in it.  Parents that others use by now stay.  What fails
+    in one hierarchy keeps nothing in the others; the first failure is raised.
     """
     deadline = monotonic() + patience
+    failure: Exception | None = None
     for directory, made in directories:
         if made <= 0:
             continue
-        _remove_tree(directory, deadline)
-        parent = directory
-        for _ in range(made - 1):
-            parent = parent[: parent.rindex("/")]
-            try:
-                files.rmdir(parent)
-            except OSError as error:
-                if error.errno not in (EBUSY, ENOTEMPTY, ENOENT):
-                    raise
-                break
-
-
-def _remove_tree(directory: str, deadline: float) -> None:
-    pause = 0.01
-    while True:
         try:
-            files.rmdir(directory)
+            _remove(directory, deadline)
+            parent = directory
+            for _ in range(made - 1):
+                parent = parent[: parent.rindex("/")]
+                if not _rmdir(parent):
+                    break
+        except (Error, OSError) as error:
+            failure = failure or error
+    if failure:
+        raise failure
+
+
+def _rmdir(path: str, dir_fd: int | None = None) -> bool:
+    """Remove a directory: whether it is gone now.  Raises OSError for another reason than use."""
+    try:
+        files.rmdir(path, dir_fd)
+    except OSError as error:
+        if error.errno in (EBUSY, ENOTEMPTY):
+            return False
+        # A file system that is read-only says so also of what is not there.
+        if error.errno not in _GONE and (error.errno != EROFS or files.exists(path, dir_fd)):
+            raise
+    return True
+
+
+def _remove(directory: str, deadline: float) -> None:
+    pause = 0.01
+    while not _rmdir(directory):
+        if not _remove_below(directory) and _rmdir(directory):
             return
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            if error.errno not in (EBUSY, ENOTEMPTY):
-                raise
-        below = children(directory)
-        for child in below:
-            _remove_tree(child, deadline)
         pids = processes(directory)
         if monotonic() > deadline:
             text = f"remove cgroup {directory}: {strerror(EBUSY)}"
@@ -192,6 +274,18 @@ def _remove_tree(directory: str, deadline: float) -> None:
                 text += f", processes in it: {', '.join(str(pid) for pid in pids[:20])}"
                 text += ", ..." if len(pids) > 20 else ""
             raise Error(text, "they may hang in the kernel (state D) or belong to someone else")
-        if not below:
-            sleep(pause)
-            pause = min(pause * 2, 1.28)
+        sleep(pause)
+        pause = min(pause * 2, 1.28)
+
+
+def _remove_below(directory: str) -> bool:
+    """Remove what is below a cgroup, the deepest first; tell whether something is left."""
+    left = False
+
+    def leave(name: str, parent_fd: int) -> None:
+        nonlocal left
+        left = not _rmdir(name, parent_fd) or left
+
+    for _ in walk(directory, leave):
+        pass
+    return left

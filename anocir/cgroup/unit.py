@@ -16,7 +16,7 @@ from .devices import MKNOD, READ, WRITE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Final
+    from typing import Any, Final, NoReturn
 
     from .convert import Resources
     from .devices import Rule
@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 INFINITY: Final = (1 << 64) - 1
 _ANNOTATION: Final = "org.systemd.property."
 _PLAIN: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789:-_.\\@")
-_INTEGERS: Final = {
+# A type before a value, in words.
+_WORDS: Final = {
+    "boolean": "b",
     "byte": "y",
     "int16": "n",
     "uint16": "q",
@@ -34,8 +36,23 @@ _INTEGERS: Final = {
     "uint32": "u",
     "int64": "x",
     "uint64": "t",
+    "double": "d",
+    "string": "s",
+    "objectpath": "o",
+    "signature": "g",
 }
-_DOUBLE: Final = "d"
+_RANGES: Final = {
+    "y": (0, 1 << 8),
+    "n": (-(1 << 15), 1 << 15),
+    "q": (0, 1 << 16),
+    "i": (-(1 << 31), 1 << 31),
+    "u": (0, 1 << 32),
+    "x": (-(1 << 63), 1 << 63),
+    "t": (0, 1 << 64),
+}
+_ESCAPES: Final = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
+_LONGEST: Final = 255  # bytes in the name of a unit
+_SUFFIXES: Final = "KMGTPE"
 
 
 def parse(path: str, container_id: str, user: bool) -> tuple[str, str]:
@@ -52,11 +69,14 @@ def parse(path: str, container_id: str, user: bool) -> tuple[str, str]:
     where = where or ("user.slice" if user else "system.slice")
     if where == "-":
         where = "-.slice"
-    expand(where)
-    if name.endswith(".slice"):
-        expand(name)
-        return where, name
-    return where, escape(f"{prefix}-{name}" if prefix else name) + ".scope"
+    above = expand(where)
+    if not name.endswith(".slice"):
+        name = escape(f"{prefix}-{name}") + ".scope"
+    elif expand(name) != f"{above}/{name}":
+        raise at(source, f"{name} is not a slice of {where}: its name says what is above it")
+    if len(name) > _LONGEST:
+        raise at(source, f"the name of the unit has {len(name)} bytes, systemd takes {_LONGEST}")
+    return where, name
 
 
 def escape(text: str) -> str:
@@ -70,9 +90,8 @@ def escape(text: str) -> str:
     return "".join(parts)
 
 
-def expand(name: str) -> str:
+def expand(name: str, source: str = "linux.cgroupsPath") -> str:
     """Return the directories of a slice: a-b.slice is /a.slice/a-b.slice, -.slice is ""."""
-    source = "linux.cgroupsPath"
     stem = name[: -len(".slice")]
     if not name.endswith(".slice") or "/" in name or not stem or not _PLAIN.issuperset(name):
         raise at(source, f"{name!a} is no name of a slice")
@@ -159,33 +178,79 @@ def _cpu(cpu: dict[str, Any], version: int, systemd: int) -> list[Property]:
 
 
 def _unified(unified: dict[str, str], systemd: int) -> list[Property]:
-    """Return what systemd knows of `unified`; the rest is only written to the files."""
-    plain = {
-        "cpu.weight": "CPUWeight",
-        "memory.min": "MemoryMin",
-        "memory.low": "MemoryLow",
-        "memory.high": "MemoryHigh",
-        "memory.max": "MemoryMax",
-        "memory.swap.max": "MemorySwapMax",
-        "pids.max": "TasksMax",
-    }
+    """Return what systemd knows of `unified`; the rest is only written to the files.
+
+    What it knows it would overwrite with its own idea at the next daemon-reload.
+    """
     result: list[Property] = []
     for key, text in unified.items():
+        source = f"linux.resources.unified[{key!a}]"
         value = text.strip()
-        if key in plain and (value == "max" or value.isdigit()):
-            result.append((plain[key], "t", INFINITY if value == "max" else int(value)))
+        if key in _BYTES:
+            name, since = _BYTES[key]
+            if systemd >= since:
+                result.append((name, "t", kernel_bytes(value, source)))
+        elif key == "pids.max":
+            # systemd knows no zero; one task, which is there already, is the same.
+            result.append(("TasksMax", "t", kernel_number(value, source) or 1))
+        elif key == "cpu.weight":
+            result.append(("CPUWeight", "t", kernel_number(value, source)))
+        elif key == "cpu.idle" and systemd >= 252 and kernel_number(value, source) == 1:
+            result.append(("CPUWeight", "t", 0))
+        elif key == "io.weight":
+            words = value.removeprefix("default").split()
+            if len(words) == 1:  # not that of a single device, which systemd leaves alone
+                result.append(("IOWeight", "t", kernel_number(words[0], source)))
         elif key == "cpu.max":
             quota, _, period = value.partition(" ")
-            words = [int(word) if word.isdigit() else 0 for word in (quota, period)]
-            if words[1] and systemd >= 242:
-                result.append(("CPUQuotaPeriodUSec", "t", words[1]))
-            result.append(("CPUQuotaPerSecUSec", "t", quota_per_second(*words)))
-        elif key == "cpuset.cpus" and systemd >= 244:
-            result.append(("AllowedCPUs", "ay", bits(value, f"linux.resources.unified[{key!a}]")))
-        elif key == "cpuset.mems" and systemd >= 244:
-            mask = bits(value, f"linux.resources.unified[{key!a}]")
-            result.append(("AllowedMemoryNodes", "ay", mask))
+            limit = -1 if quota == "max" else kernel_number(quota, source)
+            span = kernel_number(period, source) if period.strip() else 0
+            if span and systemd >= 242:
+                result.append(("CPUQuotaPeriodUSec", "t", span))
+            result.append(("CPUQuotaPerSecUSec", "t", quota_per_second(limit, span)))
+        elif key in ("cpuset.cpus", "cpuset.mems") and systemd >= 244 and value:
+            name = "AllowedCPUs" if key == "cpuset.cpus" else "AllowedMemoryNodes"
+            result.append((name, "ay", bits(value, source)))
     return result
+
+
+# Files with a number of bytes, and since which systemd there is a property.
+_BYTES: Final = {
+    "memory.high": ("MemoryHigh", 231),
+    "memory.low": ("MemoryLow", 231),
+    "memory.max": ("MemoryMax", 231),
+    "memory.min": ("MemoryMin", 240),
+    "memory.swap.max": ("MemorySwapMax", 232),
+    "memory.zswap.max": ("MemoryZSwapMax", 253),
+}
+
+
+def kernel_number(text: str, source: str) -> int:
+    """Return what the kernel reads in a control file: kstrtoull(), base 0, or "max"."""
+    word = text.strip()
+    if word == "max":
+        return INFINITY
+    digits = word.removeprefix("+")
+    try:
+        if not digits.isascii() or not digits[:1].isdigit() or "_" in digits:
+            raise ValueError
+        octal = len(digits) > 1 and digits[0] == "0" and digits[1].isdigit()
+        value = int(digits, 8 if octal else 0)
+    except ValueError:
+        raise at(source, f'must be a number or "max", got {text!a}') from None
+    if value > INFINITY:
+        raise at(source, f"{text!a} does not fit in 64 bits")
+    return value
+
+
+def kernel_bytes(text: str, source: str) -> int:
+    """Return what the kernel reads as bytes: memparse(), with K, M, G, T, P or E behind it."""
+    word = text.strip()
+    # In a hexadecimal number E is a digit.
+    power = _SUFFIXES.find(word[-1:].upper()) + 1 if word else 0
+    if power and not (word[-1:] in "eE" and word[:2] in ("0x", "0X")):
+        return min(kernel_number(word[:-1], source) << (10 * power), INFINITY)
+    return kernel_number(word, source)
 
 
 def devices(rules: list[Rule], drivers: dict[tuple[str, int], str]) -> list[Property]:
@@ -238,69 +303,182 @@ def annotated(values: dict[str, str]) -> list[Property]:
             raise at(source, "must end in the name of a unit property")
         signature, value = gvariant(text, source)
         if name.endswith("Sec") and not name.endswith("USec"):
-            if not isinstance(value, (int, float)) or isinstance(value, bool):
-                raise at(source, "must be a number of seconds")
+            if signature not in (*_RANGES, "d") or not 0 <= value < INFINITY / 1_000_000:
+                raise at(source, f"must be a number of seconds, got {text!a}")
             name, signature, value = f"{name[:-3]}USec", "t", int(value * 1_000_000)
         result.append((name, signature, value))
     return result
 
 
 def gvariant(text: str, source: str) -> tuple[str, Any]:
-    """Return signature and value of a GVariant text: a boolean, number, string or list of such."""
-    word = text.strip()
+    """Return signature and value of a GVariant text: a boolean, number, string or list of such.
+
+    Raises Error that names the annotation and what is wrong with the text.
+    """
     try:
-        if word.startswith("@"):
-            kind, _, rest = word[1:].partition(" ")
-            if rest.strip() == "[]" and kind in ("as", "ai", "au", "at", "ab"):
-                return kind, []
-        if word.startswith("[") and word.endswith("]"):
-            items = [gvariant(item, source) for item in _items(word[1:-1])]
-            if items and all(item[0] == items[0][0] for item in items):
-                return f"a{items[0][0]}", [item[1] for item in items]
-        elif word in ("true", "false"):
-            return "b", word == "true"
-        elif word[:1] in ("'", '"') and word[-1:] == word[:1] and len(word) > 1:
-            return "s", _string(word[1:-1], word[0])
-        else:
-            kind, _, number = word.rpartition(" ")
-            if kind.strip() in _INTEGERS:
-                return _INTEGERS[kind.strip()], int(number, 0)
-            if not kind:
-                return ("d", float(word)) if "." in word else ("i", int(word, 0))
-    except ValueError:
-        pass
-    raise at(source, f"must be GVariant text: a boolean, number, string or list, got {text!a}")
+        return _Variant(text).whole()
+    except ValueError as error:
+        raise at(
+            source,
+            f"must be GVariant text: a boolean, number, string or list, got {text[:80]!a}: {error}",
+        ) from None
 
 
-def _items(text: str) -> list[str]:
-    """Split at the commas that are outside of quotes."""
-    items, quote, start, index = [], "", 0, 0
-    while index < len(text):
-        char = text[index]
-        if char == "\\":
-            index += 1
-        elif quote:
-            quote = "" if char == quote else quote
-        elif char in "'\"":
-            quote = char
-        elif char == ",":
-            items.append(text[start:index])
-            start = index + 1
-        index += 1
-    return [*items, text[start:]]
+class _Variant:
+    """A GVariant text that is being read, and how far it is."""
 
+    __slots__ = ("at", "text")
 
-def _string(text: str, quote: str) -> str:
-    result, index = [], 0
-    while index < len(text):
-        char = text[index]
-        if char == quote:
-            raise ValueError("a quote inside")
-        if char == "\\":
-            index += 1
-            char = {"n": "\n", "t": "\t"}.get(text[index : index + 1], text[index : index + 1])
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.at = 0
+
+    def whole(self) -> tuple[str, Any]:
+        found = self.value("")
+        if self._peek():
+            raise ValueError(f"nothing may follow, there is {self.text[self.at :][:20]!a}")
+        return found
+
+    def _peek(self) -> str:
+        while self.text[self.at : self.at + 1].isspace():
+            self.at += 1
+        return self.text[self.at : self.at + 1]
+
+    def _word(self) -> str:
+        start = self.at
+        while self.at < len(self.text) and self.text[self.at] not in " \t\n\r,[]<>{}()'\"":
+            self.at += 1
+        return self.text[start : self.at]
+
+    def value(self, wanted: str) -> tuple[str, Any]:
+        """Read a value: of the type `wanted`, or of its own if that is empty."""
+        char = self._peek()
+        if char == "@":
+            self.at += 1
+            kind = self._word()
+            if kind.lstrip("a") not in (*_RANGES, "b", "d", "s", "o", "g"):
+                raise ValueError(f"type {kind!a} is not supported")
+            return self.value(self._same(wanted, kind))
+        if char == "[":
+            return self._list(wanted)
+        if char in ("'", '"') and char:
+            return self._same(wanted, wanted if wanted in ("o", "g") else "s"), self._string(char)
+        if self.text[self.at : self.at + 2] in ("b'", 'b"'):
+            self.at += 1
+            return self._same(wanted, "ay"), self._bytes()
+        word = self._word()
+        if word in ("true", "false"):
+            return self._same(wanted, "b"), word == "true"
+        if word in _WORDS:
+            return self.value(self._same(wanted, _WORDS[word]))
+        if not word:
+            raise ValueError(f"there is {char!a}" if char else "it ends too early")
+        return self._number(word, wanted)
+
+    def _same(self, wanted: str, kind: str) -> str:
+        if wanted not in ("", kind):
+            raise ValueError(f"type {wanted} is wanted, not {kind}")
+        return kind
+
+    def _number(self, word: str, wanted: str) -> tuple[str, Any]:
+        hexadecimal = word.lstrip("+-")[:2] in ("0x", "0X")
+        decimal = not hexadecimal and any(char in word for char in ".eE")
+        kind = wanted or ("d" if decimal or word.lstrip("+-") in ("inf", "nan") else "i")
+        if kind == "d":
+            return kind, float(word) if "_" not in word else _fail(word)
+        if kind not in _RANGES or decimal or "_" in word:
+            _fail(word)
+        digits = word.lstrip("+-")
+        octal = len(digits) > 1 and digits.isdigit() and digits[0] == "0"
+        try:
+            number = int(word, 8 if octal else 0)
+        except ValueError:
+            _fail(word)
+        low, high = _RANGES[kind]
+        if not low <= number < high:
+            raise ValueError(f"{word} is not from {low} to {high - 1}")
+        return kind, number
+
+    def _list(self, wanted: str) -> tuple[str, Any]:
+        if wanted and wanted[0] != "a":
+            raise ValueError(f"type {wanted} is wanted, not a list")
+        inner = wanted[1:]
+        items: list[tuple[str, Any]] = []
+        self.at += 1
+        while self._peek() != "]":
+            if items and self._peek() != ",":
+                raise ValueError("a list is not closed")
+            if items:
+                self.at += 1
+            items.append(self.value(inner))
+        self.at += 1
+        kinds = {kind for kind, _ in items}
+        if not inner and not items:
+            raise ValueError("an empty list needs its type, like @as []")
+        if not inner and kinds == {"i", "d"}:
+            return "ad", [float(item) for _, item in items]
+        if len(kinds) > 1:
+            raise ValueError("the items of a list must be of one type")
+        return f"a{inner or items[0][0]}", [item for _, item in items]
+
+    def _string(self, quote: str) -> str:
+        parts = []
+        self.at += 1
+        while True:
+            char = self.text[self.at : self.at + 1]
+            self.at += 1
             if not char:
-                raise ValueError("ends in a backslash")
-        result.append(char)
-        index += 1
-    return "".join(result)
+                raise ValueError("a string is not closed")
+            if char == quote:
+                break
+            if char == "\\":
+                char = self._escape()
+            if char == "\0":
+                raise ValueError("a string must not contain NUL")
+            if "\ud800" <= char <= "\udfff":
+                raise ValueError("a string must not contain half a surrogate pair")
+            parts.append(char)
+        return "".join(parts)
+
+    def _escape(self) -> str:
+        char = self.text[self.at : self.at + 1]
+        self.at += 1
+        if char in ("u", "U"):
+            size = 4 if char == "u" else 8
+            digits = self.text[self.at : self.at + size]
+            self.at += size
+            if len(digits) < size or any(digit not in _HEXADECIMAL for digit in digits):
+                raise ValueError(f"\\{char} takes {size} hexadecimal digits")
+            code = int(digits, 16)
+            if code >= 0x110000:
+                raise ValueError(f"\\{char}{digits} is no character")
+            return chr(code)
+        return _ESCAPES.get(char, char)
+
+    def _bytes(self) -> list[int]:
+        """Read b'...': what a C string of these bytes is, with its NUL at the end."""
+        quote = self.text[self.at]
+        self.at += 1
+        result = bytearray()
+        while True:
+            char = self.text[self.at : self.at + 1]
+            self.at += 1
+            if not char:
+                raise ValueError("a string is not closed")
+            if char == quote:
+                return [*result, 0]
+            if char == "\\":
+                octal = self.text[self.at : self.at + 3]
+                if len(octal) == 3 and all(digit in "01234567" for digit in octal):
+                    self.at += 3
+                    result.append(int(octal, 8) & 0xFF)
+                    continue
+                char = self._escape()
+            result += char.encode("utf-8", "surrogateescape")
+
+
+_HEXADECIMAL: Final = "0123456789abcdefABCDEF"
+
+
+def _fail(word: str) -> NoReturn:
+    raise ValueError(f"{word[:40]!a} is no value")

@@ -20,29 +20,35 @@ from . import knobs, tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from .convert import Resources, Write
     from .devices import Rule
+    from .joining import Joining
 
 _GONE = (ENOENT, ENODEV)
 
 
 class Manager:
-    """The cgroups of one container.
+    """The cgroups of one container; cgroup.Manager describes the methods.
 
     `hierarchies` are (mount point, controllers, path, made): path is below the mount point and
     begins with a slash; made is how many directories at its end did not exist before.
     """
 
-    __slots__ = ("directories", "hierarchies", "record", "tolerant")
+    __slots__ = ("directories", "hierarchies", "place", "record", "tolerant")
+    version = 1
 
     def __init__(self, record: dict[str, Any]) -> None:
         """Take what `choose` has written down."""
         self.record = record
-        self.tolerant: bool = record["tolerant"]
+        # A unit of systemd keeps what is ours in a record of its own.
+        self.place: dict[str, Any] = record.get("fs", record)
+        self.tolerant: bool = self.place["tolerant"]
         self.hierarchies: list[tuple[str, str, str, int]] = [
-            (h[0], h[1], h[2], h[3]) for h in record["hierarchies"]
+            (mountpoint, controllers, path, made)
+            for mountpoint, controllers, path, made in self.place["hierarchies"]
         ]
         # By single controller; "name=systemd" and "" (cgroup2) under these names.
         self.directories: dict[str, str] = {
@@ -55,20 +61,32 @@ class Manager:
 
     def prepare(self, resources: Resources) -> None:
         """Make the directories and write the limits; the cgroups are empty then."""
+        self.check(resources)
+        self._claim()
+        self.fill(resources)
+
+    def check(self, resources: Resources) -> None:
+        """Refuse what cannot be set, before anything is made; warn of what has no meaning."""
         from . import convert, devices
 
-        writes = convert.v1(resources)
-        unified = convert.unified(resources)
-        devices.parse(resources.get("devices"))
+        rules = devices.parse(resources.get("devices"))
+        self._check_writes(convert.v1(resources), convert.unified(resources))
+        if rules and not (self._guards() or self.place.get("shielded")):
+            raise knobs.unavailable("devices", "linux.resources.devices")
+        for path in convert.ignored(resources, 1):
+            log.warn(f"{path} is ignored: the kernel has no such limit any more")
+
+    def _check_writes(self, writes: list[Write], unified: list[Write]) -> None:
         for controller, _, _, source, _ in writes:
             if controller not in self.directories:
                 raise knobs.unavailable(controller, source)
-        if unified and "" not in self.directories:
-            raise knobs.unavailable(unified[0][0], unified[0][3])
-        for path in convert.ignored(resources, 1):
-            log.warn(f"{path} is ignored: the kernel has no such limit any more")
-        self._claim()
-        self.fill(resources)
+        for controller, _, _, source, _ in unified[:1]:
+            if "" not in self.directories:
+                raise knobs.unavailable(controller, source)
+
+    def _guards(self) -> bool:
+        """Tell whether there is something to guard devices with: the controller, or cgroup2."""
+        return "devices" in self.directories or "" in self.directories
 
     def _claim(self) -> None:
         """Make sure of the first cgroup: whose it is, the others are.
@@ -84,7 +102,7 @@ class Manager:
             if not self.tolerant or refusal.errno not in knobs.DENIED:
                 raise
         if error:
-            self.record["foreign"] = True
+            self.place["foreign"] = True
             raise error
 
     def fill(self, resources: Resources) -> None:
@@ -99,8 +117,12 @@ class Manager:
             self._inherit_cpuset(self.directories["cpuset"], given)
         self._write(writes)
         self._write_unified(convert.unified(resources))
-        if "devices" in self.directories:
-            self._write_devices(devices.parse(resources.get("devices")))
+        self._guard_devices(devices.parse(resources.get("devices")), fresh=True)
+
+    def adopt(self, pid: int, resources: Resources, in_place: bool) -> None:  # noqa: ARG002
+        """Take a process into directories of which somebody else has made some (systemd.py)."""
+        self.fill(resources)
+        Manager.join(self, pid)
 
     def _make(self, mountpoint: str, controllers: str, path: str, writes: list[Write]) -> None:
         try:
@@ -139,9 +161,20 @@ class Manager:
                 raise knobs.unavailable(controller, source)
         knobs.write(writes, {write[0]: directory for write in writes}, undo)
 
+    def _guard_devices(self, rules: list[Rule], fresh: bool) -> None:
+        """Have devices denied: by the controller, else by a program on cgroup2's directory."""
+        if "devices" in self.directories:
+            self._write_devices(rules)
+        elif "" in self.directories:
+            from . import v2
+
+            shielded = bool(self.place.get("shielded")) or not rules
+            v2.attach_devices(self.directories[""], rules, fresh, shielded)
+
     def _write_devices(self, rules: list[Rule]) -> None:
         from . import devices
 
+        shielded = self.place.get("shielded")
         directory = self.directories["devices"]
         fds = {}
         try:
@@ -151,7 +184,7 @@ class Manager:
                 try:
                     files.write(fds[name], line.encode())
                 except OSError as error:
-                    if error.errno == EPERM and (own or self.tolerant):
+                    if error.errno == EPERM and (own or shielded):
                         continue
                     raise Error(
                         f"linux.resources.devices: write {line!a} to {directory}/{name}: "
@@ -159,7 +192,7 @@ class Manager:
                         "a parent cgroup denies this device" if error.errno == EPERM else "",
                     ) from None
         except OSError as error:
-            if not self.tolerant or error.errno not in knobs.DENIED:
+            if not shielded or error.errno not in knobs.DENIED:
                 raise
         finally:
             for fd in fds.values():
@@ -168,33 +201,44 @@ class Manager:
     # Joining
 
     def self_join(self, subs: list[str] | None = None) -> dict[str, Any]:
-        """Say how init joins by itself, which is faster by a grace period of RCU.
+        """Say the same as `joining`, in a dictionary."""
+        found = self.joining(subs)
+        into = found.into or "".join(found.by_host[:1])
+        return {"tasks": found.tasks, "late": found.late, "into": into}
 
-        `tasks`: files to open while the host's mount namespace is there, and to write b"0" into
-        from the last process, single-threaded, in this order; `late`: the same, after all set-up
-        work; `into`: a cgroup2 directory for clone3 with CLONE_INTO_CGROUP, or "".
-        """
-        below = tree.sub_cgroups(subs or [], set(self.directories))
-        tasks, late, into = [], [], ""
-        for controller, directory in self._order():
-            target = directory + below.get(controller, below.get("*", ""))
+    def joining(self, subs: list[str] | None = None, born: bool = True) -> Joining:
+        """Say how a process gets in: born in cgroup2's, by itself in the others, memory's last."""
+        from .joining import Joining
+
+        result = Joining()
+        for controllers, directory, down in self._targets(subs or []):
+            target = directory + down
             if self.tolerant and not files.exists(target):
                 continue
-            if controller == "":
-                into = target
-            elif controller == "memory":
-                late.append(f"{target}/tasks")
+            if "memory" in controllers:
+                result.late.append(f"{target}/tasks")
+            elif controllers != [""]:
+                result.tasks.append(f"{target}/tasks")
+            elif born and not down and self._fresh():
+                result.into = target
             else:
-                tasks.append(f"{target}/tasks")
-        return {"tasks": tasks, "late": late, "into": into}
+                result.by_host.append(target)
+        return result
 
-    def join(self, pid: int) -> None:
-        """Put a process into all cgroups but memory's."""
-        self._join(pid, [d for c, d in self.directories.items() if c != "memory"])
+    def _fresh(self) -> bool:
+        """Tell whether the cgroup2 directory is new: nobody has used its cgroup.kill (v2.py)."""
+        return any(made > 0 for _, controllers, _, made in self.hierarchies if not controllers)
 
-    def finish(self, pid: int) -> None:
-        """Put the process under the memory limit, when it has done its set-up work."""
-        if "memory" in self.directories:
+    def join(self, pid: int, joining: Joining | None = None) -> None:
+        """Put a process into what it cannot join by itself; without `joining` all but memory's."""
+        if joining is None:
+            self._join(pid, [d for c, d in self.directories.items() if c != "memory"])
+        else:
+            self._join(pid, joining.by_host)
+
+    def finish(self, pid: int, joining: Joining | None = None) -> None:
+        """Put the memory limit into force: by its cgroup, unless the process has joined it."""
+        if "memory" in self.directories and not (joining and joining.late):
             self._join(pid, [self.directories["memory"]])
 
     def _join(self, pid: int, directories: list[str]) -> None:
@@ -221,22 +265,24 @@ class Manager:
         `subs` are "[controllers:]path" below them.  Where the container's own cgroup is gone or
         takes no process, init's present one is taken (systemd in a container moves itself).
         """
-        below = tree.sub_cgroups(subs, set(self.directories))
         present = None
-        for controller, directory in self._order():
-            target = directory + below.get(controller, below.get("*", ""))
+        for controllers, directory, down in self._targets(subs):
+            target = directory + down
             try:
                 files.write_file(f"{target}/cgroup.procs", str(pid))
                 continue
             except OSError as error:
-                if target != directory:
-                    raise Error(f"join cgroup {target}: {strerror(error.errno or 0)}") from None
-                if self.tolerant and error.errno in knobs.DENIED:
-                    continue
-                if error.errno not in (EBUSY, EOPNOTSUPP, *_GONE):
+                if subs:  # who names a cgroup wants this one
+                    raise Error(f"join cgroup {target}: {strerror(error.errno or 0)}") from error
+                if error.errno not in (EBUSY, EOPNOTSUPP, *knobs.DENIED, *_GONE):
                     raise
+                reason = error
             present = present or _present(init_pid)
-            fallback = present.get(controller)
+            fallback = present.get(controllers[0])
+            if reason.errno in knobs.DENIED:
+                if fallback == directory:
+                    raise knobs.stays_outside(directory, reason) from reason
+                continue  # where it could not be made, the container has none
             if fallback is None or fallback == directory:
                 if self.tolerant:
                     continue
@@ -247,16 +293,22 @@ class Manager:
                 if not self.tolerant or error.errno not in knobs.DENIED:
                     raise
 
-    def _order(self) -> list[tuple[str, str]]:
-        """Return one controller and the directory of each hierarchy, memory last."""
-        seen = {directory: controller for controller, directory in self.directories.items()}
-        order = [(controller, directory) for directory, controller in seen.items()]
-        return sorted(order, key=lambda item: item[1] == self.directories.get("memory"))
+    def _targets(self, subs: list[str]) -> list[tuple[list[str], str, str]]:
+        """Return of each hierarchy controllers, directory, and path below it; memory's last."""
+        below = tree.sub_cgroups(subs, set(self.directories))
+        hierarchies: dict[str, list[str]] = {}
+        for controller, directory in self.directories.items():
+            hierarchies.setdefault(directory, []).append(controller)
+        found = []
+        for directory, controllers in hierarchies.items():
+            named = [below[name] for name in controllers if name in below]
+            found.append((controllers, directory, named[0] if named else below.get("*", "")))
+        return sorted(found, key=lambda item: "memory" in item[0])
 
     # Living
 
-    def update(self, resources: Resources, old: Resources) -> None:
-        """Write new limits, the whole of them; when one is refused, write back what was there.
+    def update(self, resources: Resources, old: Resources, named: Resources | None = None) -> None:
+        """Write new limits; when one is refused, write back what was there.
 
         Devices are written only where they differ: an update must not undo what a GPU agent
         allowed meanwhile (runc issue 2994).
@@ -264,21 +316,18 @@ class Manager:
         from . import convert, devices
 
         self._present()
-        writes = convert.v1(resources)
-        unified = convert.unified(resources)
-        for controller, _, _, source, _ in writes:
-            if controller not in self.directories:
-                raise knobs.unavailable(controller, source)
-        if unified and "" not in self.directories:
-            raise knobs.unavailable(unified[0][0], unified[0][3])
+        wanted = resources if named is None else convert.named(resources, named, 1)
+        writes = convert.v1(wanted)
+        unified = convert.unified(wanted)
+        self._check_writes(writes, unified)
         rules = devices.parse(resources.get("devices"))
         self._check_memory(resources)
         undo: list[tuple[str, str]] = []
         try:
             self._write(writes, undo)
             self._write_unified(unified, undo)
-            if devices.changed(resources, old) and "devices" in self.directories:
-                self._write_devices(rules)
+            if devices.changed(wanted, old):
+                self._guard_devices(rules, fresh=False)
         except (Error, OSError):
             knobs.restore(undo)
             raise
@@ -319,6 +368,12 @@ class Manager:
         """Let all processes run again."""
         files.write_file(self._freezer(), "THAWED")
 
+    def thaw_below(self) -> None:
+        """Let run again what was frozen, also by the container itself, further down."""
+        directory = self.directories.get("freezer")
+        if directory is not None and "foreign" not in self.place:
+            tree.thaw_all(directory)
+
     def frozen(self) -> bool:
         """Tell whether the container is paused."""
         directory = self.directories.get("freezer")
@@ -345,37 +400,36 @@ class Manager:
         self._present()
         return tree.processes(self._main())
 
-    def kill(self, signal: int) -> None:
+    def kill(self, signal: int, mine: Callable[[int], bool] | None = None) -> None:
         """Send a signal to all processes; SIGKILL leaves none behind, however fast they fork."""
-        if not self.directories or "foreign" in self.record:
+        if not self.directories or "foreign" in self.place:
             return
         directory = self._main()
         if signal != tree.SIGKILL:
-            tree.signal_all(directory, signal)
+            tree.signal_all(directory, signal, mine)
             return
         unified = self.directories.get("")
-        if unified and tree.kill_all(unified) and not tree.processes(directory):
-            if self.frozen():
-                self.thaw()
+        if unified and not mine and tree.kill_all(unified) and not tree.processes(directory):
+            self.thaw_below()
             return
         frozen = False
-        if "freezer" in self.directories and tree.processes(directory):
+        if "freezer" in self.directories and not mine and tree.processes(directory):
             try:
                 self.freeze()
                 frozen = True
             except (Error, OSError):
                 pass  # without it the loop below may need more than one round
         for _ in range(1 if frozen else 50):
-            if not tree.signal_all(directory, signal):
+            if not tree.signal_all(directory, signal, mine):
                 break
             if not frozen:
+                self.thaw_below()
                 sleep(0.002)
-        if "freezer" in self.directories and self.frozen():
-            self.thaw()
+        self.thaw_below()
 
     def destroy(self, patience: float = tree.PATIENCE) -> None:
         """Remove what was made, and nothing else; what is gone already is fine."""
-        if "foreign" in self.record:
+        if "foreign" in self.place:
             return
         tree.remove([(m + path, made) for m, _, path, made in self.hierarchies], patience)
 
@@ -406,11 +460,15 @@ class Manager:
             raise Error("events: the cgroup controller memory is not available here")
         return stats.v1_oom_watch(self.directories["memory"])
 
-    def mount_view(self) -> dict[str, Any]:
+    def mount_view(self, kind: str = "cgroup") -> dict[str, Any]:
         """Return what a mount of type cgroup shows: a directory for each hierarchy, and links.
 
-        The option of the one that is cgroup v2 is "cgroup2".
+        The option of the one that is cgroup v2 is "cgroup2"; a mount of that type shows it alone.
         """
+        if kind == "cgroup2":
+            for mountpoint, controllers, path, _ in self.hierarchies:
+                if not controllers:
+                    return {"version": 2, "own_path": path, "host_mountpoint": mountpoint}
         hierarchies = []
         links = []
         for mountpoint, controllers, path, _ in self.hierarchies:

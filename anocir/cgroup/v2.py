@@ -7,51 +7,73 @@ not have to fit in them.
 
 from __future__ import annotations
 
-from errno import EBUSY, EINVAL, ENODEV, ENOENT, ENOSYS, EOPNOTSUPP, EPERM, ESRCH
+from errno import EBUSY, EINVAL, ENODEV, ENOENT, ENOSYS, EOPNOTSUPP, ESRCH
 from time import sleep
 
 from ..base import log
-from ..errors import Error, strerror
+from ..errors import Error, at, strerror
 from ..linux import files
 from . import knobs, tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any, Final
 
     from .convert import Resources, Write
     from .devices import Rule
+    from .joining import Joining
 
 _BUSY: Final = (EBUSY, EOPNOTSUPP, ENOENT, ENODEV)
 _DELEGATE: Final = "/sys/kernel/cgroup/delegate"
 
 
-class Manager:
-    """The cgroup of one container.  The methods are described in v1.Manager."""
+# Controllers that can limit single threads; the others have no place in a threaded cgroup.
+_THREADED: Final = ("cgroup", "cpu", "cpuset", "perf_event", "pids")
 
-    __slots__ = ("directory", "late", "record", "tolerant")
+
+class Manager:
+    """The cgroup of one container; cgroup.Manager describes the methods.
+
+    `directory` has the limits; `home` is where the processes are: it, or a leaf below it that
+    was asked for (run.oci.delegate-cgroup).
+    """
+
+    __slots__ = ("directory", "home", "late", "place", "record", "tolerant")
+    version = 2
 
     def __init__(self, record: dict[str, Any]) -> None:
         """Take what `choose` has written down."""
         self.record = record
-        self.tolerant: bool = record["tolerant"]
-        self.directory: str = record["mountpoint"] + record["path"]
+        # A unit of systemd keeps what is ours in a record of its own.
+        self.place: dict[str, Any] = record.get("fs", record)
+        self.tolerant: bool = self.place["tolerant"]
+        self.directory: str = self.place["mountpoint"] + self.place["path"]
+        self.home: str = self.directory + self.place.get("leaf", "")
         self.late: list[Write] = []
 
     # Making
+
+    def check(self, resources: Resources) -> None:
+        """Refuse what has no meaning, before anything is made; warn of what is left out."""
+        from . import convert, devices
+
+        convert.v2(resources)
+        devices.parse(resources.get("devices"))
+        for path in convert.ignored(resources, 2):
+            log.warn(f"{path} is ignored: cgroup v2 has no such limit")
 
     def prepare(self, resources: Resources) -> None:
         """Make the directory and write all limits but memory's."""
         from . import convert, devices
 
+        self.check(resources)
         writes = convert.v2(resources)
         rules = devices.parse(resources.get("devices"))
-        for path in convert.ignored(resources, 2):
-            log.warn(f"{path} is ignored: cgroup v2 has no such limit")
-        made: int = self.record["made"]
+        made: int = self.place["made"]
         error = None
         try:
-            if not tree.make(self.directory, self.record["mountpoint"]):
+            if not tree.make(self.directory, self.place["mountpoint"]):
                 error = tree.taken(self.directory, made)
         except OSError as refusal:
             if not self.tolerant or refusal.errno not in knobs.DENIED:
@@ -60,10 +82,27 @@ class Manager:
                 raise knobs.not_delegated(writes[0][3]) from None
             return
         if error:
-            self.record["foreign"] = True  # nothing there may be killed or removed
+            self.place["foreign"] = True  # nothing there may be killed or removed
             raise error
+        self._thread(writes)
         self.limit(writes, rules, made > 0)
+        self.branch()
         self.delegate()
+
+    def _thread(self, writes: list[Write]) -> None:
+        """Become a threaded cgroup where the parent leaves no other choice (cgroup-v2.rst)."""
+        kind = knobs.read_text(f"{self.directory}/cgroup.type")
+        if kind in ("", "domain"):
+            return
+        for controller, _, _, source, _ in writes:
+            if controller not in _THREADED:
+                raise at(
+                    source,
+                    f"the cgroup {self.directory} is {kind}, where {controller} limits nothing",
+                    "take a cgroupsPath whose parents have no threaded cgroups",
+                )
+        if kind == "domain invalid":
+            files.write_file(f"{self.directory}/cgroup.type", "threaded")
 
     def limit(self, writes: list[Write], rules: list[Rule], fresh: bool) -> None:
         """Write the limits into the directory that is there; `late` ones wait for `finish`."""
@@ -73,17 +112,49 @@ class Manager:
         self.late = [write for write in writes if write[0] == "memory"]
         self._write([write for write in writes if write[0] != "memory"])
         if not (fresh and devices.allows_all(rules)):
-            self._write_devices(rules, fresh)
+            shielded = bool(self.place.get("shielded")) or not rules
+            attach_devices(self.directory, rules, fresh, shielded)
+
+    def adopt(self, pid: int, resources: Resources, in_place: bool) -> None:
+        """Take a process into a directory that somebody else has made (systemd.py).
+
+        `in_place` says that the process is in it already.  With a cgroup of our own below it goes
+        there first: the one above can pass no controller on while a process is in it.
+        """
+        from . import convert, devices
+
+        tree.make(self.home, self.place["mountpoint"])
+        writes = convert.v2(resources)
+        if not in_place or not self.place.get("at_top", True):
+            Manager.join(self, pid)
+        if (resources.get("cpu") or {}).get("idle") == 1:
+            # By systemd the cgroup is idle already, and the kernel takes no weight then.
+            writes = [write for write in writes if write[3] != "linux.resources.cpu.shares"]
+        self.limit(writes, devices.parse(resources.get("devices")), fresh=True)
+        self.branch()
+        self.delegate()
+
+    def branch(self) -> None:
+        """Make the leaf for the processes and pass all controllers on to it."""
+        directory = self.directory
+        if self.home == directory:
+            return
+        tree.make(self.home, directory)
+        for word in self.home[len(directory) + 1 :].split("/"):
+            reason = self._pass_on(directory)
+            if reason:
+                log.debug(f"delegate: {reason}")
+            directory += f"/{word}"
 
     def _enable(self, writes: list[Write]) -> None:
         """Have all controllers passed on from the top; those that limits need must be there."""
-        mountpoint: str = self.record["mountpoint"]
+        mountpoint: str = self.place["mountpoint"]
         have = knobs.read_text(f"{self.directory}/cgroup.controllers").split()
         wanted = knobs.read_text(f"{mountpoint}/cgroup.controllers").split()
         busy = ""
         if any(name not in have for name in wanted):
             directory = mountpoint
-            for word in self.record["path"].strip("/").split("/"):
+            for word in self.place["path"].strip("/").split("/"):
                 busy = self._pass_on(directory) or busy
                 directory += f"/{word}"
             have = knobs.read_text(f"{self.directory}/cgroup.controllers").split()
@@ -119,7 +190,7 @@ class Manager:
 
     def delegate(self) -> None:
         """Give the directory to the container's user (config-linux.md, "Cgroup ownership")."""
-        owner: int = self.record["owner"]
+        owner: int = self.place["owner"]
         if owner < 0:
             return
         names = knobs.read_text(_DELEGATE).split() or [
@@ -127,7 +198,7 @@ class Manager:
             "cgroup.subtree_control",
             "cgroup.threads",
         ]
-        for path in (self.directory, *(f"{self.directory}/{name}" for name in names)):
+        for path in (self.home, *(f"{self.home}/{name}" for name in names)):
             try:
                 files.chown(path, owner, -1)
             except OSError as error:
@@ -137,51 +208,52 @@ class Manager:
     def _write(self, writes: list[Write], undo: list[tuple[str, str]] | None = None) -> None:
         knobs.write(writes, {write[0]: self.directory for write in writes}, undo)
 
-    def _write_devices(self, rules: list[Rule], fresh: bool) -> None:
-        from ..linux import bpf
-        from . import devices
-
-        try:
-            bpf.replace_device_program(self.directory, devices.program(rules), fresh)
-        except OSError as error:
-            if error.errno == EPERM and self.tolerant:
-                return
-            hint = ""
-            if error.errno in (EINVAL, ENOSYS):
-                hint = "the kernel lacks CONFIG_CGROUP_BPF or device programs (4.15)"
-            raise Error(
-                f"linux.resources.devices: attach a device program to {self.directory}: "
-                f"{strerror(error.errno or 0)}",
-                hint,
-            ) from None
-
     # Joining
 
     def self_join(self, subs: list[str] | None = None) -> dict[str, Any]:
-        """Say into which directory init can be cloned (clone3, CLONE_INTO_CGROUP, 5.7)."""
+        """Say the same as `joining`, in a dictionary."""
+        return {"tasks": [], "late": [], "into": self.joining(subs).into}
+
+    def joining(self, subs: list[str] | None = None, born: bool = True) -> Joining:
+        """Say whether a process can be born there (clone3, CLONE_INTO_CGROUP, 5.7).
+
+        Not in a threaded cgroup; and not where cgroup.kill may have been used: from Linux 6.14 to
+        6.18 who is born there from elsewhere is killed at once, since the kernel compares a count
+        of this cgroup's kills with that of its parent's.
+        """
+        from .joining import Joining
+
         below = tree.sub_cgroups(subs or [], set()).get("*", "")
-        into = self.directory + below
-        return {"tasks": [], "late": [], "into": into if files.exists(into) else ""}
+        target = (self.directory if subs else self.home) + below
+        if self.tolerant and not files.exists(target):
+            return Joining()
+        fresh = self.place.get("fresh", self.place["made"] > 0) and not below
+        if born and fresh and knobs.read_text(f"{target}/cgroup.type") in ("", "domain"):
+            return Joining(into=target)
+        return Joining(by_host=[target])
 
-    def join(self, pid: int) -> None:
-        """Put a process into the cgroup."""
-        try:
-            files.write_file(f"{self.directory}/cgroup.procs", str(pid))
-        except OSError as error:
-            if self.tolerant and error.errno in (*knobs.DENIED, ENOENT):
-                return
-            if error.errno == ESRCH:
-                text = f"join cgroup {self.directory}: process {pid} is gone"
-                raise Error(text) from None
-            raise
+    def join(self, pid: int, joining: Joining | None = None) -> None:
+        """Put a process into the cgroup, unless it was born there."""
+        for directory in [self.home] if joining is None else joining.by_host:
+            try:
+                files.write_file(f"{directory}/cgroup.procs", str(pid))
+            except OSError as error:
+                if self.tolerant and error.errno in (*knobs.DENIED, ENOENT):
+                    continue
+                if error.errno == ESRCH:
+                    raise Error(f"join cgroup {directory}: process {pid} is gone") from None
+                raise Error(
+                    f"join cgroup {directory}: {strerror(error.errno or 0)}",
+                    f"its cgroup.type is {knobs.read_text(f'{directory}/cgroup.type')}",
+                ) from None
 
-    def finish(self, pid: int) -> None:  # noqa: ARG002
-        """Write the memory limits, when the set-up work is done.
+    def finish(self, pid: int, joining: Joining | None = None) -> None:  # noqa: ARG002
+        """Put the memory limit into force.
 
         The kernel would kill init to get below a limit that is exceeded already; so say it.
         """
         for _, file, value, source, _ in self.late:
-            if file == "memory.max" and value != "max" and not self._fits(int(value)):
+            if file == "memory.max" and value.isdigit() and not self._fits(int(value)):
                 raise knobs.too_low(f"{self.directory}/{file}", value, source)
         self._write(self.late)
 
@@ -203,39 +275,42 @@ class Manager:
         container's own then takes no process (EBUSY, runc issue 2416).
         """
         below = tree.sub_cgroups(subs, set()).get("*", "")
-        target = self.directory + below
+        target = (self.directory if subs else self.home) + below
         try:
             files.write_file(f"{target}/cgroup.procs", str(pid))
             return
         except OSError as error:
-            if below:
-                raise Error(f"join cgroup {target}: {strerror(error.errno or 0)}") from None
-            if self.tolerant and error.errno in knobs.DENIED:
-                return
-            if error.errno not in _BUSY:
+            if subs:  # who names a cgroup wants this one
+                raise Error(f"join cgroup {target}: {strerror(error.errno or 0)}") from error
+            if error.errno not in (*_BUSY, *knobs.DENIED):
                 raise
             reason = error
         from . import hierarchy
 
         path = hierarchy.of_process(init_pid).get("")
-        if path is None or self.record["mountpoint"] + path == target:
+        if reason.errno in knobs.DENIED:
+            if path is None or not f"{path}/".endswith(self.place["path"] + "/"):
+                return  # where it could not be made, the container has none
+            raise knobs.stays_outside(target, reason) from reason
+        if path is None or self.place["mountpoint"] + path == target:
             if self.tolerant:
                 return
             raise reason
         try:
-            files.write_file(f"{self.record['mountpoint']}{path}/cgroup.procs", str(pid))
+            files.write_file(f"{self.place['mountpoint']}{path}/cgroup.procs", str(pid))
         except OSError as error:
             if not self.tolerant or error.errno not in knobs.DENIED:
                 raise
 
     # Living
 
-    def update(self, resources: Resources, old: Resources) -> None:
+    def update(self, resources: Resources, old: Resources, named: Resources | None = None) -> None:
         """Write new limits; when one is refused, write back what was there."""
         from . import convert, devices
 
         self._present()
-        writes = convert.v2(resources)
+        wanted = resources if named is None else convert.named(resources, named, 2)
+        writes = convert.v2(wanted)
         rules = devices.parse(resources.get("devices"))
         memory = resources.get("memory") or {}
         limit = memory.get("limit") or 0
@@ -247,8 +322,8 @@ class Manager:
         undo: list[tuple[str, str]] = []
         try:
             self._write(writes, undo)
-            if devices.changed(resources, old):
-                self._write_devices(rules, fresh=False)
+            if devices.changed(wanted, old):
+                attach_devices(self.directory, rules, False, bool(self.place.get("shielded")))
         except (Error, OSError):
             knobs.restore(undo)
             raise
@@ -274,6 +349,9 @@ class Manager:
         self._present()
         files.write_file(f"{self.directory}/cgroup.freeze", "0")
 
+    def thaw_below(self) -> None:
+        """Do nothing: the freezer of v2 lets a process die."""
+
     def frozen(self) -> bool:
         """Tell whether the container is paused."""
         return knobs.read_text(f"{self.directory}/cgroup.freeze") == "1"
@@ -283,26 +361,26 @@ class Manager:
         self._present()
         return tree.processes(self.directory)
 
-    def kill(self, signal: int) -> None:
+    def kill(self, signal: int, mine: Callable[[int], bool] | None = None) -> None:
         """Send a signal to all processes; SIGKILL leaves none behind, however fast they fork."""
-        if "foreign" in self.record:
+        if "foreign" in self.place:
             return
         if signal != tree.SIGKILL:
-            tree.signal_all(self.directory, signal)
+            tree.signal_all(self.directory, signal, mine)
             return
-        if tree.kill_all(self.directory):
+        if not mine and tree.kill_all(self.directory):
             if self.frozen():
                 self.thaw()
             return
         frozen = False
-        if tree.processes(self.directory):
+        if not mine and tree.processes(self.directory):
             try:
                 self.freeze()
                 frozen = True
             except (Error, OSError):
                 pass  # without it the loop below may need more than one round
         for _ in range(1 if frozen else 50):
-            if not tree.signal_all(self.directory, signal):
+            if not tree.signal_all(self.directory, signal, mine):
                 break
             if not frozen:
                 sleep(0.002)
@@ -311,9 +389,9 @@ class Manager:
 
     def destroy(self, patience: float = tree.PATIENCE) -> None:
         """Remove what was made, and nothing else; what is gone already is fine."""
-        if "foreign" in self.record:
+        if "foreign" in self.place:
             return
-        tree.remove([(self.directory, self.record["made"])], patience)
+        tree.remove([(self.directory, self.place["made"])], patience)
 
     # Looking
 
@@ -339,10 +417,35 @@ class Manager:
         self._present()
         return stats.v2_oom_watch(self.directory)
 
-    def mount_view(self) -> dict[str, Any]:
-        """Return what a mount of type cgroup shows."""
+    def mount_view(self, kind: str = "cgroup") -> dict[str, Any]:  # noqa: ARG002
+        """Return what a mount of type cgroup or cgroup2 shows."""
         return {
             "version": 2,
-            "own_path": self.record["path"],
-            "host_mountpoint": self.record["mountpoint"],
+            "own_path": self.place["path"] + self.place.get("leaf", ""),
+            "host_mountpoint": self.place["mountpoint"],
         }
+
+
+def attach_devices(directory: str, rules: list[Rule], fresh: bool, shielded: bool) -> None:
+    """Have devices denied by a program on a cgroup2 directory.
+
+    `shielded` says that a container who has none is not dangerous: a user namespace keeps it from
+    devices, or no rule was asked for.
+    """
+    from ..linux import bpf
+    from . import devices
+
+    try:
+        bpf.replace_device_program(directory, devices.program(rules), fresh)
+    except OSError as error:
+        if shielded and error.errno in (EINVAL, ENOSYS, *knobs.DENIED):
+            log.debug(f"devices: attach a program to {directory}: {strerror(error.errno or 0)}")
+            return
+        hint = ""
+        if error.errno in (EINVAL, ENOSYS):
+            hint = "the kernel lacks CONFIG_CGROUP_BPF or device programs (4.15)"
+        raise Error(
+            f"linux.resources.devices: attach a device program to {directory}: "
+            f"{strerror(error.errno or 0)}",
+            hint,
+        ) from None

@@ -278,6 +278,14 @@ def listdir(path: str | bytes | int) -> list[str]:
     return [decode(name) for name in posix.listdir(encode(path))]
 
 
+def subdirectories(fd: int) -> list[str]:
+    """getdents(2): the names of the directories in an open directory, by what it says they are."""
+    encoding = _sys.getfilesystemencoding()
+    with posix.scandir(fd) as entries:
+        names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+    return [decode(name.encode(encoding, "surrogateescape")) for name in names]
+
+
 def chdir(path: str | bytes) -> None:
     """chdir(2)."""
     posix.chdir(encode(path))

@@ -8,6 +8,7 @@ know is in `wire/`.
 from __future__ import annotations
 
 import ast
+import sys
 from pathlib import Path
 
 import pytest
@@ -147,6 +148,15 @@ def test_ctypes_is_touched_by_one_file() -> None:
     assert users <= {"linux.ffi"}
 
 
-def test_jeepney_is_touched_by_one_file() -> None:
-    users = {name for name in MODULES if any(o.startswith("jeepney") for o in imports(name)[1])}
-    assert users <= {"cgroup.systemd", "cgroup.dbus"}
+def test_libraries_are_opened_by_few_files_and_no_package_is_imported() -> None:
+    opening = {name for name, path in MODULES.items() if "ffi.library(" in path.read_text()}
+    assert opening == {"seccomp.library", "cgroup.bus", "cgroup.stats"}
+    standard = sys.stdlib_module_names if hasattr(sys, "stdlib_module_names") else None
+    if standard is not None:
+        foreign = {
+            other
+            for name in MODULES
+            for other in imports(name)[1]
+            if other.partition(".")[0] not in {*standard, "_sha2"}  # since 3.12
+        }
+        assert not foreign

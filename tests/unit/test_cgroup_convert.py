@@ -108,7 +108,7 @@ TABLE = [
             ("blkio.bfq.weight_device|", "8:0 500"),
             ("blkio.leaf_weight_device", "8:0 20"),
         ],
-        [("io.bfq.weight", "8:0 500"), ("io.weight|", "8:0 4950")],
+        [("io.bfq.weight", "8:0 500"), ("io.weight", "8:0 4950")],
     ),
     (
         {
@@ -251,3 +251,57 @@ def test_what_v2_does_not_have_is_named():
         "linux.resources.network",
     ]
     assert convert.ignored(resources, 1) == ["linux.resources.memory.kernel"]
+
+
+@pytest.mark.parametrize(
+    ("limit", "swap", "answer"),
+    [(-1, 0, "max"), (-1, -1, "max"), (-1, 500, "500"), (100, 300, "200"), (100, 100, "0")],
+)
+def test_swap_of_v2_is_what_is_left_of_the_sum(limit, swap, answer):
+    writes = convert.v2({"memory": {"limit": limit, "swap": swap}})
+    assert ("memory.swap.max", answer) in [write[1:3] for write in writes]
+
+
+WHOLE = {
+    "cpu": {"shares": 512, "quota": 30000, "period": 90000, "idle": 1, "cpus": "0"},
+    "memory": {"limit": 100, "swap": 300, "reservation": 50},
+    "pids": {"limit": 7},
+    "unified": {"pids.max": "9", "memory.high": "80"},
+}
+
+
+@pytest.mark.parametrize(
+    ("names", "v1", "v2"),
+    [
+        ({"pids": {"limit": 7}}, [("pids.max", "7")], [("pids.max", "7")]),
+        ({"cpu": {"idle": 1}}, [("cpu.idle", "1")], [("cpu.idle", "1")]),
+        (
+            {"cpu": {"quota": 30000}},
+            [("cpu.cfs_quota_us", "30000")],
+            [("cpu.max", "30000 90000")],
+        ),
+        (
+            {"memory": {"limit": 100}},
+            [("memory.limit_in_bytes", "100")],
+            [("memory.swap.max", "200"), ("memory.max", "100")],
+        ),
+        (
+            {"memory": {"reservation": 50}},
+            [("memory.soft_limit_in_bytes", "50")],
+            [("memory.low", "50")],
+        ),
+        ({"unified": {"memory.high": "80"}}, [], [("memory.high", "80")]),
+        ({}, [], []),
+    ],
+)
+def test_an_update_writes_what_it_names_and_nothing_else(names, v1, v2):
+    """`unified` of the container, its shares, what was set by hand: all that stays."""
+    for version, convert_one, wanted in ((1, convert.v1, v1), (2, convert.v2, v2)):
+        part = convert.named(WHOLE, names, version)
+        assert [write[1:3] for write in convert_one(part)] == wanted, version
+
+
+def test_a_cgroup_that_is_idle_no_more_gets_its_weight_again():
+    whole = {"cpu": {"shares": 512, "idle": 0}}
+    part = convert.named(whole, {"cpu": {"idle": 0}}, 1)
+    assert [write[1:3] for write in convert.v1(part)] == [("cpu.idle", "0"), ("cpu.shares", "512")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 
 import pytest
 from hypothesis import given
@@ -81,6 +82,10 @@ def test_disabled_does_nothing_and_says_so():
         ("/docker/x/y", "/docker/x", "/y"),
         ("/docker/xy", "/docker/x", None),
         ("/other", "/docker/x", None),
+        # from inside of a cgroup namespace, of a mount that shows more than that
+        ("/", "/..", ""),
+        ("/../other", "/..", "/other"),
+        ("/", "/../..", ""),
     ],
 )
 def test_a_cgroup_is_seen_from_the_root_of_its_mount(path, root, answer):
@@ -156,7 +161,7 @@ def test_exec_s_sub_cgroups_stay_below_the_container_s():
 def test_a_cgroup_whose_last_process_takes_long_to_exit_is_removed(monkeypatch, seconds):
     clock = [0.0]
 
-    def rmdir(path):
+    def rmdir(path, dir_fd=None):
         if clock[0] < seconds:
             raise OSError(errno.EBUSY, "busy", path)
 
@@ -164,8 +169,7 @@ def test_a_cgroup_whose_last_process_takes_long_to_exit_is_removed(monkeypatch, 
         clock[0] += pause
 
     monkeypatch.setattr(tree.files, "rmdir", rmdir)
-    monkeypatch.setattr(tree, "children", lambda directory: [])
-    monkeypatch.setattr(tree, "processes", lambda directory: [])
+    monkeypatch.setattr(tree, "walk", lambda directory, leave=None: iter(()))
     monkeypatch.setattr(tree, "monotonic", lambda: clock[0])
     monkeypatch.setattr(tree, "sleep", sleep)
     if seconds < tree.PATIENCE:
@@ -173,3 +177,87 @@ def test_a_cgroup_whose_last_process_takes_long_to_exit_is_removed(monkeypatch, 
     else:
         with pytest.raises(Error, match="remove cgroup /cgroup/x: "):
             tree.remove([("/cgroup/x", 1)])
+
+
+def test_what_fails_in_one_hierarchy_keeps_nothing_in_the_others(monkeypatch):
+    removed = []
+
+    def rmdir(path, dir_fd=None):
+        if path == "/one/x":
+            raise OSError(errno.EPERM, "no", path)
+        removed.append(path)
+
+    monkeypatch.setattr(tree.files, "rmdir", rmdir)
+    with pytest.raises(PermissionError):
+        tree.remove([("/one/x", 1), ("/two/x", 1), ("/three/y/x", 2)])
+    assert removed == ["/two/x", "/three/y/x", "/three/y"]
+
+
+def test_what_is_not_there_is_gone_also_where_nothing_can_be_written(monkeypatch, tmp_path):
+    """rmdir(2) on a file system that is read-only says EROFS before it looks."""
+
+    def rmdir(path, dir_fd=None):
+        raise OSError(errno.EROFS, "read-only", path)
+
+    monkeypatch.setattr(tree.files, "rmdir", rmdir)
+    tree.remove([(f"{tmp_path}/nothing/here", 2)])
+    (tmp_path / "there").mkdir()
+    with pytest.raises(OSError, match="read-only"):
+        tree.remove([(f"{tmp_path}/there", 1)])
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [("/" + "a" * 256, "a part of more than 255 bytes"), ("/a" * 2000, "more than 3800 bytes")],
+)
+def test_a_path_that_no_file_system_takes_is_refused_in_one_short_line(path, text):
+    with pytest.raises(Error, match=rf"^linux\.cgroupsPath: must not have {text}$") as caught:
+        cgroup.choose(Settings, {"linux": {"cgroupsPath": path}}, "c1")
+    assert len(caught.value.text) < 100
+
+
+def test_a_thousand_levels_are_made_and_removed_without_recursion(tmp_path):
+    deep = str(tmp_path) + "/d" * 1500
+    try:
+        assert tree.make(deep, str(tmp_path))
+        assert not tree.make(deep, str(tmp_path))
+    finally:
+        while len(deep) > len(str(tmp_path)):
+            os.rmdir(deep)
+            deep = deep[:-2]
+
+
+ANNOTATIONS = {"run.oci.systemd.subgroup": "sub", "run.oci.delegate-cgroup": "leaf"}
+
+
+def test_the_annotations_of_crun_name_a_cgroup_below():
+    assert cgroup.subgroups({"annotations": ANNOTATIONS}) == ("/sub", "/leaf")
+    assert cgroup.subgroups({"annotations": {"run.oci.systemd.subgroup": ""}}) == ("", "")
+    assert cgroup.subgroups({}) == ("", "")
+    for bad in ("../x", "/", "a\nb"):
+        with pytest.raises(Error, match=r"^annotations\['run\.oci\.delegate-cgroup'\]: must"):
+            cgroup.subgroups({"annotations": {"run.oci.delegate-cgroup": bad}})
+
+
+def test_a_leaf_is_the_users_without_a_cgroup_mount():
+    config = {"process": {"user": {"uid": 7}}, "annotations": ANNOTATIONS}
+    assert cgroup._owner(config) == -1
+    assert cgroup._owner(config, "/leaf") == 7
+
+
+@pytest.mark.parametrize(
+    "resources",
+    [
+        {"memory": {"limit": 5}},
+        {"network": {"classID": 4}},
+        {"rdma": {"mlx": {"hcaHandles": 1}}},
+        {"unified": {"memory.high": "5"}},
+        {"hugepageLimits": [{"pageSize": "2MB", "limit": 0}]},
+    ],
+)
+def test_a_limit_that_no_cgroup_can_have_is_an_error(resources):
+    """Also of the kinds that engines seldom send: each was dropped without a word."""
+    manager = cgroup.load({"manager": "disabled", "reason": "no cgroup file system is mounted"})
+    with pytest.raises(Error, match=r"^linux\.resources\.\S+: cannot set limits"):
+        manager.prepare(resources)
+    manager.prepare({"memory": {}, "cpu": {"shares": 0}})

@@ -18,9 +18,10 @@ pytestmark = pytest.mark.unit
         ("system.slice:docker:abc", False, ("system.slice", "docker-abc.scope")),
         (":cri-containerd:abc", False, ("system.slice", "cri-containerd-abc.scope")),
         (":libpod:abc", True, ("user.slice", "libpod-abc.scope")),
-        ("a-b.slice::abc", False, ("a-b.slice", "abc.scope")),
+        ("a-b.slice::abc", False, ("a-b.slice", "-abc.scope")),
         ("-:x:y", False, ("-.slice", "x-y.scope")),
-        ("a.slice:x:b.slice", False, ("a.slice", "b.slice")),
+        ("a.slice:x:a-b.slice", False, ("a.slice", "a-b.slice")),
+        ("-:x:b.slice", False, ("-.slice", "b.slice")),
         ("", False, ("system.slice", "anocir-c1.scope")),
         ("", True, ("user.slice", "anocir-c1.scope")),
         ("system.slice:docker:a+b", False, ("system.slice", "docker-a\\x2bb.scope")),
@@ -33,7 +34,8 @@ def test_a_triplet_names_a_slice_and_a_unit(path, user, answer):
 @pytest.mark.parametrize(
     "path",
     ["/docker/abc", "a:b", "a:b:c:d", "x:y:z", "a--b.slice:x:y", "-a.slice:x:y", "a/b.slice:x:y",
-     "system.slice:docker:", "../a.slice:x:y", ".slice:x:y"],
+     "system.slice:docker:", "../a.slice:x:y", ".slice:x:y", "a.slice:x:b.slice",
+     "a.slice:x:a-b-c.slice", "system.slice:x:" + "y" * 250, "system.slice:x:" + "+" * 70],
 )  # fmt: skip
 def test_what_is_no_triplet_is_refused(path):
     with pytest.raises(Error, match=r"^linux\.cgroupsPath: "):
@@ -103,6 +105,48 @@ def test_unified_becomes_properties_where_systemd_knows_them():
     ]
 
 
+@pytest.mark.parametrize(
+    ("unified", "properties"),
+    [
+        ({"cpu.idle": "1"}, [("CPUWeight", "t", 0)]),
+        ({"cpu.idle": "0"}, []),
+        ({"cpu.weight": "33"}, [("CPUWeight", "t", 33)]),
+        ({"memory.high": "1G"}, [("MemoryHigh", "t", 1 << 30)]),
+        ({"memory.max": "64m\n"}, [("MemoryMax", "t", 64 << 20)]),
+        ({"memory.low": "0x1000"}, [("MemoryLow", "t", 4096)]),
+        ({"memory.low": "0xE"}, [("MemoryLow", "t", 14)]),
+        ({"memory.min": "010k"}, [("MemoryMin", "t", 8192)]),
+        ({"memory.swap.max": "max"}, [("MemorySwapMax", "t", unit.INFINITY)]),
+        ({"memory.high": "16E"}, [("MemoryHigh", "t", unit.INFINITY)]),
+        ({"pids.max": "0"}, [("TasksMax", "t", 1)]),
+        ({"pids.max": " 12"}, [("TasksMax", "t", 12)]),
+        ({"io.weight": "default 300"}, [("IOWeight", "t", 300)]),
+        ({"io.weight": "300"}, [("IOWeight", "t", 300)]),
+        ({"io.weight": "8:0 300"}, []),
+        ({"cpu.max": "20000"}, [("CPUQuotaPerSecUSec", "t", 200000)]),
+        (
+            {"cpu.max": "20000 50000"},
+            [("CPUQuotaPeriodUSec", "t", 50000), ("CPUQuotaPerSecUSec", "t", 400000)],
+        ),
+        ({"cpuset.mems": "0-1"}, [("AllowedMemoryNodes", "ay", b"\x03")]),
+        ({"cpuset.cpus": ""}, []),
+        ({"memory.oom.group": "1"}, []),
+    ],
+)
+def test_every_value_that_systemd_would_overwrite_is_a_property(unified, properties):
+    assert unit.resources({"unified": unified}, 2, 252) == properties
+
+
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [("memory.high", "1Q"), ("memory.high", "-5"), ("pids.max", "x"), ("cpu.weight", ""),
+     ("memory.max", "99999999999999999999"), ("cpu.max", "fast 100"), ("memory.low", "1_0")],
+)  # fmt: skip
+def test_a_value_that_the_kernel_would_refuse_is_refused_by_name(key, text):
+    with pytest.raises(Error, match=rf"^linux\.resources\.unified\['{key}'\]: "):
+        unit.resources({"unified": {key: text}}, 2, 252)
+
+
 def test_device_rules_become_a_list_after_an_empty_one():
     rules = devices.effective(
         devices.parse([{"allow": True, "type": "b", "major": 8, "access": "r"}])
@@ -132,6 +176,22 @@ def test_a_privileged_unit_has_no_device_policy():
         ("uint64 123456789", ("t", 123456789)),
         ("['a', 'b,c']", ("as", ["a", "b,c"])),
         ("@as []", ("as", [])),
+        ("@as ['a']", ("as", ["a"])),
+        ("@as [ 'a' , \"b\" ]", ("as", ["a", "b"])),
+        ("@t 99", ("t", 99)),
+        ("@at [1, 2]", ("at", [1, 2])),
+        ("@ay [1, 0xff]", ("ay", [1, 255])),
+        ("b'a\\n\\101'", ("ay", [97, 10, 65, 0])),
+        ("uint64 010", ("t", 8)),
+        ("-0x10", ("i", -16)),
+        ("1e1", ("d", 10.0)),
+        ("double 3", ("d", 3.0)),
+        ("[1, 2.5]", ("ad", [1.0, 2.5])),
+        ("[[1], [2, 3]]", ("aai", [[1], [2, 3]])),
+        ("int64 -9223372036854775808", ("x", -(1 << 63))),
+        ("uint64 18446744073709551615", ("t", (1 << 64) - 1)),
+        ("'\\u00e9\\U0001f600\\t'", ("s", "\u00e9\U0001f600\t")),
+        ("objectpath '/a'", ("o", "/a")),
     ],
 )
 def test_gvariant_text_is_read(text, answer):
@@ -160,3 +220,21 @@ def test_annotations_set_properties_and_seconds_become_microseconds():
     for bad in ("org.systemd.property.", "org.systemd.property.A/b", "org.systemd.property.X2y"):
         with pytest.raises(Error, match="annotations"):
             unit.annotated({bad: "1"})
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["uint64 18446744073709551616", "uint64 -1", "byte 256", "int16 32768", "3000000000",
+     "@y 300", "@ay [1, 256]", "[]", "[1, 'a']", "(1, 2)", "{'a': 1}", "<1>", "1 2", "'a' x",
+     "'a", "@zz 1", "@(ii) 1", "@t 'a'", "uint64", "1_000", "0x", "'\\ud800'", "'a\\u0000b'",
+     "'\\u12'", "'\\Uffffffff'", "nothing", "", "@t 1.5"],
+)  # fmt: skip
+def test_a_value_that_is_none_is_one_error_that_names_the_annotation(text):
+    with pytest.raises(Error, match=r"^annotations\['org\.systemd\.property\.Xyz'\]: must be G"):
+        unit.annotated({"org.systemd.property.Xyz": text})
+
+
+@pytest.mark.parametrize("text", ["-1", "1e300", "nan", "inf", "true", "'5'", "[5]"])
+def test_seconds_that_are_none_are_refused(text):
+    with pytest.raises(Error, match="must be a number of seconds"):
+        unit.annotated({"org.systemd.property.TimeoutStopSec": text})
