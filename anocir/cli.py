@@ -45,7 +45,8 @@ NO_LIMIT: Final = 1 << 30
 # In the order of the help.
 COMMANDS: Final = (
     "create", "start", "run", "exec", "kill", "delete", "state", "list", "ps",
-    "pause", "resume", "update", "events", "features", "spec", "repack",
+    "pause", "resume", "update", "events", "features", "spec", "validate",
+    "repack",
 )  # fmt: skip
 HIDDEN: Final = ("init",)
 # Podman and CRI-O run `checkpoint --help` and take exit status 0 for "supported".
