@@ -29,7 +29,10 @@ from ..linux.const import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Final
+
+    May = Callable[[int], None]
 
 _RETRIES: Final = 128
 _MAX_LINKS: Final = 40  # as the kernel's MAXSYMLINKS
@@ -80,39 +83,47 @@ def _reopen(fd: int, flags: int, path: str) -> int:
         files.close(fd)
 
 
-def make_directory(root_fd: int, path: str, mode: int = 0o755) -> int:
+def make_directory(root_fd: int, path: str, mode: int = 0o755, may_make: May | None = None) -> int:
     """Open the directory `path`, making it and its parents where they are missing (O_PATH).
 
-    A link that points nowhere is followed inside the root and what it names is made.
+    A link that points nowhere is followed inside the root and what it names is made.  `may_make`
+    gets the directory in which something would be made, and raises where that must not be.
     """
     try:
         fd = open(root_fd, path, files.O_PATH | files.O_DIRECTORY)
     except OSError as error:
         if error.errno != ENOENT:
             raise
-        fd = _walk(root_fd, path, follow_links=True, make=mode)
+        fd = _walk(root_fd, path, follow_links=True, make=mode, may_make=may_make)
     return fd
 
 
-def make_file(root_fd: int, path: str) -> int:
+def make_file(root_fd: int, path: str, may_make: May | None = None) -> int:
     """Open `path` whatever it is (O_PATH), making an empty file where nothing is."""
     try:
         return open(root_fd, path)
     except OSError as error:
         if error.errno != ENOENT:
             raise
-    return _walk(root_fd, path, follow_links=True, make=0o755, file=True)
+    return _walk(root_fd, path, follow_links=True, make=0o755, file=True, may_make=may_make)
 
 
-def parent(root_fd: int, path: str, mode: int = 0o755) -> tuple[int, str]:
+def parent(root_fd: int, path: str, may_make: May | None = None) -> tuple[int, str]:
     """Return (descriptor, name) for the last component of `path`, making its directory."""
     directory, _, name = path.rstrip("/").rpartition("/")
     if name in ("", ".", ".."):
         raise OSError(EEXIST, "open", path)
-    return make_directory(root_fd, directory or "/", mode), name
+    return make_directory(root_fd, directory or "/", may_make=may_make), name
 
 
-def _walk(root_fd: int, path: str, follow_links: bool, make: int | None, file: bool = False) -> int:
+def _walk(
+    root_fd: int,
+    path: str,
+    follow_links: bool,
+    make: int | None,
+    file: bool = False,
+    may_make: May | None = None,
+) -> int:
     """Resolve `path` one component at a time; `make` is the mode for missing directories.
 
     The stack holds the descriptors from the root down, so `..` is a pop and cannot leave it.
@@ -129,7 +140,7 @@ def _walk(root_fd: int, path: str, follow_links: bool, make: int | None, file: b
                 if len(stack) > 1:
                     files.close(stack.pop())
                 continue
-            fd = _step(stack[-1], name, make, file and not todo, path)
+            fd = _step(stack[-1], name, make, file and not todo, path, may_make)
             kind = files.fstat(fd).st_mode & files.S_IFMT
             if kind == files.S_IFLNK:
                 target = files.readlink("", dir_fd=fd)
@@ -166,7 +177,9 @@ def _parts(path: str) -> list[str]:
     return parts[::-1]
 
 
-def _step(dir_fd: int, name: str, make: int | None, file: bool, path: str) -> int:
+def _step(
+    dir_fd: int, name: str, make: int | None, file: bool, path: str, may_make: May | None
+) -> int:
     """Open one component without following it, making it if it is missing."""
     flags = files.O_PATH | files.O_NOFOLLOW
     for _ in range(_RETRIES):
@@ -175,6 +188,8 @@ def _step(dir_fd: int, name: str, make: int | None, file: bool, path: str) -> in
         except OSError as error:
             if error.errno != ENOENT or make is None:
                 raise OSError(error.errno, "open", path) from None
+        if may_make is not None:
+            may_make(dir_fd)
         try:
             if file:
                 flags_new = files.O_CREAT | files.O_EXCL | files.O_NOFOLLOW | files.O_WRONLY

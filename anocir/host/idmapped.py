@@ -17,15 +17,19 @@ from ..linux.const import (
     ENOSYS,
     EPERM,
     MOUNT_ATTR_IDMAP,
+    MS_PRIVATE,
+    MS_SLAVE,
     OPEN_TREE_CLONE,
 )
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Any
+    from typing import Any, Final
 
     Mapping = tuple[int, int, int]
+
+_PRIVATE: Final = ("private", "rprivate", "unbindable", "runbindable")
 
 
 def mount(
@@ -64,6 +68,11 @@ def mount(
         mount_fd = mounts.open_tree(fd, "", clone)
         flags = AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0)
         mounts.mount_setattr(mount_fd, flags, MOUNT_ATTR_IDMAP, userns_fd=userns)
+        # A copy of a shared mount is its peer: what the container mounts there would be the host's.
+        # Every other bind is made in a namespace whose mounts are private or slaves already.
+        private = (linux or {}).get("rootfsPropagation") in _PRIVATE
+        propagation = MS_PRIVATE if private else MS_SLAVE
+        mounts.mount_setattr(mount_fd, AT_EMPTY_PATH | AT_RECURSIVE, propagation=propagation)
     except OSError as error:
         if mount_fd >= 0:
             files.close(mount_fd)

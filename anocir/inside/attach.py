@@ -39,6 +39,7 @@ from ..linux.const import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any, Final
 
     from .context import Context
@@ -167,14 +168,26 @@ def _old_flags(mount_fd: int) -> int:
     return flags & (MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC)
 
 
-def bind_onto(fd: int, target: int) -> None:
-    """Mount the file that `fd` refers to on the one that `target` refers to."""
+def bind_node(fd: int, target: int, on_top: Callable[[], int]) -> None:
+    """Mount the device node of the host that `fd` refers to on what `target` refers to.
+
+    Read-only: that says nothing about the device, but the node's mode, owner and times are the
+    host's.  `on_top` opens what lies there, for kernels where a new mount has no descriptor.
+    """
+    flags = {
+        "set": MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC,
+        "clear": 0,
+        "ms": MS_RDONLY | MS_NOSUID | MS_NOEXEC,
+    }
     copy = clone(fd, recursive=False)
     if copy is None:
         mounts.mount(f"/proc/self/fd/{fd}", f"/proc/self/fd/{target}", "", MS_BIND)
+        copy = on_top()
+        set_flags(copy, flags)
     else:
+        set_flags(copy, flags)
         mounts.move_mount(copy, target)
-        files.close(copy)
+    files.close(copy)
 
 
 def on_top(context: Context, path: str, same: int) -> int:

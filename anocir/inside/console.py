@@ -23,6 +23,7 @@ from ..linux.const import (
     TIOCSPTLCK,
 )
 from ..wire import channel
+from . import places
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -75,13 +76,16 @@ def console(context: Context, uid: int, height: int, width: int, bind: bool) -> 
 
 def _bind_console(context: Context, slave: int) -> None:
     """Mount the slave on /dev/console, a plain file that is never reached by a link."""
-    directory = inroot.make_directory(context.root_fd, "/dev")
+    directory = places.make_directory(context, "/dev")
     try:
-        flags = files.O_CREAT | files.O_EXCL | files.O_NOFOLLOW | files.O_WRONLY
-        try:
-            files.close(files.open("console", flags, 0o666, dir_fd=directory))
-        except FileExistsError:
-            pass
+        if places.bind_at(context, directory) is None:
+            flags = files.O_CREAT | files.O_EXCL | files.O_NOFOLLOW | files.O_WRONLY
+            try:
+                files.close(files.open("console", flags, 0o666, dir_fd=directory))
+            except FileExistsError:
+                pass
+        elif not files.exists("console", dir_fd=directory):
+            return  # the caller brings a /dev, in which nothing is made
         target = files.open("console", files.O_PATH | files.O_NOFOLLOW, dir_fd=directory)
         if files.fstat(target).st_mode & files.S_IFMT in (files.S_IFLNK, files.S_IFDIR):
             raise Error("/dev/console of the image is a link or a directory")

@@ -19,15 +19,18 @@ class Context:
 
     __slots__ = (
         "attributes",
+        "bound_mounts",
         "capabilities",
         "channel",
         "command",
         "cwd_refused",
         "env",
+        "given",
         "host_fds",
         "late_join",
         "late_ro",
         "mask_fd",
+        "own_mounts",
         "plan",
         "proc_fd",
         "root_fd",
@@ -47,12 +50,17 @@ class Context:
         self.sources: dict[int, int | str] = {}
         # Detached mounts of the host side, for mounts that only it may make.
         self.spare_fds: dict[int, int] = {}
+        # The numbers of mounts: of our own, and of bound ones with their destinations.
+        self.own_mounts: set[int] = set()
+        self.bound_mounts: dict[int, str] = {}
         # Mounts that become read-only once their contents are made.
         self.late_ro: list[int] = []
         self.mask_fd = -1
         self.proc_fd = -1
         # Open files below /proc/self/attr by name.
         self.attributes: dict[str, int] = {}
+        # The standard streams that may be given to the container's user.
+        self.given: list[int] = []
         # The permitted set before the filter, which may forbid to ask.
         self.capabilities = 0
         # Open files of cgroups that are joined after all other work.

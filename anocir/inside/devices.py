@@ -6,7 +6,6 @@ Side: inside.  Sources: mknod(2), config-linux.md (Default Devices, Dev symbolic
 from __future__ import annotations
 
 
-from ..base import inroot
 from ..errors import Error
 from ..linux import files
 from ..linux.const import (
@@ -16,10 +15,11 @@ from ..linux.const import (
     ENOENT,
     EPERM,
 )
-from . import attach
+from . import attach, places
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import posix
     from typing import Any, Final
 
     from .context import Context
@@ -39,19 +39,23 @@ def device(
     bind: bool,
 ) -> None:  # fmt: skip
     """Make a device node, or bind the host's where mknod(2) is not permitted."""
-    directory, name = inroot.parent(context.root_fd, path)
+    directory, name = places.parent(context, path, named=False)
     wanted = (_KINDS[kind], files.makedev(major, minor) if kind != "p" else 0)
     try:
+        there = places.bind_at(context, directory)
+        if there is not None:
+            # It may be there, and is then as the host has it; it is never made there.
+            if not _is_there(directory, name, path, wanted):
+                raise places.outside(path, there)
+            return
         if bind and kind != "p":
             _bind_device(directory, name, path, wanted)
             return
         try:
             files.mknod(name, wanted[0] | mode, wanted[1], dir_fd=directory)
         except FileExistsError:
-            if not _is_device(directory, name, wanted):
-                # config-linux.md, Devices: another file in its place MUST be an error.
-                raise Error(f"{path} is there already and is not that device") from None
-            _set_mode(directory, name, mode)
+            _take_over(context, directory, name, path, wanted, (mode, uid, gid))
+            return
         except OSError as error:
             if error.errno != EPERM or kind == "p":
                 raise OSError(error.errno, "mknod", path) from None
@@ -63,16 +67,43 @@ def device(
         files.close(directory)
 
 
-def _is_device(directory: int, name: str, wanted: tuple[int, int]) -> bool:
-    found = files.lstat(name, dir_fd=directory)
-    return (found.st_mode & files.S_IFMT, found.st_rdev) == wanted
+def _is_there(directory: int, name: str, path: str, wanted: tuple[int, int]) -> bool:
+    """Tell whether the device is there; raise Error for another file in its place."""
+    try:
+        found = files.lstat(name, dir_fd=directory)
+    except FileNotFoundError:
+        return False
+    return _check_kind(found, path, wanted)
 
 
-def _set_mode(directory: int, name: str, mode: int) -> None:
+def _check_kind(found: posix.stat_result, path: str, wanted: tuple[int, int]) -> bool:
+    if (found.st_mode & files.S_IFMT, found.st_rdev) != wanted:
+        # config-linux.md, Devices: another file in its place MUST be an error.
+        raise Error(f"{path} is there already and is not that device")
+    return True
+
+
+def _take_over(
+    context: Context,
+    directory: int,
+    name: str,
+    path: str,
+    wanted: tuple[int, int],
+    rights: tuple[int, int, int],
+) -> None:
+    """Give a node of the image its mode and owner; one that is bound there keeps the host's."""
+    mode, uid, gid = rights
     fd = files.open(name, files.O_PATH | files.O_NOFOLLOW, dir_fd=directory)
     try:
-        if files.fstat(fd).st_mode & 0o7777 != mode:
-            files.chmod(f"/proc/self/fd/{fd}", mode)
+        found = files.fstat(fd)
+        _check_kind(found, path, wanted)
+        if places.bind_at(context, fd) is not None:
+            return
+        itself = f"/proc/self/fd/{fd}"
+        if uid or gid:
+            files.chown(itself, uid, gid)
+        if found.st_mode & 0o7777 != mode:
+            files.chmod(itself, mode)
     finally:
         files.close(fd)
 
@@ -86,7 +117,7 @@ def _bind_device(directory: int, name: str, path: str, wanted: tuple[int, int]) 
             raise Error(f"{path} of the host is another device")
         target = _plain_file(directory, name)
         try:
-            attach.bind_onto(fd, target)
+            attach.bind_node(fd, target, lambda: _plain_file(directory, name))
         finally:
             files.close(target)
     finally:
@@ -118,8 +149,11 @@ _LINKS: Final = (
 
 def device_links(context: Context) -> None:
     """Make the links of /dev: config-linux.md, Dev symbolic links; ptmx of the own devpts."""
-    directory = inroot.make_directory(context.root_fd, "/dev")
+    directory = places.make_directory(context, "/dev")
     try:
+        there = places.bind_at(context, directory)
+        if there is not None:
+            raise places.outside("/dev", there)
         links = list(_LINKS)
         if files.exists("/proc/kcore"):
             links.append(("core", "/proc/kcore"))

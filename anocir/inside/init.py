@@ -118,6 +118,7 @@ STEPS: Final[dict[str, Callable[..., None]]] = {
     "scheduler": process.scheduler,
     "seccomp": credentials.seccomp,
     "session": process.session,
+    "streams": process.streams,
     "source": mounts.source,
     "sysctl": procfs.sysctl,
     "time_offsets": namespaces.time_offsets,

@@ -17,7 +17,7 @@ from ..linux.const import (
     MS_RDONLY,
     MS_REC,
 )
-from . import attach
+from . import attach, places
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,6 +37,10 @@ def readonly_path(context: Context, path: str) -> None:
             return
         raise
     try:
+        if places.is_root(context, target):
+            # A mount on top of the root would not be what is entered.
+            attach.read_only(context.root_fd)
+            return
         clone = attach.clone(target, recursive=True)
         if clone is None:
             name = f"/proc/self/fd/{target}"
@@ -54,8 +58,8 @@ def readonly_path(context: Context, path: str) -> None:
 def masked_path(context: Context, path: str, label: str) -> None:
     """Cover a directory by an empty read-only tmpfs, anything else by the host's /dev/null.
 
-    The null device is ours, never the image's (CVE-2025-31133); only a missing path is passed
-    over.  All directories share one tmpfs, a superblock being the dearest part of it.
+    The null device is ours, never the image's (CVE-2025-31133), and read-only; only a missing path
+    is passed over.  All directories share one tmpfs, a superblock being the dearest part of it.
     """
     try:
         target = inroot.open(context.root_fd, path)
@@ -64,10 +68,12 @@ def masked_path(context: Context, path: str, label: str) -> None:
             return
         raise
     try:
+        if places.is_root(context, target):
+            raise Error(f'"{path}" is the root itself, which cannot be masked')
         if files.fstat(target).st_mode & files.S_IFMT == files.S_IFDIR:
             _mask_directory(context, target, label)
         else:
-            _mask_file(target)
+            _mask_file(context, path, target)
     finally:
         files.close(target)
 
@@ -91,12 +97,12 @@ def _mask_directory(context: Context, target: int, label: str) -> None:
     context.mask_fd = mount_fd
 
 
-def _mask_file(target: int) -> None:
+def _mask_file(context: Context, path: str, target: int) -> None:
     fd = files.open("/dev/null", files.O_PATH | files.O_NOFOLLOW)
     try:
         found = files.fstat(fd)
         if (found.st_mode & files.S_IFMT, found.st_rdev) != (files.S_IFCHR, files.makedev(1, 3)):
             raise Error("/dev/null of the host is not the null device")
-        attach.bind_onto(fd, target)
+        attach.bind_node(fd, target, lambda: attach.on_top(context, path, fd))
     finally:
         files.close(fd)

@@ -14,6 +14,7 @@ from ..errors import Error, strerror
 from ..linux import files, mounts
 from ..linux.const import (
     AT_EMPTY_PATH,
+    EEXIST,
     ELOOP,
     ENOENT,
     ENOTDIR,
@@ -23,7 +24,7 @@ from ..linux.const import (
     MS_REC,
     PROC_SUPER_MAGIC,
 )
-from . import attach, copyup
+from . import attach, copyup, places
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def filesystem(
     """Mount a new file system."""
     target = _directory_target(context, destination, kind)
     try:
-        _check_target(target, destination, kind)
+        _check_target(context, target, destination, kind)
         if kind == "tmpfs":
             _keep_mode(target, options)
         read_only = bool(options["set"] & MOUNT_ATTR_RDONLY)
@@ -76,6 +77,7 @@ def filesystem(
             mounts.move_mount(mount_fd, target)
         attach.recursive(mount_fd, options)
         attach.propagate(mount_fd, options)
+        places.own(context, mount_fd)
         if late:
             context.late_ro.append(mount_fd)
         else:
@@ -91,14 +93,14 @@ def _directory_target(context: Context, destination: str, kind: str) -> int:
     masked and read-only paths would lie elsewhere (CVE-2019-19921, CVE-2023-27561).
     """
     if kind not in ("proc", "sysfs"):
-        return inroot.make_directory(context.root_fd, destination)
+        return places.make_directory(context, destination)
     flags = files.O_PATH | files.O_DIRECTORY
     for attempt in (1, 2):
         try:
             return inroot.open(context.root_fd, destination, flags, follow_links=False)
         except OSError as error:
             if error.errno == ENOENT and attempt == 1:
-                files.close(inroot.make_directory(context.root_fd, destination))
+                files.close(places.make_directory(context, destination))
             elif error.errno in (ELOOP, ENOTDIR):
                 raise Error(
                     f'mount of {kind}: "{destination}" must be a directory, not a link'
@@ -108,8 +110,10 @@ def _directory_target(context: Context, destination: str, kind: str) -> int:
     raise OSError(ENOENT, "open", destination)
 
 
-def _check_target(target: int, destination: str, kind: str) -> None:
-    """Refuse what lies on procfs by its descriptor, however its path read."""
+def _check_target(context: Context, target: int, destination: str, kind: str) -> None:
+    """Refuse procfs and the root by their descriptors, however the path read."""
+    if places.is_root(context, target):
+        raise Error(f'"{destination}" is the root itself, which cannot be a mount\'s destination')
     if kind != "proc" and mounts.fstatfs_type(target) == PROC_SUPER_MAGIC:
         raise Error(f'"{destination}" must not be inside of /proc')
 
@@ -128,13 +132,13 @@ def bind(context: Context, index: int, source: str, destination: str, options: O
         _copy_link(context, opened, destination)
         return
     is_directory = files.fstat(opened).st_mode & files.S_IFMT == files.S_IFDIR
-    make = inroot.make_directory if is_directory else inroot.make_file
-    target = make(context.root_fd, destination)
+    make = places.make_directory if is_directory else places.make_file
+    target = make(context, destination)
     try:
         if files.fstat(target).st_mode & files.S_IFMT == files.S_IFDIR and not is_directory:
             # move_mount(2) calls it EINVAL, mount(2) and everybody who reads the text ENOTDIR.
             raise OSError(ENOTDIR, "move_mount", destination)
-        _check_bind(target, opened, destination)
+        _check_bind(context, target, opened, destination)
         mount_fd = context.spare_fds.pop(index, -1)
         attached = False
         if mount_fd < 0:
@@ -150,6 +154,7 @@ def bind(context: Context, index: int, source: str, destination: str, options: O
             mounts.move_mount(mount_fd, target)
         attach.recursive(mount_fd, options)
         attach.propagate(mount_fd, options)
+        places.bound(context, mount_fd, destination)
         files.close(mount_fd)
     finally:
         files.close(target)
@@ -157,8 +162,10 @@ def bind(context: Context, index: int, source: str, destination: str, options: O
         del context.sources[index]
 
 
-def _check_bind(target: int, opened: int, destination: str) -> None:
+def _check_bind(context: Context, target: int, opened: int, destination: str) -> None:
     """Refuse to put anything in the place of procfs but the files that lxcfs provides."""
+    if places.is_root(context, target):
+        raise Error(f'"{destination}" is the root itself, which cannot be a mount\'s destination')
     if destination == "/proc":
         is_root = files.fstat(opened).st_ino == attach.PROC_ROOT_INODE
         if not is_root or mounts.fstatfs_type(opened) != PROC_SUPER_MAGIC:
@@ -168,13 +175,13 @@ def _check_bind(target: int, opened: int, destination: str) -> None:
 
 
 def _copy_link(context: Context, text: str, destination: str) -> None:
-    directory, name = inroot.parent(context.root_fd, destination)
+    directory, name = places.parent(context, destination)
     try:
+        if files.readlink(name, dir_fd=directory) != text:
+            raise OSError(EEXIST, "symlink", destination)
+    except FileNotFoundError:
+        places.check(context, directory, destination)
         files.symlink(text, name, dir_fd=directory)
-    except FileExistsError:
-        found = files.readlink(name, dir_fd=directory)
-        if found != text:
-            raise
     finally:
         files.close(directory)
 
@@ -207,8 +214,9 @@ def cgroup_mount(
     """
     if fallback is not None and not _is_there(view):
         view = fallback
-    target = inroot.make_directory(context.root_fd, destination)
+    target = places.make_directory(context, destination)
     try:
+        _check_target(context, target, destination, "cgroup")
         if view["version"] == 2:
             mount_fd = _cgroup2(view, own_namespace, options)
             mounts.move_mount(mount_fd, target)
@@ -227,6 +235,7 @@ def cgroup_mount(
         for link, text in view["links"]:
             files.symlink(text, link, dir_fd=tmpfs)
         attach.propagate(tmpfs, options)
+        places.own(context, tmpfs)
         if options["set"] & MOUNT_ATTR_RDONLY:
             context.late_ro.append(tmpfs)
         else:

@@ -81,20 +81,30 @@ def join_cgroups(fds: Sequence[int]) -> None:
         files.close(fd)
 
 
-def own_stdio(context: Context, uid: int, gid: int) -> None:
-    """Give descriptors 0 to 2 to the user, so that /dev/stdout can be opened by path.
+def streams(context: Context) -> None:
+    """Note which of descriptors 0 to 2 the caller may give away, while ids are the host's.
 
-    The null device and what belongs to the user already are left alone.
+    Pipes, sockets and regular files of its own: never a device or a terminal, whose node is one
+    for the whole host, nor what belongs to somebody else.
     """
-    null = files.makedev(1, 3)
+    caller = posix.geteuid()
     for fd in (0, 1, 2):
         found = files.fstat(fd)
-        if found.st_uid == uid:
-            continue
-        if found.st_mode & files.S_IFMT == files.S_IFCHR and found.st_rdev == null:
+        kind = found.st_mode & files.S_IFMT
+        if kind in (files.S_IFIFO, files.S_IFSOCK, files.S_IFREG) and found.st_uid == caller:
+            context.given.append(fd)
+
+
+def own_stdio(context: Context, uid: int) -> None:
+    """Give descriptors 0 to 2 to the user, so that /dev/stdout can be opened by path.
+
+    The group stays as it is, as with runc.
+    """
+    for fd in context.given:
+        if files.fstat(fd).st_uid == uid:
             continue
         try:
-            files.fchown(fd, uid, gid)
+            files.fchown(fd, uid, -1)
         except OSError as error:
             # Not ours to give away: a read-only file system, or an owner that is not mapped.
             if error.errno not in (EINVAL, EPERM, 30):

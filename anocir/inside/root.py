@@ -6,20 +6,21 @@ Side: inside.  Source: pivot_root(2).
 from __future__ import annotations
 
 
-from ..base import inroot
 from ..errors import Error, cwd_error, strerror
 from ..linux import files, mounts
 from ..linux.const import (
     EINVAL,
     ELOOP,
     ENOTDIR,
+    EPERM,
     MNT_DETACH,
     MS_BIND,
     MS_PRIVATE,
+    MS_RDONLY,
     MS_REC,
     MS_SLAVE,
 )
-from . import attach
+from . import attach, places
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ def root(context: Context, path: str, own_namespace: bool) -> None:
         mounts.move_mount(tree, fd)
     files.close(fd)
     context.root_fd = tree
+    places.own(context, tree)
 
 
 def _make_parent_private(path: str) -> None:
@@ -73,7 +75,7 @@ def make_cwd(context: Context, path: str) -> None:
     What it is, and whether the user may be there, shows when it is entered.
     """
     try:
-        files.close(inroot.make_directory(context.root_fd, path))
+        files.close(places.make_directory(context, path))
     except OSError as error:
         if error.errno not in (ELOOP, ENOTDIR):
             raise
@@ -107,7 +109,12 @@ def pivot_root(context: Context) -> None:
 
 
 def move_root(context: Context) -> None:
-    """Enter the root by moving its mount over "/": where pivot_root(2) cannot work."""
+    """Enter the root by moving its mount over "/": where pivot_root(2) cannot work.
+
+    The old mounts stay below it.  A procfs or sysfs among them that is visible as a whole would let
+    the kernel give the container another one, without its masks (mount_too_revealing).
+    """
+    _hide_host(context)
     slash = files.open("/", files.O_PATH | files.O_DIRECTORY)
     try:
         mounts.move_mount(context.root_fd, slash)
@@ -116,6 +123,65 @@ def move_root(context: Context) -> None:
     files.fchdir(context.root_fd)
     files.chroot(".")
     files.chdir("/")
+
+
+def _hide_host(context: Context) -> None:
+    """Take every procfs and sysfs of the host out of this mount namespace, or cover it."""
+    root = str(mounts.mount_id(context.root_fd)).encode()
+    proc = files.open("/proc", files.O_PATH | files.O_DIRECTORY)
+    try:
+        before: list[tuple[str, str]] = []
+        while True:
+            # What was covered by another one shows only when that is gone.
+            found = _revealing(files.read_file("self/mountinfo", proc), root)
+            if found == before and found:
+                raise Error(f"--no-pivot: cannot hide the {found[0][0]} on {found[0][1]}")
+            if not found:
+                return
+            for kind, point in found:
+                _take_away(kind, point)
+            before = found
+    finally:
+        files.close(proc)
+
+
+def _revealing(mountinfo: bytes, root: bytes) -> list[tuple[str, str]]:
+    """Return (type, mount point) of each whole procfs and sysfs that nothing covers, last first.
+
+    Not of those below the mount with the number `root`, which are the container's.
+    """
+    rows = [line.split() for line in mountinfo.split(b"\n") if line]
+    parents = {row[0]: row[1] for row in rows}
+    covered = {(row[1], row[4]) for row in rows}
+    found = []
+    for row in reversed(rows):
+        kind = row[row.index(b"-") + 1]
+        if kind not in (b"proc", b"sysfs") or row[3] != b"/" or (row[0], row[4]) in covered:
+            continue
+        above = row[0]
+        while above in parents and above != root:
+            above = parents[above]
+        if above != root:
+            found.append((kind.decode(), files.decode(_unescaped(row[4]))))
+    return found
+
+
+def _unescaped(text: bytes) -> bytes:
+    """Return a field of mountinfo without its octal escapes (proc_pid_mountinfo(5))."""
+    first, *rest = text.split(b"\\")
+    return first + b"".join(bytes([int(part[:3], 8)]) + part[3:] for part in rest)
+
+
+def _take_away(kind: str, point: str) -> None:
+    """Unmount a file system of the host from this namespace, or cover it."""
+    try:
+        mounts.mount("", point, "", MS_SLAVE | MS_REC)  # the host keeps it
+        mounts.umount2(point, MNT_DETACH)
+    except OSError as error:
+        if error.errno not in (EINVAL, EPERM):
+            raise Error(f"--no-pivot: unmount {kind} on {point}: {strerror(error.errno or 0)}"
+                        ) from None  # fmt: skip
+        mounts.mount("tmpfs", point, "tmpfs", MS_RDONLY)
 
 
 def chroot(context: Context) -> None:

@@ -74,6 +74,9 @@ AT_SYMLINK_NOFOLLOW: Final = 0x100
 AT_EMPTY_PATH: Final = 0x1000
 AT_RECURSIVE: Final = 0x8000
 
+# include/uapi/linux/stat.h
+STATX_MNT_ID: Final = 0x00001000
+
 # include/uapi/linux/openat2.h
 RESOLVE_NO_XDEV: Final = 0x01
 RESOLVE_NO_MAGICLINKS: Final = 0x02

@@ -10,6 +10,8 @@ from _struct import pack, unpack_from
 
 from . import ffi
 from .const import (
+    AT_EMPTY_PATH,
+    ENOSYS,
     FSCONFIG_CMD_CREATE,
     FSCONFIG_SET_FLAG,
     FSCONFIG_SET_STRING,
@@ -18,8 +20,9 @@ from .const import (
     MOVE_MOUNT_F_EMPTY_PATH,
     MOVE_MOUNT_T_EMPTY_PATH,
     OPEN_TREE_CLOEXEC,
+    STATX_MNT_ID,
 )
-from .files import O_CLOEXEC
+from .files import O_CLOEXEC, read_file
 
 _INT, _STR, _BUF = ffi.INT, ffi.STR, ffi.BUF
 _mount = ffi.syscall("mount", _STR, _STR, _STR, _INT, _BUF)
@@ -33,6 +36,7 @@ _fsmount = ffi.syscall("fsmount", _INT, _INT, _INT)
 _open_tree = ffi.syscall("open_tree", _INT, _STR, _INT)
 _move_mount = ffi.syscall("move_mount", _INT, _STR, _INT, _STR, _INT)
 _mount_setattr = ffi.syscall("mount_setattr", _INT, _STR, _INT, _BUF, _INT)
+_statx = ffi.syscall("statx", _INT, _STR, _INT, _INT, _BUF)
 
 
 def mount(
@@ -125,3 +129,19 @@ def fstatfs_type(fd: int) -> int:
     data = bytearray(120)
     _fstatfs(fd, data)
     return int(unpack_from("=q", data)[0])
+
+
+def mount_id(fd: int) -> int:
+    """statx(2) STATX_MNT_ID, since Linux 5.8: the number of the mount that `fd` lies on.
+
+    On older kernels from /proc/self/fdinfo, which is the host's until the root is entered.
+    """
+    data = bytearray(256)
+    try:
+        _statx(fd, "", AT_EMPTY_PATH, STATX_MNT_ID, data)
+        if unpack_from("=I", data)[0] & STATX_MNT_ID:
+            return int(unpack_from("=Q", data, 144)[0])
+    except OSError as error:
+        if error.errno != ENOSYS:
+            raise
+    return int(read_file(f"/proc/self/fdinfo/{fd}").partition(b"mnt_id:")[2].split()[0])

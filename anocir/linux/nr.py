@@ -52,6 +52,7 @@ X86_64: Final = {
     "setns": 308,
     "signalfd4": 289,
     "socketpair": 53,
+    "statx": 332,
     "umount2": 166,
     "unshare": 272,
 }
@@ -95,6 +96,7 @@ AARCH64: Final = {
     "setns": 268,
     "signalfd4": 74,
     "socketpair": 199,
+    "statx": 291,
     "umount2": 39,
     "unshare": 97,
 }

@@ -133,6 +133,7 @@ _DECODE: Final[dict[Any, dict[str, tuple[str, tuple[Any, ...]]]]] = {
         "move_mount": ("move_mount", ()),
         "mount_setattr": ("mount_setattr", (None, _AT, _ATTR, _ATTR, _MS)),
         "fstatfs_type": ("fstatfs", ()),
+        "mount_id": ("statx", ()),
     },
     tasks: {
         "unshare": ("unshare", (_CLONE,)),

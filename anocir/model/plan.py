@@ -184,7 +184,7 @@ def compile_create(config: Config, facts: Mapping[str, Any]) -> Plan:
     else:
         launch += process_steps(process, facts, config.get("annotations") or {})
     return {
-        "prepare": _namespace_steps(config, facts),
+        "prepare": _stream_steps(process) + _namespace_steps(config, facts),
         "setup": setup,
         "launch": launch,
         "process": _process(process, facts) if process else None,
@@ -226,13 +226,21 @@ def compile_exec(config: Config, process: Config, facts: Mapping[str, Any]) -> P
     setup.append(("command", "process.args", True))
     setup.append(("join_late", "linux.resources"))
     return {
-        "prepare": [("join_all", "linux.namespaces", [step[2:] for step in prepare])],
+        "prepare": [
+            *_stream_steps(process),
+            ("join_all", "linux.namespaces", [step[2:] for step in prepare]),
+        ],
         "setup": setup,
         "launch": launch,
         "process": _process(process, facts),
         "state": facts["state"],
         "bundle": facts["bundle"],
     }
+
+
+def _stream_steps(process: Config | None) -> list[Step]:
+    """Look at the standard streams before any namespace is entered."""
+    return [("streams", "process")] if process and not process.get("terminal") else []
 
 
 def _uid(process: Config) -> int:
@@ -398,6 +406,7 @@ def _mount_steps(config: Config, facts: Mapping[str, Any]) -> list[Step]:
         elif options["remount"]:
             steps.append(("remount", where, destination, options))
         elif kind in ("cgroup", "cgroup2"):
+            _check_proc(destination, where, bind=False)
             if facts["cgroup"] is None:
                 raise at(where, "the container has no cgroup to mount")
             own = "cgroup" in namespaces(config)
@@ -557,7 +566,7 @@ def process_steps(
     user = process.get("user") or {}
     steps: list[Step] = []
     if not process.get("terminal"):
-        steps.append(("own_stdio", "process.user.uid", user.get("uid", 0), user.get("gid", 0)))
+        steps.append(("own_stdio", "process.user.uid", user.get("uid", 0)))
     if process.get("scheduler"):
         steps.append(_scheduler(process["scheduler"]))
     if process.get("ioPriority"):

@@ -19,6 +19,7 @@ HEADERS = """
 #include <linux/mount.h>
 #include <linux/fcntl.h>
 #include <linux/openat2.h>
+#include <linux/stat.h>
 #include <linux/prctl.h>
 #include <linux/capability.h>
 #include <linux/close_range.h>

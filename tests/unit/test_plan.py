@@ -466,8 +466,8 @@ def exec_plan(process: dict | None = None, **facts) -> dict:
 
 def test_exec_joins_all_and_mounts_nothing() -> None:
     made = exec_plan()
-    assert [step[0] for step in made["prepare"]] == ["join_all"]
-    assert made["prepare"][0][2] == [
+    assert [step[0] for step in made["prepare"]] == ["streams", "join_all"]
+    assert made["prepare"][1][2] == [
         (const.CLONE_NEWUSER, 0, "/proc/7/ns/user"), (const.CLONE_NEWNS, 1, "/proc/7/ns/mnt"),
     ]  # fmt: skip
     allowed = {"become_root", "session", "keyring", "root_here", "home", "command", "join_late",
