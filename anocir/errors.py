@@ -97,6 +97,31 @@ def strerror(number: int) -> str:
     return WORDS.get(number) or posix.strerror(number).lower()
 
 
+_SHORT: Final = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+
+
+def shown(text: str) -> str:
+    """Return text as it may reach a terminal: what does not print is written by its number.
+
+    Names, hooks and files of the image get into messages, and ESC, DEL, U+009B (which some
+    terminals take for ESC [) or a change of the writing direction would act there.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() else _SHORT.get(char) or _number(char) for char in text
+    )
+
+
+def _number(char: str) -> str:
+    code = ord(char)
+    if 0xDC80 <= code <= 0xDCFF:  # a byte that was not UTF-8
+        code -= 0xDC00
+    if code < 0x100:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
 def reason(error: BaseException) -> str:
     """Return one line for an exception: `object: no such file or directory` for an OSError."""
     if isinstance(error, Error):

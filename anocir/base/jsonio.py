@@ -203,12 +203,19 @@ def dumps(value: Json, indent: int | None = None, sort_keys: bool = False) -> st
     return _clean("".join(encoder(value, 0)))
 
 
+# What acts on a terminal but is no control character to JSON: DEL, C1, line ends, directions.
+_ACTING: Final = {
+    code: f"\\u{code:04x}"
+    for code in (
+        *range(0x7F, 0xA0), 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A), 0xFEFF,
+    )
+}  # fmt: skip
+
+
 def _clean(text: str) -> str:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return text.encode("utf-8", "replace").decode("utf-8")
-    return text
+    if text.isascii() and "\x7f" not in text:
+        return text
+    return text.translate(_ACTING).encode("utf-8", "replace").decode("utf-8")
 
 
 def _indented(value: Json, line: str, step: str, sort_keys: bool) -> str:

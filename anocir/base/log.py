@@ -53,6 +53,11 @@ def result(text: str) -> None:
             raise errors.Error(f"writing to stdout: {errors.reason(failure)}") from None
 
 
+def table(lines: list[str]) -> None:
+    """Write lines for people to stdout; what does not print in them is escaped."""
+    result("".join(f"{errors.shown(line)}\n" for line in lines))
+
+
 def error(text: str, hint: str = "") -> None:
     """Report the failure of the command: once in the file, once for people on stderr."""
     whole = f"{text} ({hint})" if hint else text
@@ -61,7 +66,7 @@ def error(text: str, hint: str = "") -> None:
     elif _json:
         _write(2, _line(ERROR, whole))
         return
-    _write(2, _plain(f"anocir: {text}\n" + (f"anocir: {hint}\n" if hint else "")))
+    _write(2, _plain("anocir: ", text) + (_plain("anocir: ", hint) if hint else b""))
 
 
 def warn(text: str) -> None:
@@ -90,26 +95,23 @@ def _note(level: int, text: str) -> None:
     if _fd >= 0 or _json:
         _write(_fd if _fd >= 0 else 2, _line(level, text))
     else:
-        _write(2, _plain(f"anocir: {NAMES[level]}: {text}\n"))
+        _write(2, _plain(f"anocir: {NAMES[level]}: ", text))
 
 
 def _line(level: int, text: str) -> bytes:
     """Return one line as runc writes it: JSON with sorted keys, or logrus's text."""
     from . import jsonio
 
-    text = _plain(text).decode()
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    quoted = jsonio.dumps(text)
+    quoted = jsonio.dumps(errors.shown(text))
     if _json:
         return f'{{"level":"{NAMES[level]}","msg":{quoted},"time":"{now}"}}\n'.encode()
     return f'time="{now}" level={NAMES[level]} msg={quoted}\n'.encode()
 
 
-def _plain(text: str) -> bytes:
-    """Return UTF-8; other bytes are shown by their number."""
-    return "".join(
-        f"\\x{ord(char) - 0xDC00:02x}" if "\udc80" <= char <= "\udcff" else char for char in text
-    ).encode("utf-8", "backslashreplace")
+def _plain(ours: str, text: str) -> bytes:
+    """Return one line for people, in which only what prints is left as it is."""
+    return f"{ours}{errors.shown(text)}\n".encode()
 
 
 def _write(fd: int, data: bytes) -> None:

@@ -32,16 +32,13 @@ def run(settings: Settings, options: Options, args: list[str]) -> int:
     elif options["format"] == "json":
         log.result(jsonio.dumps(found) + "\n")
     else:
-        log.result(_table(found))
+        log.table(_table(found))
     return 0
 
 
-def _table(states: list[dict[str, object]]) -> str:
+def _table(states: list[dict[str, object]]) -> list[str]:
     rows: list[tuple[str, ...]] = [_COLUMNS]
     rows += [tuple(str(state.get(name.lower(), "")) for name in _COLUMNS) for state in states]
     # Widths as runc's: at least 12, with 3 blanks between columns.
     widths = [max(12, *(len(row[i]) + 3 for row in rows)) for i in range(len(_COLUMNS))]
-    return "".join(
-        "".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() + "\n"
-        for row in rows
-    )
+    return ["".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]

@@ -27,11 +27,11 @@ def run(settings: Settings, options: Options, args: list[str]) -> int:
         # The form that the containerd shim reads; a stopped container has none.
         log.result((jsonio.dumps(pids) if pids else "null") + "\n")
     else:
-        log.result(_table({str(pid) for pid in pids}, args[1:] or ["-ef"]))
+        log.table(_table({str(pid) for pid in pids}, args[1:] or ["-ef"]))
     return 0
 
 
-def _table(pids: set[str], arguments: list[str]) -> str:
+def _table(pids: set[str], arguments: list[str]) -> list[str]:
     import subprocess
 
     environment = {"PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "LC_ALL": "C.UTF-8"}
@@ -41,8 +41,8 @@ def _table(pids: set[str], arguments: list[str]) -> str:
     if result.returncode:
         reason = " ".join(result.stderr.split()) or f"exit status {result.returncode}"
         raise errors.Error(f"ps {' '.join(arguments)}: {reason}")
-    lines = result.stdout.splitlines()
-    titles = lines[0].split() if lines else []
+    lines = result.stdout.rstrip("\n").split("\n")
+    titles = lines[0].split()
     if "PID" not in titles:
         raise errors.Error(f"ps {' '.join(arguments)}: its output has no column PID")
     column = titles.index("PID")
@@ -51,4 +51,4 @@ def _table(pids: set[str], arguments: list[str]) -> str:
         for line in lines[1:]
         if line.split()[column : column + 1][0:1] and line.split()[column] in pids
     ]
-    return "\n".join([lines[0], *shown, ""])
+    return [lines[0], *shown]

@@ -61,7 +61,7 @@ def _print_text(path: str, found: list[tuple[str, str]], warnings: list[tuple[st
     summary = f"{path}: {_count(found, 'mistake')}" if found else f"{path}: valid"
     if warnings:
         summary += f", {_count(warnings, 'warning')}"
-    log.result("\n".join([*lines, summary]) + "\n")
+    log.table([*lines, summary])
 
 
 def _count(items: list[tuple[str, str]], noun: str) -> str:

@@ -18,7 +18,7 @@ import posix
 from ..wire import channel
 from . import credentials, devices, masks, mounts, namespaces, process, procfs, program, root
 from .context import Context
-from ..errors import CONTRACT, Error, reason, scope, strerror
+from ..errors import CONTRACT, Error, reason, scope, shown, strerror
 from ..linux import files, tasks
 from ..linux.const import (
     CLONE_PARENT,
@@ -304,7 +304,7 @@ def _launch(context: Context, mode: bytes) -> NoReturn:
     except BaseException as error:
         if mode != b"container":
             raise
-        files.write_all(2, f"anocir: {_text(error)}\n".encode("utf-8", "backslashreplace"))
+        files.write_all(2, f"anocir: {shown(_text(error))}\n".encode())
         if context.channel.sock.fileno() >= 0:
             context.channel.send(channel.EXEC)
         posix._exit(127)

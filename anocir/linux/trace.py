@@ -77,7 +77,7 @@ def _text(value: Any) -> str:
     return repr(value)
 
 
-_ESCAPES: Final = {number: f"\\x{number:02x}" for number in range(32)}
+_ESCAPES: Final = {number: f"\\x{number:02x}" for number in (*range(32), *range(0x7F, 0xA0))}
 _ESCAPES.update({10: "\\n", 34: '\\"', 92: "\\\\"})
 _OPEN: Final = _flags(_bits("O_", vars(files)))
 _AT: Final = _flags(_bits("AT_RECURSIVE"), _bits("AT_EMPTY"), _bits("AT_SYMLINK"),

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from anocir.base import log
+from anocir import errors
+from anocir.base import jsonio, log
 
 pytestmark = pytest.mark.unit
 
@@ -61,8 +62,41 @@ def test_any_text_is_one_line_of_json(tmp_path: Path, text: str) -> None:
     assert lines[1] == b""
     entry = json.loads(lines[0])
     assert list(entry) == ["level", "msg", "time"]
-    if "\udcff" not in text:
-        assert entry["msg"] == text
+    # Engines print what they read here, so it is escaped twice: for JSON, and for their terminal.
+    assert entry["msg"] == errors.shown(text)
+    assert entry["msg"].isprintable()
+
+
+ACTING = {
+    "\x1b[31m": "\\x1b[31m", "\x7f": "\\x7f", "\x9b31m": "\\x9b31m", "a\nb\tc\r": "a\\nb\\tc\\r",
+    "\u202egnp.exe": "\\u202egnp.exe", "\u2028": "\\u2028", "\x00": "\\x00", "\udc9b": "\\x9b",
+    "\U000e0041": "\\U000e0041", "\ufeff": "\\ufeff",
+    "häuser 家 🏠 {}[]\\": "häuser 家 🏠 {}[]\\",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("text", ACTING)
+def test_what_acts_on_a_terminal_is_shown_by_its_number(
+    text: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert errors.shown(text) == ACTING[text]
+    path = tmp_path / "log"
+    log.open(str(path), "text", log.ERROR)
+    log.error(f"<{text}>", text)
+    log.table([text])
+    out, err = capfd.readouterr()
+    assert err == f"anocir: <{ACTING[text]}>\nanocir: {ACTING[text]}\n"
+    assert out == ACTING[text] + "\n"
+    assert path.read_text().rstrip("\n").isprintable()
+
+
+@pytest.mark.parametrize("text", ACTING)
+def test_a_document_on_stdout_is_the_same_and_does_not_act(text: str) -> None:
+    for indent in (None, 2):
+        written = jsonio.dumps({text: [text]}, indent=indent)
+        assert written.replace("\n", "").isprintable() or "\U000e0041" in text
+        if "\ud800" not in text and "\udc9b" not in text:
+            assert json.loads(written) == {text: [text]}
 
 
 def test_the_log_is_appended_to(tmp_path: Path) -> None:

@@ -1,0 +1,102 @@
+"""T-OUT: nothing of the image, of a hook or of a name acts on the terminal of who called; no secret is printed."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+import pytest
+
+from tests import drive
+from tests.security.conftest import Arena
+from tests.security.test_inodes import peers
+
+# CSI, OSC 52 (the clipboard), DEL, and U+009B, which is CSI in one character.
+EVIL = "\x1b[2Jx\x1b]52;c;cm0gLXJm\x07\x7f\u009b31m\u202e"
+ACTING = tuple("\x1b\x07\x7f\u009b\u202e")
+
+
+def said_by(arena: Arena, kind: str, runtime: drive.Runtime | None = None) -> dict[str, str]:
+    """Let something with control characters get into a message: stderr, and the log in both formats."""
+    found = {}
+    for log_format in ("text", "json"):
+        container = arena.container(runtime)
+        if kind == "hook":
+            container.bundle.outside("evil", EVIL)
+            container.bundle.hook("createRuntime", f"cat {container.bundle.path}/evil >&2; exit 1")
+        elif kind == "hook in the container":
+            container.bundle.put("/evil", EVIL)
+            container.bundle.hook("createContainer", f"cat {container.bundle.path}/evil; exit 1")
+            container.bundle.outside("evil", EVIL)
+        elif kind == "program":
+            container.process["args"] = ["/bin/" + EVIL]
+        elif kind == "interpreter":
+            container.bundle.put("/bin/script", f"#!/bin/{EVIL}\n", 0o755)
+            container.process["args"] = ["/bin/script"]
+        elif kind == "working directory":
+            container.process["cwd"] = "/etc/passwd/" + EVIL
+        elif kind == "mount":
+            container.bundle.add_mount("/etc/passwd/" + EVIL, "tmpfs", "tmpfs")
+        elif kind == "hook that is not there":
+            container.config["hooks"] = {"prestart": [{"path": "/nowhere/" + EVIL}]}
+        container.bundle.write()
+        log = container.bundle.outside("log", "")
+        words = ["--log", log, "--log-format", log_format, "--debug"]
+        streams: dict[str, Any] = {"ok": None}
+        result = container.runtime(
+            *words, "run", "--bundle", container.bundle.path, container.id, **streams
+        )
+        assert result.status != 0
+        with open(log, encoding="utf-8", errors="surrogateescape") as file:
+            text = file.read()
+        assert text
+        found[f"stderr, {log_format}"] = result.stderr
+        found[f"log, {log_format}"] = text
+        if log_format == "json":
+            found["messages"] = "".join(
+                json.loads(line)["msg"] for line in text.splitlines() if line.startswith("{")
+            )
+    return found
+
+
+KINDS = (
+    "hook", "hook in the container", "program", "interpreter", "working directory", "mount",
+    "hook that is not there",
+)  # fmt: skip
+
+
+def raw(found: dict[str, str]) -> list[str]:
+    return [where for where, text in found.items() if any(char in text for char in ACTING)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_control_characters_are_escaped(arena: Arena, kind: str) -> None:
+    """T-OUT1."""
+    assert raw(said_by(arena, kind)) == []
+
+
+def test_control_without_it_they_come_raw(arena: Arena) -> None:
+    found = said_by(arena, "hook", arena.altered(errors="def shown(text):\n    return text\n"))
+    assert "stderr, text" in raw(found)
+
+
+@pytest.mark.parametrize("peer", [peers("runc"), peers("crun")])
+def test_control_a_peer_lets_them_pass(arena: Arena, peer: str) -> None:
+    kind = {"runc": "hook", "crun": "program"}[peer]  # crun says nothing of a hook's output
+    assert raw(said_by(arena, kind, arena.installed(peer)))
+
+
+def test_a_list_shows_names_without_their_effect(arena: Arena) -> None:
+    """T-OUT1: the bundle's path is a name that somebody else may have made."""
+    container = arena.container()
+    container.bundle.write()
+    odd = os.path.join(arena.directory(), EVIL.replace("/", ""))
+    os.symlink(container.bundle.path, odd)
+    container.runtime(
+        "create", "--bundle", odd, container.id,
+        stdout=open(container.stdout_path, "ab"), stderr=open(container.stderr_path, "ab"),
+    )  # fmt: skip
+    for command in (["list"], ["list", "-f", "json"], ["state", container.id]):
+        result = container.runtime(*command)
+        assert not any(char in result.stdout for char in ACTING), command
