@@ -61,7 +61,7 @@ GLOBALS: Final[Table] = (
      "$XDG_RUNTIME_DIR/anocir"),
     ("log", "", "text", "", "FILE", "append the error to FILE, besides printing it on stderr"),
     ("log-format", "", "choice", "text", "text|json", "how lines in the log look"),
-    ("log-level", "", "choice", "", "error|warning|info|debug", "what is logged; default error"),
+    ("log-level", "", "choice", "", "error|warning|info|debug", "what is logged; default warning"),
     ("debug", "", "flag", False, "", "the same as --log-level debug"),
     ("trace", "", "text", "", "FILE", "write each system call of the runtime to FILE, decoded"),
     ("systemd-cgroup", "s", "flag", False, "", "make cgroups through systemd"),
@@ -96,6 +96,7 @@ class Settings:
         "start_exec_errors",
         "systemd_cgroup",
         "trace",
+        "understood",
         "version",
     )
 
@@ -115,6 +116,8 @@ class Settings:
         self.rootless = "auto"
         self.start_exec_errors = "report"
         self.criu = ""
+        # The words have been read: what fails from here on is the operation.
+        self.understood = False
         self.help = False
         self.version = False
 
@@ -122,7 +125,7 @@ class Settings:
         """Return the level of the log, as a number of `log`."""
         if self.log_level:
             return log.NAMES.index(self.log_level)
-        return log.DEBUG if self.debug else log.ERROR
+        return log.DEBUG if self.debug else log.WARNING
 
 
 def parse(argv: list[str], settings: Settings) -> tuple[str, Run, Options, list[str]]:
@@ -143,7 +146,7 @@ def parse(argv: list[str], settings: Settings) -> tuple[str, Run, Options, list[
     if name in REFUSED:
         raise errors.Error(REFUSED[name])
     if name not in COMMANDS and name not in HIDDEN:
-        raise errors.Error(f'unknown command "{name}"', "anocir --help lists the commands", 3)
+        raise _unknown(name)
     command = load(name)
     options: Options = {
         row[0].replace("-", "_"): list(row[3]) if row[2] == "list" else row[3]  # type: ignore[call-overload]
@@ -154,9 +157,20 @@ def parse(argv: list[str], settings: Settings) -> tuple[str, Run, Options, list[
     if settings.help:
         return "help", _print_help, found, [name]
     _check_count(name, command.ARGS, len(args))
+    settings.understood = True
     if command.ARGS[0]:
         check_id(args[0])
     return name, command.run, options, args
+
+
+def _unknown(name: str) -> errors.Error:
+    """Return the error for a command that there is not, with the one that may be meant."""
+    import difflib
+
+    hint = "anocir --help lists the commands"
+    for like in difflib.get_close_matches(name.lower(), COMMANDS, 1, 0.6):
+        hint = f'did you mean "{like}"? {hint}'
+    return errors.Error(f'unknown command "{name}"', hint, 3)
 
 
 def load(name: str) -> Command:
@@ -421,7 +435,7 @@ def _print_help(_settings: Settings, _options: Options, args: list[str]) -> int:
     if args and args[0] in REFUSED:
         raise errors.Error(REFUSED[args[0]])
     if args and args[0] not in COMMANDS:
-        raise errors.Error(f'unknown command "{args[0]}"', "anocir --help lists the commands", 3)
+        raise _unknown(args[0])
     log.result(_command_help(args[0]) if args else _help())
     return 0
 

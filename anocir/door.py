@@ -54,7 +54,7 @@ def _run(settings: cli.Settings, words: list[str]) -> int:
 
 
 def _report(settings: cli.Settings, text: str, hint: str, status: int) -> int:
-    """Say in one place what failed; `exec` answers 255, so that no status is mistaken for it."""
+    """Say in one place what failed; an `exec` that was tried answers 255, like no command."""
     try:
         # An error of the command line comes before the log is open.
         log.open(settings.log, settings.log_format, settings.level())
@@ -62,7 +62,7 @@ def _report(settings: cli.Settings, text: str, hint: str, status: int) -> int:
         if errors.reason(error) != text:
             text = f"{text} ({errors.reason(error)})"
     log.error(text, hint)
-    return 255 if settings.command == "exec" else status
+    return 255 if settings.command == "exec" and settings.understood else status
 
 
 def _report_bug(settings: cli.Settings, error: BaseException) -> int:

@@ -3,9 +3,9 @@
 Side: host (prestart, createRuntime, poststart, poststop) and init (createContainer,
 startContainer).  Source: config.md, POSIX-platform Hooks.
 
-A hook gets its own environment and nothing of ours, descriptors 0 to 2 and no other, default
-signal dispositions, and a session of its own, so that a hook that runs past its timeout is ended
-with all of its process group.
+A hook gets its own environment, or the one that its place has without `env`, descriptors 0 to 2 and
+no other, default signal dispositions, and a session of its own, so that a hook that runs past its
+timeout is ended with all of its process group.
 """
 
 from __future__ import annotations
@@ -15,18 +15,70 @@ import time
 
 import posix
 
-from ..errors import Error, strerror
+from ..errors import Error, at, strerror
 from ..linux import files, processes, tasks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from typing import Any, Final
 
 _KEEP: Final = 32 << 10
 
 
-def run(hook: Mapping[str, Any], state: bytes, what: str, watch_fd: int = -1) -> None:
+class Place:
+    """What the hooks of one place share: a hook without `env` gets `env`, and all of them the rest.
+
+    `directory` is the working directory, a path or a descriptor, None for ours; `outputs` take
+    standard output and error, -1 for an error message's sake.
+    """
+
+    __slots__ = ("directory", "env", "outputs")
+
+    def __init__(
+        self,
+        env: Mapping[bytes, bytes] | None = None,
+        directory: str | int | None = None,
+        outputs: tuple[int, int] = (-1, -1),
+    ) -> None:
+        """Take what is not as it is for createContainer hooks by default: an empty environment."""
+        self.env = env or {}
+        self.directory = directory
+        self.outputs = outputs
+
+
+OUTPUTS: Final = ("run.oci.hooks.stdout", "run.oci.hooks.stderr")
+
+
+def open_outputs(annotations: Mapping[str, str], bundle: str) -> tuple[int, int]:
+    """Open the files that crun's annotations name for the output and the errors of hooks; else -1.
+
+    They are appended to, and made if they are not there, as crun does.  Raises Error.
+    """
+    fds = [-1, -1]
+    for index, name in enumerate(OUTPUTS):
+        path = annotations.get(name)
+        if path:
+            path = path if path.startswith("/") else f"{bundle}/{path}"
+            try:
+                flags = files.O_WRONLY | files.O_CREAT | files.O_APPEND | files.O_NOCTTY
+                fds[index] = files.open(path, flags, 0o700)
+            except OSError as error:
+                text = f"open {path}: {strerror(error.errno or 0)}"
+                raise at(f'annotations["{name}"]', text) from None
+    return fds[0], fds[1]
+
+
+def environment(entries: Sequence[str]) -> dict[bytes, bytes]:
+    """Return NAME=value entries as what execve takes; of two with one name the last counts."""
+    env = {}
+    for entry in entries:
+        name, _, value = files.encode(entry).partition(b"=")
+        env[name] = value
+    return env
+
+
+def run(hook: Mapping[str, Any], state: bytes, what: str, place: Place, watch_fd: int = -1) -> None:
     """Run one hook and wait for it.
 
     `state` is the container's state as JSON for its standard input; `what` names the hook in
@@ -35,8 +87,11 @@ def run(hook: Mapping[str, Any], state: bytes, what: str, watch_fd: int = -1) ->
     """
     pipes = [files.pipe(), files.pipe(), files.pipe()]
     ours = [pipes[0][1], pipes[1][0], pipes[2][0]]
+    ends = [pipes[0][0], pipes[1][1], pipes[2][1]]
+    for index, given in enumerate(place.outputs, 1):
+        ends[index] = given if given >= 0 else ends[index]
     try:
-        pid = _spawn(hook, [pipes[0][0], pipes[1][1], pipes[2][1]])
+        pid = _spawn(hook, ends, place)
     except OSError as error:
         for end in ours:
             files.close(end)
@@ -64,17 +119,25 @@ def run(hook: Mapping[str, Any], state: bytes, what: str, watch_fd: int = -1) ->
         raise Error(" ".join(message.split("\n")))
 
 
-def _spawn(hook: Mapping[str, Any], ends: list[int]) -> int:
+def _spawn(hook: Mapping[str, Any], ends: list[int], place: Place) -> int:
     path = files.encode(hook["path"])
     args = [files.encode(arg) for arg in hook.get("args") or [hook["path"]]]
-    env = {}
-    for entry in hook.get("env") or []:
-        name, _, value = files.encode(entry).partition(b"=")
-        env[name] = value
+    env = place.env if hook.get("env") is None else environment(hook["env"])
     # What the caller leaked to us, and what it passes on to the container, is not the hook's.
     tasks.close_on_exec(3)
     actions = [(posix.POSIX_SPAWN_DUP2, end, target) for target, end in enumerate(ends)]
-    return processes.spawn(path, args, env, actions)
+    if place.directory is None:
+        return processes.spawn(path, args, env, actions)
+    back = files.open(".", files.O_PATH | files.O_DIRECTORY)
+    try:
+        if isinstance(place.directory, int):
+            files.fchdir(place.directory)
+        else:
+            files.chdir(place.directory)
+        return processes.spawn(path, args, env, actions)
+    finally:
+        files.fchdir(back)
+        files.close(back)
 
 
 def _feed(

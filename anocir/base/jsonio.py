@@ -233,15 +233,17 @@ def _indented(value: Json, line: str, step: str, sort_keys: bool) -> str:
     return dumps(value)
 
 
-def load(path: str) -> dict[str, Any]:
+def load(path: str, piped: bool = False) -> dict[str, Any]:
     """Read a JSON object from a file, unchecked.  Raises Error.
 
-    A FIFO or a device would hold the runtime up for ever, so only a regular file is read.
+    A FIFO or a device would hold the runtime up for ever, so only a regular file is read; a
+    `piped` object is one that the caller writes at the same time (/dev/stdin, a shell's <(...)).
     """
     try:
-        fd = files.open(path, files.O_RDONLY | files.O_NONBLOCK | files.O_NOCTTY)
+        flags = files.O_RDONLY | files.O_NOCTTY
+        fd = files.open(path, flags if piped else flags | files.O_NONBLOCK)
         try:
-            if files.fstat(fd).st_mode & files.S_IFMT != files.S_IFREG:
+            if not piped and files.fstat(fd).st_mode & files.S_IFMT != files.S_IFREG:
                 raise Error(f"read {path}: not a regular file")
             data = files.read_fd(fd, MAX_SIZE + 1)
         finally:

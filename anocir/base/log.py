@@ -5,9 +5,9 @@ And the results of commands, on stdout.
 Side: host.  Init has no log: its warnings and errors go up the channel.
 
 The containerd shim reads the file as a stream of JSON objects with level, msg and an RFC 3339
-time, and shows the last error; Podman parses the whole text as one object.  So exactly one
-line is written for a failure, and nothing else unless the caller asked with --debug or
---log-level.
+time, and shows the last error; Podman parses the whole text as one object, and takes standard
+error where that fails.  So exactly one line is written for a failure; beside it there are only
+the warnings that the specification asks for, unless the caller wants more.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ NAMES: Final = ("error", "warning", "info", "debug")
 
 _fd = -1
 _json = False
-_level = ERROR
+_level = WARNING
 
 
 def open(path: str, log_format: str, level: int) -> None:  # noqa: A001
@@ -70,7 +70,7 @@ def error(text: str, hint: str = "") -> None:
 
 
 def warn(text: str) -> None:
-    """Note something that does not stop the command; shown with --debug."""
+    """Note something that does not stop the command."""
     _note(WARNING, text)
 
 
@@ -92,7 +92,7 @@ def wants(level: int) -> bool:
 def _note(level: int, text: str) -> None:
     if level > _level:
         return
-    if _fd >= 0 or _json:
+    if _fd >= 0 or _json or level == DEBUG:
         _write(_fd if _fd >= 0 else 2, _line(level, text))
     else:
         _write(2, _plain(f"anocir: {NAMES[level]}: ", text))

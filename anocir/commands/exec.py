@@ -42,6 +42,8 @@ IN_ORDER = True
 
 def run(settings: Settings, options: Options, args: list[str]) -> int:
     """Answer with the exit status of the process, 128 + N for signal N."""
+    if args[1:2] == ["--"]:
+        del args[1]  # only what is before the id has options that it could end
     if len(args) < 2 and not options["process"]:
         raise errors.Error('"exec" requires a minimum of 2 argument(s)', "or --process FILE")
 

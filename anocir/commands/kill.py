@@ -26,7 +26,7 @@ IN_ORDER = True
 
 def run(settings: Settings, options: Options, args: list[str]) -> int:
     """Send the signal to init, or to every process."""
-    signal = args[1] if len(args) > 1 else options["signal"] or "SIGTERM"
+    signal = (args[1] if len(args) > 1 else options["signal"]) or "SIGTERM"
     kill.kill(settings, args[0], signal_number(signal), options)
     return 0
 
@@ -47,6 +47,9 @@ def signal_number(text: str) -> int:
         # begins at 35: systemd in a container halts on 37 = SIGRTMIN+3.
         if base == "SIGRTMIN" and (not plus or (offset.isdecimal() and int(offset) <= 30)):
             return 34 + int(offset or 0)
+        base, minus, offset = name.partition("-")
+        if base == "SIGRTMAX" and (not minus or (offset.isdecimal() and int(offset) <= 30)):
+            return 64 - int(offset or 0)
         value = getattr(_signal, name, None)
         if isinstance(value, int) and not name.startswith("SIG_"):
             return int(value)

@@ -46,9 +46,13 @@ def make(
     store.check_free(settings.root, container_id)
     bundle = facts.absolute(options["bundle"])
     config = jsonio.load(f"{bundle}/config.json")
+    facts.drop_newer_capabilities(config.get("process"), "process")
     spec.check(config)
-    for text in spec.warnings(config) if settings.level() >= log.WARNING else ():
-        log.warn(text)
+    if settings.level() >= log.WARNING:
+        # Engines show what we say unasked: no more than the specification demands.
+        asked = settings.debug or settings.log_level
+        for text in spec.warnings(config) if asked else spec.demanded(config):
+            log.warn(text)
     facts.check_terminal(config.get("process") or {}, options, foreground)
     rootfs = facts.rootfs(config, bundle)
     creator = posix.getpid()
@@ -180,16 +184,17 @@ def _needs_us(config: dict[str, Any]) -> bool:
 def _host_hooks(init: Init, container: Container, config: dict[str, Any]) -> None:
     """Run the prestart and createRuntime hooks at the point where init asks for them."""
     entries = config.get("hooks") or {}
-    if not entries.get("prestart") and not entries.get("createRuntime"):
+    if not any(entries.get(name) for name in ("prestart", "createRuntime", "createContainer")):
         return
-    from ..base import hooks
+    from . import hosthooks
 
     init.expect(channel.HOOKS, "setting up mounts and devices")
+    # From here on hooks may have made something, which poststop hooks are there to take back.
+    container.save_state(hooked=True)
     # The environment is there, so the container counts as created (CONFORMANCE, hooks_stdin).
-    data = jsonio.dumps(states.oci_state(container, states.CREATED, init.pid)).encode()
+    state = states.oci_state(container, states.CREATED, init.pid)
     for name in ("prestart", "createRuntime"):
-        for index, hook in enumerate(entries.get(name) or []):
-            hooks.run(hook, data, f"{name} hook #{index}")
+        hosthooks.run(name, entries.get(name) or [], container, state)
     init.send(channel.DONE)
 
 
@@ -257,7 +262,7 @@ def _undo(
     init.kill()
     if init.console is not None:
         files.close(init.console[0])
-    hooked = "hook" in str(error)
+    hooked = container.state.get("hooked")
     classes = container.intent.get("resctrl")
     if classes and not classes["there"] and classes["group"] not in classes["made"]:
         classes["made"].insert(0, classes["group"])  # a new class that nobody has used yet

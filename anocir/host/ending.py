@@ -7,7 +7,6 @@ from __future__ import annotations
 
 
 from .. import cgroup
-from ..base import jsonio, log
 from ..errors import Error
 from ..linux import files, processes
 from . import states
@@ -87,14 +86,10 @@ def destroy(settings: Settings, container: Container, config: dict[str, Any]) ->
         resctrl.remove(container.intent["resctrl"])
     entries = (config.get("hooks") or {}).get("poststop") or []
     if entries:
-        from ..base import hooks
+        from . import hosthooks
 
-        data = jsonio.dumps(states.oci_state(container, states.STOPPED)).encode()
-        for index, hook in enumerate(entries):
-            try:
-                hooks.run(hook, data, f"poststop hook #{index}")
-            except Error as error:
-                log.warn(error.text)  # runtime.md: log a warning, but go on
+        state = states.oci_state(container, states.STOPPED)
+        hosthooks.run("poststop", entries, container, state, tolerant=True)
     container.remove()
 
 

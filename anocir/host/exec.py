@@ -10,7 +10,7 @@ import marshal
 import posix
 
 from .. import cgroup
-from ..base import jsonio
+from ..base import jsonio, log
 from ..errors import CONTRACT, Error, at
 from ..linux import files
 from ..linux.capabilities import NAMES
@@ -150,11 +150,12 @@ def _namespaces(pid: int, join: list[tuple[str, str]]) -> list[int]:
 def _process(config: dict[str, Any], options: Options, argv: Sequence[str]) -> dict[str, Any]:
     """Return the process object: from --process, or the container's own with the options."""
     if options["process"]:
-        process = jsonio.load(options["process"])
+        process = jsonio.load(options["process"], piped=True)
+        facts.drop_newer_capabilities(process, "process")
         spec.check_process(process, "process")
         if not process.get("args"):
             raise at("process.args", "must not be empty")
-        return process
+        return _completed(process, config.get("process") or {})
     process = {"cwd": "/", "env": [], **(config.get("process") or {})}
     process["args"] = list(argv)
     process["terminal"] = bool(options["tty"])
@@ -180,6 +181,25 @@ def _process(config: dict[str, Any], options: Options, argv: Sequence[str]) -> d
     if options["cap"]:
         process["capabilities"] = _capabilities(process.get("capabilities") or {}, options["cap"])
     return process
+
+
+# What a process object that does not say it takes from the container's, as in runc.
+_TAKEN: Final = (
+    "apparmorProfile", "capabilities", "execCPUAffinity", "ioPriority", "oomScoreAdj", "rlimits",
+    "scheduler", "selinuxLabel",
+)  # fmt: skip
+
+
+def _completed(process: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    taken = {key: own[key] for key in _TAKEN if own.get(key) is not None and not process.get(key)}
+    for key in ("capabilities", "oomScoreAdj"):
+        if process.get(key) is not None:
+            taken.pop(key, None)  # none at all, and 0, say something
+    umask = (own.get("user") or {}).get("umask")
+    user = process.get("user") or {}
+    if umask is not None and user.get("umask") is None:
+        taken["user"] = {**user, "umask": umask}
+    return {**process, **taken}
 
 
 def _environment(entries: Sequence[str]) -> list[str]:
@@ -211,8 +231,11 @@ def _capabilities(sets: dict[str, list[str]], added: Sequence[str]) -> dict[str,
     (CVE-2022-29162).
     """
     for name in added:
-        if name not in NAMES:
+        if name not in NAMES and not facts.kernel_has_newer_capabilities():
             raise Error(f'--cap {name}: unknown capability "{name}"')
+        if name not in NAMES:
+            log.warn(f"--cap {name}: capability is not known, ignored")
+    added = [name for name in added if name in NAMES]
     result = {key: list(value or []) for key, value in sets.items()}
     for key in ("bounding", "effective", "permitted"):
         result[key] = [*result.get(key, []), *added]

@@ -12,6 +12,7 @@ from .. import SPEC_VERSION, cgroup
 from ..base import log
 from ..errors import Error, at, reason
 from ..linux import files
+from ..linux.capabilities import NAMES, SETS
 from ..model import plan
 
 TYPE_CHECKING = False
@@ -28,6 +29,20 @@ def absolute(path: str) -> str:
     return f"{files.getcwd()}/{path}".rstrip("/") if path not in ("", ".") else files.getcwd()
 
 
+def _check_callers_terminal() -> None:
+    """Refuse to relay a terminal to nobody: the program would wait for input that never comes."""
+    if files.isatty(0) or files.isatty(1) or files.isatty(2):
+        return
+    try:
+        files.close(files.open("/dev/tty", files.O_RDWR | files.O_NOCTTY))
+    except OSError as error:
+        raise Error(
+            f"process.terminal: open {reason(error)}",
+            "there is no terminal here to relay it to: set process.terminal to false, or give a "
+            "--console-socket",
+        ) from None
+
+
 def check_terminal(process: dict[str, Any], options: Options, foreground: bool) -> None:
     """Refuse a terminal that nobody would hold, and a console socket for none."""
     terminal = bool(process.get("terminal"))
@@ -37,6 +52,8 @@ def check_terminal(process: dict[str, Any], options: Options, foreground: bool) 
             "process.terminal: cannot allocate tty if the runtime will detach without setting "
             "console socket"
         )
+    if terminal and not socket:
+        _check_callers_terminal()
     if socket and not terminal:
         raise Error(
             "--console-socket: cannot use console socket if the runtime will not detach or "
@@ -162,6 +179,32 @@ def of_create(
         "preserve_fds": options["preserve_fds"],
         "user_namespace": in_user_namespace(),
     }
+
+
+def kernel_has_newer_capabilities() -> bool:
+    """Tell whether the kernel has capabilities that our table does not name yet."""
+    try:
+        return int(files.read_file("/proc/sys/kernel/cap_last_cap")) >= len(NAMES)
+    except (OSError, ValueError):
+        return False
+
+
+def drop_newer_capabilities(process: Any, where: str) -> None:
+    """Take out, with a warning, names that only a newer kernel could know (config.md 1.3).
+
+    `process` is not checked yet.  On another kernel they stay, for the check to refuse them.
+    """
+    sets = process.get("capabilities") if isinstance(process, dict) else None
+    if not isinstance(sets, dict):
+        return
+    for key, listed in sets.items():
+        if key not in SETS or not isinstance(listed, list):
+            continue
+        unknown = [name for name in listed if isinstance(name, str) and name not in NAMES]
+        if unknown and kernel_has_newer_capabilities():
+            for name in unknown:
+                log.warn(f"{where}.capabilities.{key}: {name} is not known, ignored")
+            sets[key] = [name for name in listed if name not in unknown]
 
 
 def in_user_namespace() -> bool:

@@ -27,8 +27,8 @@ _NOT_FORWARDED: Final = {
     )
 }  # fmt: skip
 _FORWARDED: Final = [n for n in range(1, 65) if n not in _NOT_FORWARDED]
-# Not for the process: our own children, our own terminal, urgent data, a reader that went away.
-_OURS: Final = {int(_signal.SIGCHLD), int(_signal.SIGURG), int(_signal.SIGPIPE)}
+# Not for the process: our own children, our own terminal (an httpd stops on SIGWINCH), urgent data.
+_OURS: Final = {int(_signal.SIGCHLD), int(_signal.SIGURG), int(_signal.SIGWINCH)}
 
 
 def block_signals() -> None:

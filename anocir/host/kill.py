@@ -23,11 +23,14 @@ def kill(settings: Settings, container_id: str, number: int, options: Options) -
         # Without a pid namespace of its own the container's other processes may outlive init.
         states.manager(container).kill(number)
         return
+    orphans = number == processes.SIGKILL and not container.intent.get("private_pids")
+    if status == states.STOPPED and orphans and states.manager(container).pids():
+        # init of a shared pid namespace has ended before the others.
+        states.manager(container).kill(number)
+        return
     states.check("kill", container, status)
     pid = container.state.get("pid", 0)
-    together = everyone or (
-        number == processes.SIGKILL and not container.intent.get("private_pids")
-    )
+    together = everyone or orphans
     if together:
         states.manager(container).kill(number)
     # That may have ended init already.

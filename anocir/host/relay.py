@@ -22,32 +22,48 @@ if TYPE_CHECKING:
 _CHUNK: Final = 1 << 16
 
 
+def _callers_terminal() -> int:
+    """Return a descriptor of the caller's terminal, as runc looks for it, or -1."""
+    for fd in (0, 1, 2):
+        if files.isatty(fd):
+            return fd
+    try:
+        return files.open("/dev/tty", files.O_RDWR | files.O_NOCTTY)
+    except OSError:
+        return -1
+
+
 class Relay:
     """Between the caller's terminal and the master of the container's, until it closes."""
 
-    __slots__ = ("master", "pending", "saved")
+    __slots__ = ("caller", "master", "pending", "saved")
 
     def __init__(self, master: int) -> None:
-        """Take the master; the caller's terminal becomes raw, if descriptor 0 is one."""
+        """Take the master; the caller's terminal becomes raw, if there is one."""
         self.master = master
         self.pending = b""
         self.saved: list[Any] | None = None
         posix.set_blocking(master, False)
-        if files.isatty(0):
-            terminals.set_size(master, terminals.size(0))
-            self.saved = termios.tcgetattr(0)
-            termios.tcsetattr(0, termios.TCSANOW, _raw(self.saved))
+        attributes = termios.tcgetattr(master)
+        # A line feed stays one, as from runc: the caller's own terminal adds what it needs.
+        attributes[1] &= ~termios.ONLCR
+        termios.tcsetattr(master, termios.TCSANOW, attributes)
+        self.caller = _callers_terminal()
+        if self.caller >= 0:
+            terminals.set_size(master, terminals.size(self.caller))
+            self.saved = termios.tcgetattr(self.caller)
+            termios.tcsetattr(self.caller, termios.TCSANOW, _raw(self.saved))
 
     def restore(self) -> None:
         """Give the caller's terminal its settings back."""
         if self.saved is not None:
-            termios.tcsetattr(0, termios.TCSADRAIN, self.saved)
+            termios.tcsetattr(self.caller, termios.TCSADRAIN, self.saved)
             self.saved = None
 
     def resize(self) -> None:
         """Pass on the size of the caller's terminal (SIGWINCH)."""
-        if files.isatty(0):
-            terminals.set_size(self.master, terminals.size(0))
+        if self.caller >= 0:
+            terminals.set_size(self.master, terminals.size(self.caller))
 
     def output(self) -> bool:
         """Copy from the container to descriptor 1; False at the end."""

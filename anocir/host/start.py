@@ -14,7 +14,6 @@ from . import states, store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from typing import Any
 
     from ..cli import Settings
@@ -153,7 +152,10 @@ def _poststart(settings: Settings, container: Container, config: dict[str, Any])
     if not entries:
         return
     try:
-        _run_hooks("poststart", entries, states.oci_state(container, states.RUNNING))
+        from . import hosthooks
+
+        state = states.oci_state(container, states.RUNNING)
+        hosthooks.run("poststart", entries, container, state)
     except Error:
         from . import ending
 
@@ -161,11 +163,3 @@ def _poststart(settings: Settings, container: Container, config: dict[str, Any])
         container.lock()
         ending.destroy(settings, container, config)
         raise
-
-
-def _run_hooks(name: str, entries: Sequence[dict[str, Any]], state: dict[str, Any]) -> None:
-    from ..base import hooks
-
-    data = jsonio.dumps(state).encode()
-    for index, hook in enumerate(entries):
-        hooks.run(hook, data, f"{name} hook #{index}")

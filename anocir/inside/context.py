@@ -26,6 +26,7 @@ class Context:
         "cwd_refused",
         "env",
         "given",
+        "hook_outputs",
         "host_fds",
         "late_join",
         "late_ro",
@@ -67,6 +68,8 @@ class Context:
         self.late_join: list[int] = []
         self.env: list[str] = []
         self.command: Any = None
+        # What the hooks inside write their output and errors to: the host's files, or -1.
+        self.hook_outputs = (-1, -1)
         self.cwd_refused = False
 
     def warn(self, text: str) -> None:

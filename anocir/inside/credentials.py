@@ -154,7 +154,8 @@ def capabilities(
     missing = (effective | permitted | inheritable | ambient) & ~have
     if missing:
         context.warn("capabilities that cannot be granted: " + " ".join(names(missing)))
-    tasks.capset(effective & have, permitted & have, inheritable & have)
+    # What is not permitted cannot be effective; spec.demanded has told of it.
+    tasks.capset(effective & permitted & have, permitted & have, inheritable & have)
     try:
         tasks.prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
     except OSError as error:

@@ -9,6 +9,7 @@ root is entered an import would execute a file of the image with our privileges.
 
 from __future__ import annotations
 
+import _signal
 import gc
 import marshal
 import sys
@@ -57,8 +58,21 @@ def _hooks(context: Context, entries: list[dict[str, Any]], name: str) -> None:
     state = {**context.plan["state"], "status": "created", "pid": posix.getpid()}
     data = jsonio.dumps(state).encode()
     watch = context.channel.sock.fileno()
+    if name == "startContainer":
+        wanted = context.plan["process"] or {"env": []}
+        env = hooks.environment(program.environment(wanted["env"], context.env))
+        place = hooks.Place(env, None, context.hook_outputs)
+    else:
+        place = hooks.Place(None, context.root_fd, context.hook_outputs)
     for index, hook in enumerate(entries):
-        hooks.run(hook, data, f"{name} hook #{index}", watch)
+        hooks.run(hook, data, f"{name} hook #{index}", place, watch)
+
+
+def _hook_outputs(context: Context, annotations: dict[str, str]) -> None:
+    """Open the files that take what the hooks inside print, while the host's are in sight."""
+    from ..base import hooks
+
+    context.hook_outputs = hooks.open_outputs(annotations, context.plan["bundle"])
 
 
 def _console(context: Context, *values: Any) -> None:
@@ -87,6 +101,7 @@ STEPS: Final[dict[str, Callable[..., None]]] = {
     "final_propagation": root.final_propagation,
     "home": program.home,
     "hooks": _hooks,
+    "hook_outputs": _hook_outputs,
     "host_hooks": _host_hooks,
     "hostname": namespaces.hostname,
     "io_priority": process.io_priority,
@@ -273,11 +288,22 @@ def _await(line: Channel, wanted: int) -> bytes:
     return payload
 
 
+# Signals that end a container which waits for start; execve makes them what they were.
+_ENDING: Final = (_signal.SIGHUP, _signal.SIGINT, _signal.SIGQUIT, _signal.SIGTERM)
+
+
+def _end(number: int, _: object) -> NoReturn:
+    posix._exit(128 + number)
+
+
 def _wait_for_start(context: Context, listener: Any) -> bytes:
     """Wait for start on the socket in the state directory, or for exec on the channel."""
     if listener is None:
         return _await(context.channel, channel.START)
     context.channel.close()
+    for number in _ENDING:
+        # The kernel drops what the first process of a pid namespace has no handler for.
+        _signal.signal(number, _end)
     while True:
         connection, _ = listener._accept()
         line = channel.of(connection)

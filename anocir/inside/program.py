@@ -144,6 +144,11 @@ def _candidates(name: str, env: Sequence[str]) -> list[str]:
     return [f"{directory or '.'}/{name}" for directory in path.split(":")] if path else []
 
 
+def environment(wanted: Sequence[str], added: Sequence[str]) -> list[str]:
+    """Return the program's environment: what the plan has and what was found out since."""
+    return [*wanted, *added]
+
+
 def prepare(context: Context, check: bool) -> None:
     """Prepare execve while the container is made; with `check`, fail now if it cannot work.
 
@@ -151,7 +156,7 @@ def prepare(context: Context, check: bool) -> None:
     only execve itself finds out is reported by start.
     """
     wanted = context.plan["process"]
-    context.command = Command(wanted["args"], wanted["env"] + context.env)
+    context.command = Command(wanted["args"], environment(wanted["env"], context.env))
     if check:
         _look_up(context, context.command, wanted["cwd"])
 

@@ -128,6 +128,10 @@ def host_makes_network(config: Config, nested: bool) -> bool:
     return spaces.get("network") == "" and "user" not in spaces and not nested
 
 
+# crun's annotations: files of the host that take what hooks print (base/hooks opens them).
+_HOOK_OUTPUTS: Final = ("run.oci.hooks.stdout", "run.oci.hooks.stderr")
+
+
 def compile_create(config: Config, facts: Mapping[str, Any]) -> Plan:
     """Return the plan for `create` and `run`.
 
@@ -162,9 +166,9 @@ def compile_create(config: Config, facts: Mapping[str, Any]) -> Plan:
         # Made before the root becomes read-only.
         setup.append(("make_cwd", "process.cwd", process["cwd"]))
     hooks = config.get("hooks") or {}
-    if hooks.get("prestart") or hooks.get("createRuntime"):
+    if hooks.get("prestart") or hooks.get("createRuntime") or hooks.get("createContainer"):
         # All mounts are there, the old root is still visible: the place config.md names, and
-        # the one that GPU hooks rely on.
+        # the one that GPU hooks rely on.  Also where the host side notes that hooks have run.
         setup.append(("host_hooks", "hooks"))
     if hooks.get("createContainer"):
         setup.append(
@@ -183,8 +187,13 @@ def compile_create(config: Config, facts: Mapping[str, Any]) -> Plan:
         launch.append(("no_process", "process"))
     else:
         launch += process_steps(process, facts, config.get("annotations") or {})
+    prepare = _namespace_steps(config, facts)
+    annotations = config.get("annotations") or {}
+    outputs = {name: annotations[name] for name in _HOOK_OUTPUTS if annotations.get(name)}
+    if outputs and (hooks.get("createContainer") or hooks.get("startContainer")):
+        prepare.insert(0, ("hook_outputs", "annotations", outputs))
     return {
-        "prepare": _stream_steps(process) + _namespace_steps(config, facts),
+        "prepare": _stream_steps(process) + prepare,
         "setup": setup,
         "launch": launch,
         "process": _process(process, facts) if process else None,
@@ -248,7 +257,12 @@ def _uid(process: Config) -> int:
 
 
 def _has_home(process: Config) -> bool:
-    return any(entry.startswith("HOME=") for entry in process.get("env") or ())
+    """Tell whether HOME is there and not empty; an empty one is filled in, as Docker relies on."""
+    home = ""
+    for entry in process.get("env") or ():
+        if entry.startswith("HOME="):
+            home = entry[5:]
+    return bool(home)
 
 
 def _process(process: Config, facts: Mapping[str, Any]) -> Plan:
@@ -265,7 +279,7 @@ def _process(process: Config, facts: Mapping[str, Any]) -> Plan:
         variables["NOTIFY_SOCKET"] = f"NOTIFY_SOCKET={facts['notify']}"
     return {
         "args": list(process.get("args") or ()),
-        "env": list(variables.values()),
+        "env": [entry for entry in variables.values() if entry != "HOME="],
         "cwd": process["cwd"],
         "terminal": bool(process.get("terminal")),
         "fds": facts.get("preserve_fds", 0) + facts.get("listen_fds", 0),
@@ -600,7 +614,7 @@ def process_steps(
     )  # fmt: skip
     steps.append(("capabilities", "process.capabilities", *_masks(process)[1:]))
     umask = user.get("umask")
-    steps.append(("umask", "process.user.umask", 0o022 if umask is None else umask))
+    steps.append(("umask", "process.user.umask", 0o022 if umask is None else umask & 0o777))
     steps.append(("chdir", "process.cwd", process["cwd"], True))
     if program and no_new_privileges:
         steps.append(("seccomp", "linux.seccomp", program))

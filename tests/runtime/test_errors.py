@@ -51,7 +51,7 @@ WRONG_TYPES: list[tuple[str, Any, str]] = [
     ("process/user/uid", 1.5, "process.user.uid"),
     ("process/user/uid", True, "process.user.uid"),
     ("process/user/gid", 2**32, "process.user.gid"),
-    ("process/user/umask", 0o7777777, "process.user.umask"),
+    ("process/user/umask", -1, "process.user.umask"),
     ("process/user/additionalGids", [5, "6"], "process.user.additionalGids[1]"),
     ("process/noNewPrivileges", "yes", "process.noNewPrivileges"),
     ("process/oomScoreAdj", "5", "process.oomScoreAdj"),

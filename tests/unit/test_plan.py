@@ -403,7 +403,17 @@ def test_passed_descriptors_and_the_notify_socket_are_in_the_environment() -> No
 def test_home_is_asked_for_only_when_it_is_not_given() -> None:
     config = load("spec")
     assert "home" in steps(compiled(config))
-    config["process"]["env"].append("HOME=")
+    config["process"]["env"].append("HOME=/x")
+    assert "home" not in steps(compiled(config))
+
+
+def test_an_empty_home_is_filled_in_and_the_last_one_counts() -> None:
+    config = load("spec")
+    config["process"]["env"] += ["HOME=/x", "HOME="]
+    made = compiled(config)
+    assert "home" in steps(made)
+    assert not [entry for entry in made["process"]["env"] if entry.startswith("HOME=")]
+    config["process"]["env"].append("HOME=/y")
     assert "home" not in steps(compiled(config))
 
 

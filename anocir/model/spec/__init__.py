@@ -56,18 +56,49 @@ def check_resources(resources: Any, path: str = "linux.resources") -> None:
     run((record, RESOURCES), resources, path)
 
 
+def demanded(config: dict[str, Any]) -> list[str]:
+    """Return the warnings that the specification asks for (config.md, Mounts, Linux Process)."""
+    lines = []
+    for index, mount in enumerate(config.get("mounts", ())):
+        destination = mount["destination"]
+        if destination[0] != "/":
+            lines.append(
+                f"mounts[{index}].destination: {show(destination)} is relative, which is "
+                "deprecated; taken from the root of the container"
+            )
+    sets = config.get("process", {}).get("capabilities", {})
+    permitted = sets.get("permitted", ())
+    inheritable = sets.get("inheritable", ())
+    for key, needed in (("effective", (permitted,)), ("ambient", (permitted, inheritable))):
+        for index, capability in enumerate(sets.get(key, ())):
+            if any(capability not in each for each in needed):
+                names = "permitted" if key == "effective" else "permitted and inheritable"
+                lines.append(
+                    f"process.capabilities.{key}[{index}]: {capability} cannot be granted, "
+                    f"it must be in {names} too"
+                )
+    if config.get("linux", {}).get("personality", {}).get("flags"):
+        lines.append("linux.personality.flags: are ignored, no flag is supported")
+    return lines
+
+
 def warnings(config: dict[str, Any]) -> list[str]:
     """Return what in a checked configuration is passed over or hardly meant, a line each."""
     from . import advice
 
-    return advice.advise(config)
+    return demanded(config) + advice.advise(config)
 
 
 def _version(value: str) -> str:
-    """Complain about what is not SemVer 2.0.0, or has another major version than 1."""
-    core, plus, build = value.partition("+")
+    """Complain about what is not SemVer 2.0.0, or has another major version than 1.
+
+    As in runc a "v" may precede it, and "1.0" stands for "1.0.0".
+    """
+    core, plus, build = value[value[:1] == "v" :].partition("+")
     core, dash, release = core.partition("-")
     numbers = core.split(".")
+    if len(numbers) == 2:
+        numbers.append("0")
     parts = release.split(".") if dash else []
     well_formed = (
         len(numbers) == 3

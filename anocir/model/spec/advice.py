@@ -1,13 +1,13 @@
 """What a checked configuration says that anocir passes over, or that is hardly meant.
 
-Side: pure, cold.  None of it keeps a container from running; the spec wants some of it logged
-(config.md: capabilities, relative mount destinations).
+Side: pure, cold.  None of it keeps a container from running.  What the specification wants said stands in
+`spec.demanded`.
 """
 
 from __future__ import annotations
 
 from . import CONFIG
-from .kinds import array, join, mapping, record, show
+from .kinds import array, join, mapping, record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -64,12 +64,6 @@ def _mounts(mounts: Any, lines: list[str]) -> None:
     for index, mount in enumerate(mounts):
         path = f"mounts[{index}]"
         options = mount.get("options", ())
-        destination = mount["destination"]
-        if destination[0] != "/":
-            lines.append(
-                f"{path}.destination: {show(destination)} is relative, which is deprecated; "
-                "taken from the root of the container"
-            )
         if mount.get("type") == "bind" and "bind" not in options and "rbind" not in options:
             lines.append(f"{path}: type bind without the option bind or rbind, taken as a bind")
         if mount.get("uidMappings") and "idmap" not in options and "ridmap" not in options:
@@ -81,24 +75,11 @@ def _process(process: Any, lines: list[str]) -> None:
         lines.append("process.commandLine: is ignored on Linux")
     if "username" in process.get("user", {}):
         lines.append("process.user.username: is ignored on Linux")
-    sets = process.get("capabilities", {})
-    permitted = sets.get("permitted", ())
-    inheritable = sets.get("inheritable", ())
-    for key, needed in (("effective", (permitted,)), ("ambient", (permitted, inheritable))):
-        for index, capability in enumerate(sets.get(key, ())):
-            if any(capability not in each for each in needed):
-                names = "permitted" if key == "effective" else "permitted and inheritable"
-                lines.append(
-                    f"process.capabilities.{key}[{index}]: {capability} cannot be granted, "
-                    f"it must be in {names} too"
-                )
 
 
 def _linux(linux: Any, lines: list[str]) -> None:
     if "mount" not in [each["type"] for each in linux.get("namespaces", ())]:
         lines.append("linux.namespaces: no mount namespace, mounts are made in the host's")
-    if linux.get("personality", {}).get("flags"):
-        lines.append("linux.personality.flags: are ignored, no flag is supported")
     if not linux.get("intelRdt", {}).get("l3CacheSchema", "L3:").startswith("L3:"):
         lines.append('linux.intelRdt.l3CacheSchema: should begin with "L3:"')
     for index, device in enumerate(linux.get("devices", ())):

@@ -23,6 +23,7 @@ from .kinds import (
     STRING,
     STRINGS,
     text,
+    UINT32,
     UINT64,
 )
 
@@ -157,7 +158,7 @@ _USER: Final = (
     {
         "uid": IDENTITY,
         "gid": IDENTITY,
-        "umask": (integer, (0, 0o777)),
+        "umask": (integer, UINT32),
         "additionalGids": (array, IDENTITY),
         "username": STRING,
     },

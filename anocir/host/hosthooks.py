@@ -1,0 +1,59 @@
+"""The hooks that run on the host: prestart, createRuntime, poststart, poststop.
+
+Side: host.  Source: config.md, POSIX-platform Hooks.  What the specification leaves open is as in
+runc main: a hook without `env` has the caller's environment, and the bundle is the working
+directory.
+"""
+
+from __future__ import annotations
+
+import posix
+
+from ..base import hooks, jsonio, log
+from ..errors import Error
+from ..linux import files
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from .store import Container
+
+
+def run(
+    name: str,
+    entries: Sequence[dict[str, Any]],
+    container: Container,
+    state: dict[str, Any],
+    tolerant: bool = False,
+) -> None:
+    """Run the hooks of one place in the listed order, with the state on standard input.
+
+    Raises Error at the first that fails; `tolerant`, warn and go on (runtime.md, poststop).
+    """
+    if not entries:
+        return
+    data = jsonio.dumps(state).encode()
+    bundle = container.intent["bundle"]
+    outputs = (-1, -1)
+    try:
+        outputs = hooks.open_outputs(container.intent.get("annotations") or {}, bundle)
+    except Error as error:
+        if not tolerant:
+            raise
+        log.warn(error.text)
+    directory = bundle if files.exists(bundle) else None  # it may be gone before the container is
+    place = hooks.Place(posix.environ, directory, outputs)
+    try:
+        for index, hook in enumerate(entries):
+            try:
+                hooks.run(hook, data, f"{name} hook #{index}", place)
+            except Error as error:
+                if not tolerant:
+                    raise
+                log.warn(error.text)
+    finally:
+        for fd in outputs:
+            if fd >= 0:
+                files.close(fd)
