@@ -271,7 +271,7 @@ def test_a_process_object_may_come_through_a_pipe(container: Container, way: str
 
 def test_what_a_process_object_does_not_say_is_the_containers(container: Container) -> None:
     own = CAPABILITIES[3:6]
-    container.process["capabilities"] = {key: own for key in ("bounding", "effective", "permitted")}
+    container.process["capabilities"] = dict.fromkeys(("bounding", "effective", "permitted"), own)
     container.process["user"]["umask"] = 0o27
     container.process["oomScoreAdj"] = 321
     container.process["rlimits"] = [{"type": "RLIMIT_CORE", "soft": 11, "hard": 22}]

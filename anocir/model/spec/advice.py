@@ -1,7 +1,7 @@
 """What a checked configuration says that anocir passes over, or that is hardly meant.
 
-Side: pure, cold.  None of it keeps a container from running.  What the specification wants said stands in
-`spec.demanded`.
+Side: pure, cold.  None of it keeps a container from running.  What the specification wants said
+stands in `spec.demanded`.
 """
 
 from __future__ import annotations
