@@ -46,7 +46,7 @@ NO_LIMIT: Final = 1 << 30
 COMMANDS: Final = (
     "create", "start", "run", "exec", "kill", "delete", "state", "list", "ps",
     "pause", "resume", "update", "events", "features", "spec", "validate", "check",
-    "repack",
+    "repack", "completion",
 )  # fmt: skip
 HIDDEN: Final = ("init",)
 # Podman and CRI-O run `checkpoint --help` and take exit status 0 for "supported".
@@ -74,8 +74,8 @@ GLOBALS: Final[Table] = (
      "succeeds and the container prints the reason and exits with 127 (container)"),
     ("criu", "", "text", "", "PATH", ""),
 )  # fmt: skip
-_HELP_ROW: Final[Option] = ("help", "h", "flag", False, "", "print this help")
-_VERSION_ROW: Final[Option] = ("version", "v", "flag", False, "", "print the version")
+HELP_ROW: Final[Option] = ("help", "h", "flag", False, "", "print this help")
+VERSION_ROW: Final[Option] = ("version", "v", "flag", False, "", "print the version")
 
 
 class Settings:
@@ -134,7 +134,7 @@ def parse(argv: list[str], settings: Settings) -> tuple[str, Run, Options, list[
     Global options are stored in `settings` one by one, so that --log is known even if a later
     word is wrong.
     """
-    globals_ = _index((*GLOBALS, _HELP_ROW, _VERSION_ROW))
+    globals_ = _index((*GLOBALS, HELP_ROW, VERSION_ROW))
     found: Options = {}
     words = _read(argv, "", {}, globals_, True, found, settings)
     if settings.version:
@@ -146,7 +146,7 @@ def parse(argv: list[str], settings: Settings) -> tuple[str, Run, Options, list[
     if name in REFUSED:
         raise errors.Error(REFUSED[name])
     if name not in COMMANDS and name not in HIDDEN:
-        raise _unknown(name)
+        raise unknown(name)
     command = load(name)
     options: Options = {
         row[0].replace("-", "_"): list(row[3]) if row[2] == "list" else row[3]  # type: ignore[call-overload]
@@ -158,12 +158,12 @@ def parse(argv: list[str], settings: Settings) -> tuple[str, Run, Options, list[
         return "help", _print_help, found, [name]
     _check_count(name, command.ARGS, len(args))
     settings.understood = True
-    if command.ARGS[0]:
+    if command.ARGS[0] and not getattr(command, "NO_ID", False):
         check_id(args[0])
     return name, command.run, options, args
 
 
-def _unknown(name: str) -> errors.Error:
+def unknown(name: str) -> errors.Error:
     """Return the error for a command that there is not, with the one that may be meant."""
     import difflib
 
@@ -212,7 +212,7 @@ def _read(
             continue
         name, equals, value = word[2 if word[1] == "-" else 1 :].partition("=")
         row = own.get(name) or globals_.get(name)
-        if row is None or (row is _VERSION_ROW and command):
+        if row is None or (row is VERSION_ROW and command):
             raise errors.Error(
                 f"{where}flag provided but not defined: {word.partition('=')[0]}",
                 f"anocir {command + ' ' if command else ''}--help lists the options",
@@ -431,53 +431,7 @@ def _compiled(import_path: str) -> str:
     return line + "\n"
 
 
-def _print_help(_settings: Settings, _options: Options, args: list[str]) -> int:
-    if args and args[0] in REFUSED:
-        raise errors.Error(REFUSED[args[0]])
-    if args and args[0] not in COMMANDS:
-        raise _unknown(args[0])
-    log.result(_command_help(args[0]) if args else _help())
-    return 0
+def _print_help(settings: Settings, options: Options, args: list[str]) -> int:
+    from . import manual
 
-
-def _help() -> str:
-    lines = [
-        "anocir runs containers as the OCI Runtime Specification says",
-        "",
-        "usage: anocir [GLOBAL OPTIONS] COMMAND [OPTIONS] [ARGUMENTS]",
-        "",
-        "commands:",
-    ]
-    lines += [f"  {name:<10} {load(name).HELP}" for name in COMMANDS]
-    lines += ["", "global options:", *_rows((*GLOBALS, _HELP_ROW, _VERSION_ROW)), ""]
-    lines += ["anocir COMMAND --help prints the options of a command", ""]
-    return "\n".join(lines)
-
-
-def _command_help(name: str) -> str:
-    command = load(name)
-    lines = [command.HELP, "", f"usage: anocir [GLOBAL OPTIONS] {name} {command.USAGE}", ""]
-    lines += ["options:", *_rows((*command.OPTIONS, _HELP_ROW)), ""]
-    return "\n".join(lines)
-
-
-def _rows(table: Table) -> list[str]:
-    """Lay out a table: the option on the left, its help on the right in lines of 100."""
-    lines = []
-    for name, short, kind, default, metavar, text in table:
-        if not text:
-            continue
-        option = (f"-{short}, " if short else "    ") + f"--{name}" + (metavar and f" {metavar}")
-        words = text.split()
-        if kind == "choice" and default and "default" not in text:
-            words += ["(default", f"{default})"]
-        line = f"  {option:<32}" if len(option) <= 32 else f"  {option}\n{'':34}"
-        width = 34
-        for word in words:
-            if width + 1 + len(word) > 100:
-                line += f"\n{'':34}"
-                width = 34
-            line += f" {word}"
-            width += 1 + len(word)
-        lines.append(line)
-    return lines
+    return manual.print_help(settings, options, args)
