@@ -330,10 +330,8 @@ def _cgroups(_: Settings) -> list[Finding]:
 def _systemd(_: Settings) -> list[Finding]:
     if not files.exists("/run/systemd/system"):
         return [Finding("systemd", OK, "not the init of this host: use the cgroupfs manager")]
-    from ..linux import ffi
-
     try:
-        ffi.library("libsystemd.so.0")
+        from ..cgroup import bus  # noqa: F401 - it opens the library
     except (Error, OSError) as error:
         return [
             Finding("systemd", LIMITED, reason(error), "--systemd-cgroup cannot be used",
