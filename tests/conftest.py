@@ -47,7 +47,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 # The quick tiers first; the daemons of the engines live from their tier's start to the session's end.
-TIERS = ("unit", "repo", "kernel", "runtime", "security", "reliability", "engines", "vm")
+TIERS = ("unit", "repo", "kernel", "runtime", "systemd", "security", "reliability", "engines", "vm")
 OTHERS_PROGRAMS = ("engines", "vm")
 
 

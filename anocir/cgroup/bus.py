@@ -56,6 +56,10 @@ _ABSENT: Final = {
     ENOTDIR: "there is no such socket",
     ECONNREFUSED: "nobody listens there",
 }
+_LEFT: Final = tuple(
+    f"org.freedesktop.DBus.Error.{word}"
+    for word in ("NoReply", "Disconnected", "NameHasNoOwner", "ServiceUnknown", "Timeout")
+)
 _INTEGERS: Final = {"y": 1, "b": 4, "n": 2, "q": 2, "i": 4, "u": 4, "x": 8, "t": 8}
 _SIGNED: Final = "nix"
 
@@ -193,21 +197,23 @@ def _number(kind: str, value: int) -> bytes:
 class Bus:
     """A connection to systemd's manager, the system's or this user's."""
 
-    __slots__ = ("_bus", "_subscribed", "is_bus", "user")
+    __slots__ = ("_bus", "_listens", "is_bus", "user")
 
     def __init__(self, user: bool) -> None:
         """Connect.  Raises Error with each place that was tried."""
         self.user = user
         self._bus = 0
+        self._listens = False
         self._connect()
 
     def _connect(self) -> None:
         failures = []
         denied = False
-        self._subscribed = False
         for address, is_bus in addresses(self.user):
             number = self._connect_to(address, is_bus)
             if number == 0:
+                if self._listens:
+                    self._subscribe()
                 return
             denied = denied or number == EPERM
             if is_bus:
@@ -216,6 +222,20 @@ class Bus:
         if denied and real_uid() != posix.geteuid():
             hint = "from inside of a user namespace this takes libsystemd 246 or newer"
         raise Error(f"connect to the {self._whose()} bus: {', '.join(failures)}", hint)
+
+    def _reconnect(self, deadline: float) -> None:
+        """Connect anew: systemd is there again in a moment.  Raises Error at the deadline."""
+        while True:
+            self.close()
+            time.sleep(0.02)
+            try:
+                self._connect()
+                return
+            except (Error, LostError):
+                if time.monotonic() > deadline:
+                    raise Error(
+                        f"systemd: the connection to the {self._whose()} manager ended"
+                    ) from None
 
     def _whose(self) -> str:
         return "user" if self.user else "system"
@@ -284,15 +304,28 @@ class Bus:
     ) -> list[str]:
         """Call a method of systemd's and return what `result` says that it answers: s and o.
 
-        A property comes in a variant: "v".  Raises BusError, LostError or Error.
+        A property comes in a variant: "v".  Where systemd executes itself anew meanwhile, the
+        call is made again; the caller knows what it means when the first one has had its effect.
+        Raises BusError or Error.
         """
+        deadline = time.monotonic() + TIMEOUT
+        while True:
+            try:
+                return self._call(path, interface, method, signature, body, result)
+            except LostError:
+                self._reconnect(deadline)
+
+    def _call(
+        self, path: str, interface: str, method: str, signature: str, body: Any, result: str
+    ) -> list[str]:
+        began = time.monotonic()
         message = self._message((NAME, path, interface, method), signature, body)
         reply = bytearray(8)
         error = bytearray(24)  # sd_bus_error: name, message, int
         try:
             done = int(_call(self._bus, message, int(TIMEOUT * 1_000_000), error, reply))
             if done < 0:
-                raise self._failure(method, -done, error)
+                raise self._failure(method, -done, error, time.monotonic() - began)
         finally:
             _message_unref(message)
             _error_free(error)
@@ -302,17 +335,16 @@ class Bus:
         finally:
             _message_unref(answer)
 
-    def _failure(self, method: str, number: int, error: bytearray) -> Exception:
+    def _failure(self, method: str, number: int, error: bytearray, took: float) -> Exception:
+        name = _text(_pointer(error))
+        # The bus says for a peer that has left what it says for one that is slow.
+        if number in _LOST or (name in _LEFT and took < TIMEOUT / 2):
+            return LostError()
         if number == ETIMEDOUT:
             return Error(f"systemd: {method}: no answer within {TIMEOUT:.0f} seconds")
-        if number in _LOST:
-            return LostError()
-        name = _text(_pointer(error))
-        return (
-            BusError(name, _text(_pointer(error, 8)))
-            if name
-            else Error(f"systemd: {method}: {strerror(number)}")
-        )
+        if not name:
+            return Error(f"systemd: {method}: {strerror(number)}")
+        return BusError(name, _text(_pointer(error, 8)))
 
     def get(self, path: str, interface: str, name: str) -> str:
         """Return a property that is a string."""
@@ -331,7 +363,8 @@ class Bus:
 
     def _subscribe(self) -> None:
         """Have the signals of jobs sent to us; nobody waits for answers, which come in order."""
-        if self._subscribed or not self.is_bus:
+        self._listens = True
+        if not self.is_bus:
             return  # on its own socket systemd tells everybody
         rule = f"type='signal',interface='{MANAGER}',member='JobRemoved',path='{PATH}'"
         bus = ("org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus", "AddMatch")
@@ -345,28 +378,19 @@ class Bus:
                 _checked(_send(self._bus, message, None), names[3])
             finally:
                 _message_unref(message)
-        self._subscribed = True
 
     def job(self, unit: str, method: str, signature: str, *body: Any) -> None:
-        """Call a method that makes a job for a unit, and wait for the job's end.
-
-        Where systemd executes itself anew meanwhile, the call is made again; the caller knows
-        what it means when the first one has had its effect.
-        """
-        try:
-            self._subscribe()
-            (job,) = self.call(PATH, MANAGER, method, signature, *body, result="o")
-        except LostError:
-            self._connect()
+        """Call a method that makes a job for a unit, and wait for the job's end."""
+        if not self._listens:
             try:
                 self._subscribe()
-                (job,) = self.call(PATH, MANAGER, method, signature, *body, result="o")
             except LostError:
-                raise Error(f"systemd: {method} {unit}: the connection ended twice") from None
+                self._reconnect(time.monotonic() + TIMEOUT)
+        (job,) = self.call(PATH, MANAGER, method, signature, *body, result="o")
         try:
             result = self._job_end(job, f"{method} {unit}")
         except LostError:
-            self._connect()
+            self._reconnect(time.monotonic() + TIMEOUT)
             self.settle(unit)
             return
         if result != "done":
@@ -409,9 +433,6 @@ class Bus:
                 state = self.get(unit_path(unit), UNIT, "ActiveState")
             except BusError:
                 return
-            except LostError:
-                self._connect()
-                continue
             if state not in ("activating", "deactivating", "reloading"):
                 return
             time.sleep(0.02)

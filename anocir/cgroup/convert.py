@@ -89,6 +89,18 @@ def named(resources: Resources, names: Resources, version: int) -> Resources:
     return {**names, **{key: part for key, part in (("cpu", cpu), ("memory", memory)) if part}}
 
 
+def previous(old: Resources, names: Resources) -> Resources:
+    """Return what `old` has of that which an update names: to undo it."""
+    result: Resources = {}
+    for key, part in names.items():
+        before = old.get(key)
+        if isinstance(part, dict) and isinstance(before, dict):
+            result[key] = {name: before[name] for name in part if name in before}
+        elif before is not None:
+            result[key] = before
+    return result
+
+
 def ignored(resources: Resources, version: int) -> list[str]:
     """Return the JSON paths that are set but have no meaning on this cgroup version."""
     memory = resources.get("memory") or {}

@@ -345,7 +345,7 @@ class Unit(_Files):
         from . import bus, convert
 
         wanted = resources if named is None else convert.named(resources, named, self.version)
-        before = old if named is None else convert.named(old, named, self.version)
+        before = old if named is None else convert.previous(old, wanted)
         with bus.Bus(self.record["user"]) as connection:
             self._set(connection, wanted, old)
             try:
@@ -388,15 +388,9 @@ class Unit(_Files):
             key == "CollectMode" for key, _, _ in self.record["properties"]
         )
         if there or lasting:
-            from . import bus
-
             try:
                 if not self._stop(lasting):
                     return  # someone else's, and so are its cgroups
-            except bus.LostError:
-                raise Error(
-                    f"systemd: stop unit {self.record['unit']}: the connection ended"
-                ) from None
             except Error as error:
                 if there:
                     raise

@@ -47,7 +47,10 @@ def control(pid: int, controller: str, name: str) -> str:
 
 
 def _mounted(controller: str) -> str:
-    return next(name for name in os.listdir("/sys/fs/cgroup") if controller in name.split(","))
+    names = os.listdir("/sys/fs/cgroup")  # of two that have it one is a link to another hierarchy
+    return next((n for n in names if n == controller), "") or next(
+        n for n in names if controller in n.split(",")
+    )
 
 
 def counts(text: str) -> dict[str, int]:

@@ -1,0 +1,1 @@
+"""Tests that run under the systemd that boot.sh starts."""
