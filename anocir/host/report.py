@@ -331,7 +331,7 @@ def _systemd(_: Settings) -> list[Finding]:
     if not files.exists("/run/systemd/system"):
         return [Finding("systemd", OK, "not the init of this host: use the cgroupfs manager")]
     try:
-        from ..cgroup import bus  # noqa: F401 - it opens the library
+        from ..cgroup import bus
     except (Error, OSError) as error:
         return [
             Finding("systemd", LIMITED, reason(error), "--systemd-cgroup cannot be used",
