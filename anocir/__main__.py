@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _WITH_INIT: Final = ("create", "exec", "run")
 _VALUED: Final = (
     "cgroup-manager", "criu", "log", "log-format", "log-level", "root", "rootless",
-    "start-exec-errors", "trace",
+    "start-exec-errors", "trace", "trace-format",
 )  # fmt: skip
 # What changes how init is started, or that it is: then it is started once all words are read.
 _LATER: Final = ("preserve-fds", "trace", "help")

@@ -64,6 +64,7 @@ GLOBALS: Final[Table] = (
     ("log-level", "", "choice", "", "error|warning|info|debug", "what is logged; default warning"),
     ("debug", "", "flag", False, "", "the same as --log-level debug"),
     ("trace", "", "text", "", "FILE", "write each system call of the runtime to FILE, decoded"),
+    ("trace-format", "", "choice", "text", "text|json", "how lines of the trace look"),
     ("systemd-cgroup", "s", "flag", False, "", "make cgroups through systemd"),
     ("cgroup-manager", "", "choice", "", "cgroupfs|systemd|disabled",
      "who makes cgroups; disabled leaves them alone"),
@@ -96,6 +97,7 @@ class Settings:
         "start_exec_errors",
         "systemd_cgroup",
         "trace",
+        "trace_format",
         "understood",
         "version",
     )
@@ -111,6 +113,7 @@ class Settings:
         self.log_level = ""
         self.debug = False
         self.trace = ""
+        self.trace_format = "text"
         self.systemd_cgroup = False
         self.cgroup_manager = ""
         self.rootless = "auto"

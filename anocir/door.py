@@ -36,8 +36,20 @@ def main(words: list[str], import_path: str) -> NoReturn:
         boot = sys.modules.get("anocir.host.boot")
         if boot is not None:
             boot.drop_early()
+        if settings.trace:
+            _end_trace()
         # No finalisation: it costs a millisecond and may print about closed descriptors.
         posix._exit(status)
+
+
+def _end_trace() -> None:
+    """Let the trace say where the time went; a trace that cannot be written hides no status."""
+    trace = sys.modules.get("anocir.linux.trace")
+    if trace is not None and trace.fd() >= 0:
+        try:
+            trace.summary()
+        except errors.Error:
+            return
 
 
 def _run(settings: cli.Settings, words: list[str]) -> int:
@@ -49,7 +61,7 @@ def _run(settings: cli.Settings, words: list[str]) -> int:
     if settings.trace:
         from .linux import trace
 
-        trace.open(settings.trace)
+        trace.open(settings.trace, settings.trace_format)
     return run(settings, options, args)
 
 

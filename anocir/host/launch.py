@@ -183,10 +183,11 @@ def ahead(settings: Settings, options: Options, operation: Callable[[Init], int]
 def hand_over(init: Init, plan: dict[str, Any], fds: Sequence[int], settings: Settings) -> None:
     """Send the plan with the descriptors that it counts on."""
     extra = []
-    plan["trace"] = bool(settings.trace)
+    plan["trace"] = None
     if settings.trace:
         from ..linux import trace
 
+        plan["trace"] = (settings.trace_format, trace.trace_id())
         extra.append(trace.fd())
     init.send(channel.PLAN, marshal.dumps(plan), [*fds, *extra])
 

@@ -332,17 +332,19 @@ def _systemd(_: Settings) -> list[Finding]:
         return [Finding("systemd", OK, "not the init of this host: use the cgroupfs manager")]
     try:
         from ..cgroup import bus
+
+        del bus  # importing it opens the library
     except (Error, OSError) as error:
         return [
             Finding("systemd", LIMITED, reason(error), "--systemd-cgroup cannot be used",
                     "install the package libsystemd0")
         ]  # fmt: skip
-    bus = "/run/dbus/system_bus_socket"
+    address = "/run/dbus/system_bus_socket"
     if posix.geteuid() != 0:
-        bus = f"/run/user/{posix.geteuid()}/bus"
-    if not files.exists(bus) and not files.exists("/run/systemd/private"):
+        address = f"/run/user/{posix.geteuid()}/bus"
+    if not files.exists(address) and not files.exists("/run/systemd/private"):
         return [
-            Finding("systemd", LIMITED, f"no bus at {bus}", "--systemd-cgroup cannot be used",
+            Finding("systemd", LIMITED, f"no bus at {address}", "--systemd-cgroup cannot be used",
                     "install the packages dbus and dbus-user-session, log in anew")
         ]  # fmt: skip
     return [Finding("systemd", OK, "--systemd-cgroup can be used")]

@@ -198,7 +198,7 @@ def main() -> NoReturn:
         if context.plan["trace"]:
             from ..linux import trace
 
-            trace.attach(context.host_fds.pop())
+            trace.attach(context.host_fds.pop(), *context.plan["trace"])
         _import_rest(context.plan)
         seal()
         _run(context)

@@ -7,7 +7,11 @@ nothing is there that could cost.  A line:
     18101 setup/filesystem mounts[0] fsopen("proc", FSOPEN_CLOEXEC) = 5 <0.000021>
 
 is the pid in our own pid namespace, phase and step, the JSON path, the call, its result or errno,
-and the seconds that it took.
+and the seconds that it took.  With --trace-format json a line is an object with the same parts.
+Each process ends with where its time went: a line for each phase with the calls, the milliseconds
+spent in them, and those from the phase's first call to its last.
+
+With TRACEPARENT in the environment (W3C Trace Context) the objects carry its trace id.
 """
 
 from __future__ import annotations
@@ -26,6 +30,11 @@ if TYPE_CHECKING:
     from typing import Any, Final
 
 _fd = -1
+_json = False
+_trace_id = ""
+# Phase -> calls, seconds in them, time of the first one's begin, time of the last one's end.
+_phases: dict[str, list[float]] = {}
+_summed = False
 
 
 def _bits(prefix: str, only: Mapping[str, int] | None = None) -> list[tuple[str, int]]:
@@ -79,6 +88,7 @@ def _text(value: Any) -> str:
 
 _ESCAPES: Final = {number: f"\\x{number:02x}" for number in (*range(32), *range(0x7F, 0xA0))}
 _ESCAPES.update({10: "\\n", 34: '\\"', 92: "\\\\"})
+_QUOTED: Final = {'"': '\\"', "\\": "\\\\", **{chr(n): f"\\u{n:04x}" for n in range(32)}}
 _OPEN: Final = _flags(_bits("O_", vars(files)))
 _AT: Final = _flags(_bits("AT_RECURSIVE"), _bits("AT_EMPTY"), _bits("AT_SYMLINK"),
                     _bits("OPEN_TREE_CLOEXEC"), _bits("OPEN_TREE_CLONE"))  # fmt: skip
@@ -118,6 +128,7 @@ _DECODE: Final[dict[Any, dict[str, tuple[str, tuple[Any, ...]]]]] = {
         "pipe": ("pipe2", ()),
         "dup_above": ("fcntl(F_DUPFD_CLOEXEC)", ()),
         "listdir": ("getdents64", (_text,)),
+        "subdirectories": ("getdents64", ()),
     },
     mounts: {
         "mount": ("mount", (_text, _text, _text, _MS, _text)),
@@ -188,10 +199,10 @@ _DECODE: Final[dict[Any, dict[str, tuple[str, tuple[Any, ...]]]]] = {
 }  # fmt: skip
 
 
-def open(path: str) -> None:
-    """Open FILE, append to it, and trace this process.  Side: host."""
+def open(path: str, form: str = "text") -> None:
+    """Open FILE, append to it in the `form` text or json, and trace this process.  Side: host."""
     flags = files.O_WRONLY | files.O_CREAT | files.O_APPEND
-    attach(files.dup_above(files.open(path, flags, 0o600), 100))
+    attach(files.dup_above(files.open(path, flags, 0o600), 100), form, trace_id())
 
 
 def fd() -> int:
@@ -199,10 +210,19 @@ def fd() -> int:
     return _fd
 
 
-def attach(trace_fd: int) -> None:
-    """Trace this process into an open file."""
-    global _fd
+def trace_id() -> str:
+    """Return the trace id of TRACEPARENT (version-id-parent-flags), empty without a sound one."""
+    words = posix.environ.get(b"TRACEPARENT", b"").decode("ascii", "replace").split("-")
+    sound = len(words) >= 4 and len(words[1]) == 32 and not words[1].strip("0123456789abcdef")
+    return words[1] if sound and words[1].strip("0") else ""
+
+
+def attach(trace_fd: int, form: str = "text", known: str = "") -> None:
+    """Trace this process into an open file; `known` is the trace id for lines in JSON."""
+    global _fd, _json, _trace_id
     _fd = trace_fd
+    _json = form == "json"
+    _trace_id = known
     for module, table in _DECODE.items():
         for name, (shown, formats) in table.items():
             function = getattr(module, name, None)
@@ -222,7 +242,9 @@ def _traced(function: Any, shown: str, formats: tuple[Any, ...]) -> Any:
     def call(*args: Any, **kwargs: Any) -> Any:
         if shown in ("execve", "execveat", "clone", "clone3"):
             # What does not come back, or comes back twice, is written before.
-            _line(shown, formats, args, kwargs, "...", 0.0)
+            _line(shown, formats, args, kwargs, "...", None)
+            if shown in ("execve", "execveat"):
+                summary()
         before = time.perf_counter()
         try:
             result = function(*args, **kwargs)
@@ -255,16 +277,73 @@ def _line(
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
     end: str,
-    took: float,
+    took: float | None,
 ) -> None:
+    """Write one call; `took` is None for one that is written before it is made."""
     words = []
     for index, value in enumerate(args):
         decode = formats[index] if index < len(formats) else None
         words.append(decode(value) if decode is not None else _text(value))
     words += [f"{key}={value!r}" for key, value in kwargs.items() if value is not None]
-    phase = "/".join(word for word in errors.scope[:2] if word)
-    where = f"{posix.getpid()} {phase or 'host'} {errors.scope[2] or '-'}"
-    text = f"{where} {shown}({', '.join(words)}) = {end} <{took:.6f}>\n"
+    phase, step, path = errors.scope[0] or "host", errors.scope[1], errors.scope[2]
+    if took is not None:
+        now = time.perf_counter()
+        figures = _phases.setdefault(phase, [0, 0.0, now - took, now])
+        figures[0] += 1
+        figures[1] += took
+        figures[3] = now
+    if _json:
+        record = {
+            "pid": posix.getpid(), "phase": phase, "step": step, "path": path, "call": shown,
+            "args": words, "result": end, "seconds": round(took or 0.0, 6),
+        }  # fmt: skip
+        _write(_object(record))
+        return
+    where = f"{posix.getpid()} {phase}{'/' if step else ''}{step} {path or '-'}"
+    _write(f"{where} {shown}({', '.join(words)}) = {end} <{took or 0.0:.6f}>\n")
+
+
+def _object(record: dict[str, Any]) -> str:
+    """Return a line of JSON; by hand, since importing is over when init writes."""
+    if _trace_id:
+        record["trace_id"] = _trace_id
+    return "{" + ", ".join(f"{_quoted(key)}: {_value(v)}" for key, v in record.items()) + "}\n"
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, str):
+        return _quoted(value)
+    if isinstance(value, list):
+        return "[" + ", ".join(_quoted(word) for word in value) + "]"
+    return repr(value)
+
+
+def _quoted(text: str) -> str:
+    return '"' + "".join(_QUOTED.get(char, char) for char in text) + '"'
+
+
+def summary() -> None:
+    """Write where this process has spent its time so far: phases, calls, milliseconds."""
+    global _summed
+    if _summed:
+        return  # an execve that failed and is tried with the next directory of PATH
+    _summed = True
+    pid = posix.getpid()
+    for phase, (calls, inside, first, last) in _phases.items():
+        whole = (last - first) * 1000
+        if _json:
+            _write(
+                _object(
+                    {"pid": pid, "summary": phase, "calls": int(calls),
+                     "ms_in_calls": round(inside * 1000, 3), "ms": round(whole, 3)}
+                )
+            )  # fmt: skip
+        else:
+            head = f"# {pid} {phase}: {int(calls)} calls"
+            _write(f"{head}, {inside * 1000:.3f} ms in them, {whole:.3f} ms in all\n")
+
+
+def _write(text: str) -> None:
     try:
         posix.write(_fd, text.encode("utf-8", "backslashreplace"))
     except OSError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import os
 import re
 import subprocess
@@ -33,6 +34,8 @@ def traced(tmp_path: Path, action, flags: int = 0) -> list[tuple[str, ...]]:
     pid = child.run(run, flags)
     rows = []
     for line in path.read_text().splitlines():
+        if line[:1] == "#":
+            continue  # the summary
         match = LINE.match(line)
         assert match, line
         assert match[1] == str(pid)
@@ -65,6 +68,62 @@ def test_a_line_has_phase_path_call_result_and_time(tmp_path) -> None:
     )
     assert rows[2][:3] == ("host", "-", "openat") and rows[2][4].startswith("-1 ENOENT")
     assert rows[3] == ("host", "-", "mkdirat", '"/etc", 0o755', "-1 EEXIST (file exists)")
+
+
+def test_as_json_a_line_is_an_object_with_the_same_parts(tmp_path, monkeypatch) -> None:
+    path = tmp_path / "trace"
+    parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    monkeypatch.setenv("TRACEPARENT", parent)
+    monkeypatch.setattr(trace.posix, "environ", {b"TRACEPARENT": parent.encode()})
+
+    def action() -> int:
+        trace.open(str(path), "json")
+        errors.scope[:] = ["setup", "filesystem", 'annotations["a\\"b"]']
+        attempt(files.open, "/missing/\u00e9\x07", files.O_RDONLY)
+        trace.summary()
+        return os.getpid()
+
+    pid = child.run(action)
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    assert rows[0].pop("seconds") >= 0
+    assert rows[0] == {
+        "pid": pid, "phase": "setup", "step": "filesystem", "path": 'annotations["a\\"b"]',
+        "call": "openat", "args": ['"/missing/\u00e9\\x07"', "0"],
+        "result": "-1 ENOENT (no such file or directory)",
+        "trace_id": "0af7651916cd43dd8448eb211c80319c",
+    }  # fmt: skip
+    assert rows[1]["summary"] == "setup" and rows[1]["calls"] == 1
+    assert rows[1]["ms"] >= rows[1]["ms_in_calls"] >= 0
+
+
+@pytest.mark.parametrize(
+    "value", ["", "00", "00-xyz-b7ad6b7169203331-01", f"00-{'0' * 32}-b7ad6b7169203331-01"]
+)
+def test_a_trace_parent_that_is_none_gives_no_id(monkeypatch, value: str) -> None:
+    monkeypatch.setattr(trace.posix, "environ", {b"TRACEPARENT": value.encode()})
+    assert trace.trace_id() == ""
+
+
+def test_the_summary_says_where_the_time_went_once(tmp_path) -> None:
+    path = tmp_path / "trace"
+
+    def action() -> None:
+        trace.open(str(path))
+        for phase in ("prepare", "setup"):
+            errors.scope[:] = [phase, "", ""]
+            for _ in range(3):
+                files.stat("/etc")
+        attempt(tasks.execve, b"/no/such/file", *[tasks.strings([])[0]] * 2)
+        attempt(tasks.execve, b"/nor/this", *[tasks.strings([])[0]] * 2)
+
+    child.run(action)
+    rows = [line for line in path.read_text().splitlines() if line[:1] == "#"]
+    assert [
+        re.sub(r"[\d.]+ ms", "N ms", line.partition(" ")[2].partition(" ")[2]) for line in rows
+    ] == [
+        "prepare: 3 calls, N ms in them, N ms in all",
+        "setup: 3 calls, N ms in them, N ms in all",
+    ]
 
 
 @pytest.mark.needs("root")
@@ -133,7 +192,7 @@ def test_calls_that_come_back_twice_or_never_are_written_before(tmp_path) -> Non
         os.waitpid(pid, 0)
 
     child.run(action)
-    rows = [LINE.match(line) for line in path.read_text().splitlines()]
+    rows = [LINE.match(line) for line in path.read_text().splitlines() if line[:1] != "#"]
     found = [(row[4], row[6]) for row in rows]
     assert found[0] == ("clone", "...") and found.count(("clone", "0")) == 1
     assert found[-1] == ("execve", "...") or ("execve", "...") in found
