@@ -28,7 +28,10 @@ _LATER: Final = ("preserve-fds", "trace", "help")
 
 def main() -> NoReturn:
     """Run one command and leave the process with its exit status."""
-    _fill_standard_descriptors()
+    try:
+        _fill_standard_descriptors()
+    except OSError as error:  # closed, and no /dev/null either
+        _leave(error, 1)
     # A command lives for milliseconds: it ends before a collection would pay.
     gc.disable()
     words = _arguments()
@@ -40,9 +43,25 @@ def main() -> NoReturn:
             boot.early(import_path)
         from . import door
     except Exception as error:  # no memory, no descriptor, a damaged file: there is no log yet
-        posix.write(2, f"anocir: cannot load itself: {error}\n".encode("utf-8", "replace"))
-        posix._exit(255 if "exec" in words else 1)
+        _leave(error, 255 if "exec" in words else 1)
     door.main(words, import_path)
+
+
+def _leave(error: Exception, status: int) -> NoReturn:
+    """Say in one line why it cannot even start."""
+    if isinstance(error, MemoryError):
+        posix.write(2, b"anocir: not enough memory\n")
+        posix._exit(status)
+    text = f"cannot load itself: {error}"
+    if isinstance(error, OSError) and error.strerror:
+        name = f"{error.filename}: " if error.filename else ""
+        text = f"cannot load itself: {name}{error.strerror.lower()}"
+    elif isinstance(error, ImportError):
+        from .base import lacks
+
+        text = lacks.complaint(error)
+    posix.write(2, f"anocir: {text}\n".encode("utf-8", "replace"))
+    posix._exit(status)
 
 
 def _needs_init(words: list[str]) -> bool:

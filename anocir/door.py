@@ -28,6 +28,12 @@ def main(words: list[str], import_path: str) -> NoReturn:
         status = _report(settings, error.text, error.hint, error.status)
     except OSError as error:
         status = _report(settings, errors.reason(error), "", 1)
+    except ImportError as error:
+        from .base import lacks
+
+        status = _report(settings, lacks.complaint(error), "", 1)
+    except MemoryError:
+        status = _report_shortage(settings)
     except KeyboardInterrupt:
         status = _report(settings, "interrupted", "", 130)
     except BaseException as error:
@@ -75,6 +81,15 @@ def _report(settings: cli.Settings, text: str, hint: str, status: int) -> int:
             text = f"{text} ({errors.reason(error)})"
     log.error(text, hint)
     return 255 if settings.command == "exec" and settings.understood else status
+
+
+def _report_shortage(settings: cli.Settings) -> int:
+    """Report that memory is short, with little of it."""
+    try:
+        return _report(settings, "not enough memory", "", 1)
+    except MemoryError:
+        posix.write(2, b"anocir: not enough memory\n")
+        return 255 if settings.command == "exec" else 1
 
 
 def _report_bug(settings: cli.Settings, error: BaseException) -> int:

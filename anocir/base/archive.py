@@ -43,6 +43,10 @@ try:
         exec(marshal.loads(f.read(int(r[1]))))
         install(f, int(r[2]))
     m = __import__(globals().get("entry", "anocir.__main__"), fromlist=["main"])
+except MemoryError:
+    sys.exit("anocir: not enough memory")
+except EnvironmentError as error:
+    sys.exit("anocir: cannot load itself: " + (error.strerror or str(error)).lower())
 except Exception as error:
     sys.exit("anocir: cannot load itself: %s" % error)
 m.main()

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 # C modules of the standard library; the usual way lists two directories first (0.1 ms each).
-_EXTENSIONS = ("_ctypes", "_json")
+_EXTENSIONS = ("_ctypes", "_json", "_socket", "_struct", "fcntl", "select")
 _FD = 1000  # above what anybody passes on
 
 
@@ -46,7 +46,9 @@ class Block:
         """Return the specification of a module that is in the block, else None."""
         entry = self.index.get(name)
         if entry is None:
-            return self._extension(name) if name in _EXTENSIONS else None
+            if name in _EXTENSIONS and name not in sys.builtin_module_names:
+                return self._extension(name)
+            return None
         spec = self.spec(name, self, is_package=entry[2])
         if entry[2]:
             path = name.replace(".", "/")

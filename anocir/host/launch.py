@@ -174,7 +174,9 @@ def ahead(settings: Settings, options: Options, operation: Callable[[Init], int]
     pid, line = boot.take_early() or boot.start(settings.import_path, preserved)
     init = Init(pid, channel.of(line), listen_fds)
     try:
-        return operation(init)
+        status = operation(init)
+        init.channel.close()
+        return status
     except BaseException:
         init.kill()
         raise

@@ -61,6 +61,7 @@ def start(settings: Settings, container_id: str, notified: bool = False) -> None
         except Error as error:
             _after_failed_start(settings, container, config, error)
             raise
+        line.close()
         _poststart(settings, container, config)
         if proxy:
             proxy.wait(pid, pidfd)

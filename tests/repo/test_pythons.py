@@ -6,6 +6,7 @@ import glob
 import json
 import os
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -138,6 +139,7 @@ class Watched:
         self.source = archive
         self.directory = directory
         self.note = directory / "note"
+        self.said = ""
         self.id = f"pythons-{os.getpid()}"
         self.bundle = directory / "bundle"
         self.root = directory / "root"
@@ -166,6 +168,7 @@ class Watched:
                 command, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
                 timeout=drive.TIMEOUT, check=False,
             )  # fmt: skip
+        self.said += (self.directory / "output").read_text()
         missing = "missing" in command
         assert missing or done.returncode == 0, (self.directory / "output").read_text()
         found: dict[str, set[str]] = {"compile": set(), "import": set()}
@@ -225,6 +228,83 @@ def test_nothing_is_compiled_under_any_python_and_the_same_is_imported(
             }
             if name not in LIBRARY:
                 assert made["import"] <= usual[name]["import"], name
+
+
+@pytest.mark.needs("root")
+@pytest.mark.parametrize(
+    "options", ["-X dev", "-bb -W error", "-OO -X dev -W error -X tracemalloc"]
+)
+@pytest.mark.parametrize(
+    "python", [name for name in PYTHONS if name in (list(PYTHONS)[0], list(PYTHONS)[-1])]
+)
+def test_a_strict_python_has_nothing_to_say(watched: Watched, python: str, options: str) -> None:
+    copy = only(
+        watched.source, watched.directory / "anocir", python, before=WATCH % str(watched.note)
+    )
+    watched.life(PYTHONS[python], *options.split(), copy)
+    for word in ("Warning", "Traceback", "bug", "ignored"):
+        assert word not in watched.said
+
+
+def limited(kind: int, value: int, *command: str) -> subprocess.CompletedProcess[str]:
+    """Run a command below a limit; what it prints is on stderr."""
+    return subprocess.run(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        text=True, check=False, preexec_fn=lambda: resource.setrlimit(kind, (value, value)),
+    )  # fmt: skip
+
+
+# As the first line does, and an arena more, which is what Python takes memory in.
+BEGINS = "import sys,marshal;f=open('/dev/null','rb');f.readline();exec('b=bytearray(1<<20)')"
+
+
+@pytest.mark.needs("root")
+@pytest.mark.parametrize("command", ["--version", "features", "state missing", "run"])
+def test_too_little_memory_is_said_in_one_line(watched: Watched, command: str) -> None:
+    """From where Python itself can read a line to where the command can be done."""
+    watched.write("/bin/true")
+    words = command.split()
+    if command == "run":
+        words = ["run", "--bundle", str(watched.bundle), watched.id]
+    step = 128 << 10
+    size = 11 << 20
+    while limited(resource.RLIMIT_AS, size, PYTHON, "-IBSc", BEGINS).returncode:
+        size += step
+    said: list[str] = []
+    while said[-2:] not in (["", ""], ["anocir: container does not exist\n"] * 2):
+        done = limited(
+            resource.RLIMIT_AS, size, watched.source, "--root", str(watched.root), *words
+        )
+        said.append(done.stderr)
+        size += step
+        assert size < 64 << 20, said
+    # the first line, which has no room to catch anything
+    python = (
+        'Traceback (most recent call last):\n  File "<string>", line 1, in <module>\nMemoryError\n'
+    )
+    assert said[-3] != python
+    for text in said:
+        assert text in ("", python) or re.fullmatch(r"anocir: .+\n", text), text
+        assert "bug" not in text
+    assert not watched.root.exists() or not any(watched.root.iterdir())
+
+
+@pytest.mark.parametrize("count", range(4, 9))
+def test_too_few_descriptors_are_said_in_one_line(archive: str, tmp_path: Path, count: int) -> None:
+    for words in (["--version"], ["list"], ["state", "missing"], ["run", "missing"]):
+        root = ["--root", str(tmp_path / "root")]
+        said = limited(resource.RLIMIT_NOFILE, count, archive, *root, *words).stderr
+        assert said == "" or re.fullmatch(r"anocir: .+\n", said), said
+        assert "bug" not in said and "Errno" not in said
+
+
+@pytest.mark.needs("root")
+def test_closed_standard_streams_without_dev_null_are_said_in_one_line(archive: str) -> None:
+    script = 'mount -t tmpfs none /dev && "$1" list <&-'
+    done = run("unshare", "-m", "sh", "-c", script, "sh", archive)
+    assert (done.returncode, done.stdout, done.stderr) == (
+        1, "", "anocir: cannot load itself: /dev/null: no such file or directory\n",
+    )  # fmt: skip
 
 
 @pytest.mark.needs("root")
@@ -499,3 +579,68 @@ def test_build_refuses_what_is_no_interpreter_for_it(tmp_path: Path, python: str
         1,
         f"build.py: {python} is no CPython 3.9 or newer\n",
     )
+
+
+# a Python that is not whole -------------------------------------------------------------------
+
+
+def lean(python: str, directory: Path, lacking: str) -> str:
+    """A copy of an interpreter whose extension modules are there but for one."""
+    where = run(
+        python, "-IBSc", "import sys, os; print(os.path.realpath(sys.executable), os.__file__)"
+    )
+    binary, library = where.stdout.split()
+    library = os.path.dirname(library)
+    target = directory / "lib" / os.path.basename(library)
+    dynload = target / "lib-dynload"
+    dynload.mkdir(parents=True)
+    for name in os.listdir(library):
+        if name != "lib-dynload":
+            (target / name).symlink_to(os.path.join(library, name))
+    for name in os.listdir(os.path.join(library, "lib-dynload")):
+        if not name.startswith(lacking + "."):
+            (dynload / name).symlink_to(os.path.join(library, "lib-dynload", name))
+    (directory / "bin").mkdir()
+    return shutil.copy(binary, directory / "bin" / "python3")
+
+
+@pytest.mark.needs("root")
+@pytest.mark.parametrize("lacking", ["_ctypes", "_json", "_socket", "_struct", "fcntl", "select"])
+def test_a_python_that_lacks_a_module_is_told_so_by_each_command(
+    watched: Watched, tmp_path: Path, lacking: str
+) -> None:
+    def apart(python: str) -> bool:
+        code = f"import {lacking} as m; raise SystemExit(not hasattr(m, '__file__'))"
+        return run(python, "-IBSc", code).returncode == 0
+
+    whole = next((path for path in PYTHONS.values() if apart(path)), "")
+    if not whole:
+        pytest.skip(f"[pythons] every Python of this machine has {lacking} built in")
+    python = lean(whole, tmp_path / "lean", lacking)
+    archive = watched.source
+    root = ["--root", str(watched.root)]
+    wanted = f"anocir: {python} lacks {lacking}: install python3 (python3-minimal is not enough)\n"
+    watched.write("/bin/true")
+    container = ["--bundle", str(watched.bundle), watched.id]
+    said = set()
+    for words in (
+        ["--version"], ["features"], ["list"], ["state", "x"], ["kill", "x"], ["delete", "x"],
+        ["run", *container], ["create", *container], ["exec", watched.id, "/bin/true"],
+        ["delete", "--force", watched.id],
+    ):  # fmt: skip
+        with open(tmp_path / "output", "w+") as output:  # a container keeps what it is given
+            done = subprocess.run(
+                [python, archive, *root, *words],
+                stdin=subprocess.DEVNULL, stdout=output, stderr=output, check=False,
+            )  # fmt: skip
+            output.seek(0)
+            text = output.read()
+        assert "bug" not in text and "Traceback" not in text
+        if done.returncode and words[0] not in ("state", "kill", "exec", "delete"):
+            assert text == wanted, words
+        if "lacks" in text:
+            assert text == wanted, words
+        said.add(text)
+    assert (wanted in said) == (lacking != "_json")  # jsonio does without
+    run(archive, *root, "delete", "--force", watched.id)
+    assert not watched.root.exists() or not any(watched.root.iterdir())
