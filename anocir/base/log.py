@@ -62,9 +62,9 @@ def error(text: str, hint: str = "") -> None:
     """Report the failure of the command: once in the file, once for people on stderr."""
     whole = f"{text} ({hint})" if hint else text
     if _fd >= 0:
-        _write(_fd, _line(ERROR, whole))
+        _write(_fd, _failure(text, hint, whole))
     elif _json:
-        _write(2, _line(ERROR, whole))
+        _write(2, _failure(text, hint, whole))
         return
     _write(2, _plain("anocir: ", text) + (_plain("anocir: ", hint) if hint else b""))
 
@@ -107,6 +107,17 @@ def _line(level: int, text: str) -> bytes:
     if _json:
         return f'{{"level":"{NAMES[level]}","msg":{quoted},"time":"{now}"}}\n'.encode()
     return f'time="{now}" level={NAMES[level]} msg={quoted}\n'.encode()
+
+
+def _failure(text: str, hint: str, whole: str) -> bytes:
+    """Return the line of an error; in JSON with a code and what else programs may want."""
+    line = _line(ERROR, whole)
+    if not _json:
+        return line
+    from . import codes, jsonio
+
+    more = jsonio.dumps(codes.of(text, hint))
+    return line.rstrip()[:-1] + b"," + more[1:].encode() + b"\n"
 
 
 def _plain(ours: str, text: str) -> bytes:
