@@ -93,6 +93,7 @@ class Settings:
         "log_format",
         "log_level",
         "root",
+        "root_given",
         "rootless",
         "start_exec_errors",
         "systemd_cgroup",
@@ -119,6 +120,8 @@ class Settings:
         self.rootless = "auto"
         self.start_exec_errors = "report"
         self.criu = ""
+        # --root was given: it is not the default.
+        self.root_given = False
         # The words have been read: what fails from here on is the operation.
         self.understood = False
         self.help = False
@@ -341,29 +344,15 @@ def check_id(container_id: str) -> None:
 
 
 def check_preserved(command: str, options: Options) -> None:
-    """Refuse descriptors that the caller wants to pass on but did not open.
-
-    The runtime's own files would otherwise land on their numbers and leak into the container.
-    """
+    """Refuse a number of descriptors that makes no sense; what is not open stays a hole."""
     count = options.get("preserve_fds", 0) if command in ("create", "run", "exec") else 0
-    if not count:
-        return
     if count < 0:
         raise errors.Error(f"{command}: --preserve-fds: must not be negative, got {count}")
-    from .base import activation
-
-    first = 3 + activation.listen_fds()
-    for fd in range(first, first + count):
-        try:
-            posix.fstat(fd)
-        except OSError:
-            raise errors.Error(
-                f"{command}: --preserve-fds {count}: descriptor {fd} is not open"
-            ) from None
 
 
 def settle(settings: Settings) -> None:
     """Fill in what depends on the process: the state directory, absolute and checked."""
+    settings.root_given = bool(settings.root)
     root = settings.root or _default_root()
     if root[0] != "/":
         root = f"{posix.getcwd()}/{root}"

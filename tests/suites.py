@@ -102,6 +102,7 @@ def differences(
 
 def become_subreaper() -> None:
     """What a test leaves running becomes a child of this process, so that it can be ended."""
+    signal.signal(signal.SIGTERM, lambda *unused: sys.exit(143))
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
@@ -184,6 +185,7 @@ def run_with_terminal(
         told = b""
         size = -1
         while child.poll() is None and time.monotonic() < until:
+            _reap_but(child.pid)
             if select.select([master], [], [], 0.05)[0]:
                 told += os.read(master, 65536)
             now = len(told) + os.fstat(out.fileno()).st_size
@@ -203,6 +205,16 @@ def run_with_terminal(
     if shown:
         texts[0] = told.decode("utf-8", "replace").replace("\r", "")
     return Ended(child.wait(), hung, *texts)
+
+
+def _reap_but(child: int) -> None:
+    """Reap what has ended, for tests that wait for a process to be gone: we are its subreaper."""
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            if ended is None or ended.si_pid == child:
+                return
+            os.waitpid(ended.si_pid, 0)
 
 
 def end_orphans_but(child: subprocess.Popen[bytes]) -> None:

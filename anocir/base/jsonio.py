@@ -117,6 +117,8 @@ def loads(data: bytes, name: str = "JSON") -> Json:
     """
     if len(data) > MAX_SIZE:
         raise Error(f"{name}: larger than 64 MiB")
+    if data[:3] == b"\xef\xbb\xbf":
+        raise Error(f"{name}: begins with a byte order mark", "save it without one")
     try:
         text = data.decode("utf-8")
         # The scanner recurses in C; a document with few brackets cannot be deep.

@@ -5,6 +5,7 @@ Side: host.
 
 from __future__ import annotations
 
+from ..errors import Error
 from ..host import events
 
 TYPE_CHECKING = False
@@ -22,5 +23,7 @@ ARGS = (1, 1)
 
 def run(settings: Settings, options: Options, args: list[str]) -> int:
     """Print one JSON object a line until the container stops."""
+    if options["interval"] <= 0:
+        raise Error("events: --interval: must be greater than 0")
     events.events(settings, args[0], options)
     return 0

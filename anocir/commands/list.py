@@ -6,7 +6,9 @@ Side: host.
 from __future__ import annotations
 
 from ..base import jsonio, log
+from ..errors import Error
 from ..host import states
+from ..linux import files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,6 +28,8 @@ _COLUMNS = ("ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER")
 def run(settings: Settings, options: Options, args: list[str]) -> int:
     """Print a line for each container; broken state directories are skipped with a warning."""
     del args
+    if settings.root_given and not files.exists(settings.root):
+        raise Error(f"--root {settings.root}: no such file or directory")
     found = states.list_(settings)
     if options["quiet"]:
         log.result("".join(f"{state['id']}\n" for state in found))

@@ -6,6 +6,7 @@ Side: host.  Cold: imports json.
 from __future__ import annotations
 
 from .. import SPEC_VERSION, errors
+from ..cgroup import hierarchy
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,6 +30,11 @@ _MASKED = (
     "/proc/timer_stats", "/sys/devices/virtual/powercap", "/sys/firmware",
 )  # fmt: skip
 _READONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
+
+
+def _cgroup() -> tuple[str, ...]:
+    """Ask for a cgroup namespace where cgroups are version 2, as runc does."""
+    return ("cgroup",) if hierarchy.only_v2(hierarchy.own()[0]) else ()
 
 
 def run(settings: Settings, options: Options, args: list[str]) -> int:
@@ -73,7 +79,7 @@ def template(rootless: bool) -> dict[str, Any]:
         "linux": {
             "resources": {"devices": [{"allow": False, "access": "rwm"}]},
             "namespaces": [
-                {"type": kind} for kind in ("pid", "network", "ipc", "uts", "mount", "cgroup")
+                {"type": kind} for kind in ("pid", "network", "ipc", "uts", "mount", *_cgroup())
             ],
             "maskedPaths": list(_MASKED),
             "readonlyPaths": list(_READONLY),
@@ -84,7 +90,7 @@ def template(rootless: bool) -> dict[str, Any]:
         del linux["resources"]
         # Without privileges nobody could connect an own network, so the host's is kept.
         linux["namespaces"] = [
-            {"type": kind} for kind in ("pid", "ipc", "uts", "mount", "cgroup", "user")
+            {"type": kind} for kind in ("pid", "ipc", "uts", "mount", *_cgroup(), "user")
         ]
         linux["uidMappings"] = [{"containerID": 0, "hostID": posix.geteuid(), "size": 1}]
         linux["gidMappings"] = [{"containerID": 0, "hostID": posix.getegid(), "size": 1}]

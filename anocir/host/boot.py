@@ -18,6 +18,7 @@ from ..linux.const import AT_EMPTY_PATH, ENOENT, EPERM, MOUNT_ATTR_RDONLY, OPEN_
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Final
 
 # Where the modules come from for the second interpreter: from the start of the archive, as for the
@@ -67,11 +68,11 @@ def drop_early() -> None:
         processes.wait(pid)
 
 
-def start(import_path: str, preserved: int) -> tuple[int, int]:
+def start(import_path: str, preserved: int, holes: Sequence[int] = ()) -> tuple[int, int]:
     """Start the sealed interpreter; it imports what init needs and waits for its plan.
 
-    `preserved` descriptors from 3 on are the container's; all others of the caller's it closes.
-    Returns its pid and our end of the channel.
+    `preserved` descriptors from 3 on are the container's, but for `holes`; all others of the
+    caller's it closes.  Returns its pid and our end of the channel.
     """
     interpreter = files.readlink("/proc/self/exe")
     sealed, executable = seal(interpreter)
@@ -87,12 +88,38 @@ def start(import_path: str, preserved: int) -> tuple[int, int]:
         files.encode(path), str(theirs_high).encode(), str(preserved).encode(),
     ]  # fmt: skip
     try:
-        pid = processes.spawn(files.encode(executable), argv, {}, [], session=False)
+        pid = processes.spawn(files.encode(executable), argv, {}, _occupied(holes), session=False)
     finally:
         files.close(theirs_high)
         # Not before init is started: taking a mount apart waits for a grace period of RCU.
         files.close(sealed)
     return pid, mine
+
+
+def _occupied(holes: Sequence[int]) -> list[tuple[int, ...]]:
+    """Return what posix_spawn(3) has to do so that init finds its holes occupied."""
+    if not holes:
+        return []
+    null = files.dup_above(files.open("/dev/null", files.O_PATH), max(holes) + 1)
+    return [(posix.POSIX_SPAWN_DUP2, null, fd) for fd in holes]
+
+
+def holes(preserved: int) -> list[int]:
+    """Return those of the descriptors to pass on, from 3 on, that the caller has not open.
+
+    Each of them is occupied, so that no file of ours comes to lie there: by one of ours that
+    closes itself in execve, or by a descriptor that leads nowhere.
+    """
+    found = []
+    for fd in range(3, 3 + preserved):
+        try:
+            if posix.get_inheritable(fd):
+                continue
+        except OSError:
+            # The lowest free number, which is this one.
+            files.set_inheritable(files.open("/dev/null", files.O_PATH), True)
+        found.append(fd)
+    return found
 
 
 def seal(path: str) -> tuple[int, str]:

@@ -72,6 +72,11 @@ def make(
         intent["host_mounts"] = ending.mount_count(rootfs)
     known = facts.of_create(settings, container_id, config, options, intent)
     known["listen_fds"] = init.listen_fds
+    facts.check_sysctls(config)
+    known["holes"] = init.holes
+    known["descriptors"] = facts.descriptors(config)
+    if known["descriptors"]:
+        launch.raise_descriptors(init.middle, known["descriptors"])
     if posix.environ.get(b"NOTIFY_SOCKET"):
         from . import notify
 
@@ -86,6 +91,8 @@ def make(
         _make(settings, init, container, config, compiled, intent, options, fds, foreground)
     except BaseException as error:
         _undo(settings, init, container, config, error)
+        if facts.lacks_rights(error):
+            raise Error(reason(error), facts.NO_RIGHTS) from None
         raise
 
 

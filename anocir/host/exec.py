@@ -72,13 +72,17 @@ def execute(
         "no_new_keyring": True,
         "preserve_fds": options["preserve_fds"],
         "listen_fds": init.listen_fds,
+        "holes": init.holes,
         "join": [],
     }
     fds = _namespaces(container.state["pid"], known["join"])
     compiled = plan.compile_exec(config, process, known)
     compiled["start_socket"] = None
+    if settings.level() >= log.DEBUG:
+        for line in plan.describe(compiled):
+            log.debug(line)
     _launch(settings, init, container, process, compiled, options, fds)
-    start.serve_start(container, config, init.pid, init.pidfd, init.channel)
+    start.serve_start(container, config, init.pid, init.pidfd, init.channel, states.RUNNING)
     if options["pidfd_socket"]:
         channel.send_fd(options["pidfd_socket"], init.pidfd, b"exec")
     if options["pid_file"]:

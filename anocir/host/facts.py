@@ -10,14 +10,19 @@ import posix
 
 from .. import SPEC_VERSION, cgroup
 from ..base import log
-from ..errors import Error, at, reason
+from ..errors import Error, at, reason, strerror
 from ..linux import files
 from ..linux.capabilities import NAMES, SETS
+from ..linux.const import EPERM
 from ..model import plan
+
+_NOFILE: Final = 7  # RLIMIT_NOFILE, asm-generic/resource.h
+_FEW_MOUNTS: Final = 16
+_SPARE: Final = 200  # descriptors that anything else may need
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, Final
 
     from ..cli import Options, Settings
 
@@ -187,6 +192,52 @@ def kernel_has_newer_capabilities() -> bool:
         return int(files.read_file("/proc/sys/kernel/cap_last_cap")) >= len(NAMES)
     except (OSError, ValueError):
         return False
+
+
+# The kernel that gave each pid namespace its own; before, it is the host's.
+_SYSCTL_SINCE: Final = {"kernel.pid_max": (6, 14), "vm.memfd_noexec": (6, 3)}
+
+
+def check_sysctls(config: dict[str, Any]) -> None:
+    """Refuse what on this kernel belongs to the host and not to a pid namespace."""
+    for name in (config.get("linux") or {}).get("sysctl") or ():
+        since = _SYSCTL_SINCE.get(name.replace("/", "."))
+        if since:
+            release = posix.uname().release
+            numbers = tuple(int(part) for part in release.split("-")[0].split(".")[:2])
+            if numbers < since:
+                raise at(
+                    f'linux.sysctl["{name}"]',
+                    f"belongs to a pid namespace since Linux {since[0]}.{since[1]}, this is "
+                    f"{release}",
+                )
+
+
+NO_RIGHTS: Final = "this process is root without CAP_SYS_ADMIN, which a container runtime needs"
+
+
+def lacks_rights(error: BaseException) -> bool:
+    """Tell whether a failure is for want of CAP_SYS_ADMIN."""
+    if strerror(EPERM) not in reason(error) or posix.geteuid() != 0:
+        return False
+    from ..linux import tasks
+
+    return not tasks.capget()[0] >> NAMES.index("CAP_SYS_ADMIN") & 1
+
+
+def descriptors(config: dict[str, Any]) -> tuple[int, int] | None:
+    """Return our limit of open files if the set-up needs more of them than it allows.
+
+    Each bind source is held open, so that the limit of a login (1024), or a smaller one of a
+    service, would be a limit of mounts.
+    """
+    count = len(config.get("mounts") or ())
+    if count <= _FEW_MOUNTS:
+        return None
+    from ..linux import tasks
+
+    limit = tasks.getrlimit(_NOFILE)
+    return limit if limit[0] < limit[1] and limit[0] < count + _SPARE else None
 
 
 def drop_newer_capabilities(process: Any, where: str) -> None:

@@ -27,13 +27,17 @@ class Init:
     """The process being made: first the middle process, then the container's init."""
 
     __slots__ = (
-        "born_in", "channel", "console", "early", "gone", "in_cgroup", "killed", "listen_fds",
-        "middle", "middle_fd", "pid", "pidfd", "start_time", "waiting",
+        "born_in", "channel", "console", "early", "gone", "holes", "in_cgroup", "killed",
+        "listen_fds", "middle", "middle_fd", "pid", "pidfd", "start_time", "waiting",
     )  # fmt: skip
 
-    def __init__(self, middle: int, line: Channel, listen_fds: int) -> None:
+    def __init__(
+        self, middle: int, line: Channel, listen_fds: int, holes: Sequence[int] = ()
+    ) -> None:
         """Take the pid of the sealed interpreter, our end of its channel, LISTEN_FDS."""
         self.listen_fds = listen_fds
+        # Descriptors among those to pass on that the caller has not open.
+        self.holes = list(holes)
         self.middle = middle
         self.middle_fd = -1
         self.channel = line
@@ -171,8 +175,9 @@ def ahead(settings: Settings, options: Options, operation: Callable[[Init], int]
     preserved = listen_fds + options["preserve_fds"]
     if preserved:
         boot.drop_early()  # it would close them
-    pid, line = boot.take_early() or boot.start(settings.import_path, preserved)
-    init = Init(pid, channel.of(line), listen_fds)
+    holes = boot.holes(preserved) if preserved else []
+    pid, line = boot.take_early() or boot.start(settings.import_path, preserved, holes)
+    init = Init(pid, channel.of(line), listen_fds, holes)
     try:
         status = operation(init)
         init.channel.close()
@@ -229,6 +234,17 @@ def raise_limits(pid: int, process: dict[str, Any]) -> None:
                     f"process.rlimits[{index}]: error setting rlimit type {kind}: {reason(error)}",
                     "a hard limit above the caller's needs CAP_SYS_RESOURCE",
                 ) from None
+
+
+RLIMIT_NOFILE = 7  # asm-generic/resource.h
+
+
+def raise_descriptors(pid: int, limit: tuple[int, int]) -> None:
+    """Raise the soft limit of open files to the hard one, ours and that of a process."""
+    from ..linux import tasks
+
+    for each in (0, pid):
+        tasks.setrlimit(RLIMIT_NOFILE, limit[1], limit[1], each)
 
 
 def write_pid_file(path: str, pid: int) -> None:

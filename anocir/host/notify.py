@@ -20,7 +20,7 @@ from _struct import pack
 import posix
 
 from ..base import log
-from ..errors import reason
+from ..errors import Error, reason, strerror
 from ..linux import files, processes
 
 TYPE_CHECKING = False
@@ -42,6 +42,30 @@ _BARRIER_PATIENCE: Final = 5.0  # seconds that the manager may take to read what
 def wanted() -> bool:
     """Tell whether the caller has a service manager that listens."""
     return bool(_address(posix.environ.get(b"NOTIFY_SOCKET", b"")))
+
+
+def reachable() -> bool:
+    """Tell whether the service manager listens at its address."""
+    try:
+        check_reachable()
+    except Error:
+        return False
+    return True
+
+
+def check_reachable() -> None:
+    """Refuse to wait for what nobody would be told.  Raises Error."""
+    address = _address(posix.environ.get(b"NOTIFY_SOCKET", b""))
+    if not address:
+        return
+    sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM)
+    try:
+        sock.connect(address)
+    except OSError as error:
+        shown = address.replace(b"\0", b"@").decode("utf-8", "surrogateescape")
+        raise Error(f"NOTIFY_SOCKET: connect {shown}: {strerror(error.errno or 0)}") from None
+    finally:
+        sock.close()
 
 
 def facts(container_path: str) -> dict[str, str]:

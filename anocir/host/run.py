@@ -38,7 +38,7 @@ def run(settings: Settings, container_id: str, options: Options, init: Init) -> 
         if not detached:
             watcher = foreground.Watcher(init.pid, init.pidfd, master)
             watcher.notify = _notify_proxy(settings, container_id)
-        start.start(settings, container_id, notified=not detached)
+        start.start(settings, container_id, notified=not detached, detached=detached)
         if watcher is None:
             return 0
         status = watcher.wait()

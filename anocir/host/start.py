@@ -21,11 +21,14 @@ if TYPE_CHECKING:
     from .store import Container
 
 
-def start(settings: Settings, container_id: str, notified: bool = False) -> None:
+def start(
+    settings: Settings, container_id: str, notified: bool = False, detached: bool = False
+) -> None:
     """Let init execute the program; return once it runs, or raise what kept it from running.
 
     Where the caller has a service manager, return once the program says that it is ready, unless
-    the caller of this function is the one who is `notified`.
+    the caller of this function is the one who is `notified`.  A manager that does not listen is
+    an error, but not for a `detached` run, which then does not wait.
     """
     from ..wire import channel
 
@@ -40,7 +43,9 @@ def start(settings: Settings, container_id: str, notified: bool = False) -> None
         if not notified and posix.environ.get(b"NOTIFY_SOCKET"):
             from . import notify
 
-            proxy = notify.open_proxy(container.dir_fd)
+            if not detached or notify.reachable():
+                notify.check_reachable()
+                proxy = notify.open_proxy(container.dir_fd)
             pidfd = processes.pidfd_open(pid) if proxy else -1
         try:
             line = channel.connect(container.dir_fd, store.SOCKET)
@@ -73,7 +78,12 @@ def start(settings: Settings, container_id: str, notified: bool = False) -> None
 
 
 def serve_start(
-    container: Container, config: dict[str, Any], pid: int, pidfd: int, line: Channel
+    container: Container,
+    config: dict[str, Any],
+    pid: int,
+    pidfd: int,
+    line: Channel,
+    status: str = states.CREATED,
 ) -> None:
     """Answer init until execve has succeeded; raises Error when something failed before it.
 
@@ -93,7 +103,7 @@ def serve_start(
 
             own = processes.pidfd_open(pid) if pidfd < 0 else pidfd
             fd = tasks.pidfd_getfd(own, int(payload))
-            _listener_sender(container, config, pid)(fd)
+            _listener_sender(container, config, pid, status)(fd)
             files.close(fd)
             line.send(channel.DONE)
         elif kind == channel.ERROR:
@@ -117,7 +127,7 @@ def _died(container: Container, config: dict[str, Any]) -> Error:
     )
 
 
-def _listener_sender(container: Container, config: dict[str, Any], pid: int) -> Any:
+def _listener_sender(container: Container, config: dict[str, Any], pid: int, status: str) -> Any:
     """Return a function that sends the seccomp listener to its agent."""
     profile = config["linux"]["seccomp"]
 
@@ -125,7 +135,7 @@ def _listener_sender(container: Container, config: dict[str, Any], pid: int) -> 
         from ..wire import channel
         from .. import seccomp
 
-        state = states.oci_state(container, states.CREATED)
+        state = states.oci_state(container, status)
         message = seccomp.container_process_state(state, pid, profile.get("listenerMetadata", ""))
         try:
             channel.send_fd(profile["listenerPath"], fd, jsonio.dumps(message).encode())

@@ -143,6 +143,68 @@ STEPS: Final[dict[str, Callable[..., None]]] = {
 }
 
 
+# What each step does, for the error of a call in it: nobody outside knows the names above.
+DOING: Final = {
+    "affinity": "setting the CPU affinity",
+    "become_root": "becoming root of the user namespace",
+    "bind": "mounting",
+    "capabilities": "setting capabilities",
+    "cgroup_mount": "mounting the cgroups",
+    "chdir": "entering the working directory",
+    "chroot": "entering the root",
+    "close_descriptors": "closing descriptors",
+    "command": "looking for the program",
+    "console": "opening the terminal",
+    "device": "making the device",
+    "device_links": "making the links in /dev",
+    "domainname": "setting the domain name",
+    "drop_bounding": "dropping capabilities of the bounding set",
+    "filesystem": "mounting",
+    "final_propagation": "setting the propagation of the root",
+    "home": "looking up the home directory",
+    "hook_outputs": "opening the output of hooks",
+    "hooks": "running hooks",
+    "host_hooks": "waiting for hooks of the host",
+    "hostname": "setting the host name",
+    "io_priority": "setting the I/O priority",
+    "join_all": "joining namespaces",
+    "join_late": "joining the cgroup",
+    "keyring": "joining a session keyring",
+    "label": "setting the label of the process",
+    "late_readonly": "making mounts read-only",
+    "loopback": "bringing the loopback interface up",
+    "make_cwd": "making the working directory",
+    "masked_path": "masking the path",
+    "memory_policy": "setting the memory policy",
+    "move_root": "moving the root",
+    "new_user_namespace": "making the user namespace",
+    "no_new_privs": "setting no_new_privs",
+    "no_process": "starting",
+    "open_attributes": "opening the attributes of the process",
+    "own_proc": "mounting a procfs",
+    "own_stdio": "giving the standard streams to the user",
+    "personality": "setting the personality",
+    "pivot_root": "changing the root",
+    "propagation": "setting the propagation of mounts",
+    "readonly_path": "making the path read-only",
+    "remount": "remounting",
+    "rlimits": "setting resource limits",
+    "root": "opening the root",
+    "root_here": "opening the root",
+    "root_readonly": "making the root read-only",
+    "scheduler": "setting the scheduler",
+    "seccomp": "loading the seccomp filter",
+    "session": "starting a session",
+    "source": "opening the source of the mount",
+    "streams": "looking at the standard streams",
+    "sysctl": "setting the sysctl",
+    "time_offsets": "setting the time offsets",
+    "umask": "setting the umask",
+    "unshare": "making namespaces",
+    "user": "becoming the user",
+}
+
+
 class _Refuse:
     """The finder that is left once imports are sealed."""
 
@@ -351,9 +413,9 @@ def _text(error: BaseException) -> str:
         return _mount_text(error, path)
     text = reason(error)
     if isinstance(error, OSError):
-        text = f"{step or 'init'}: {text}"
+        text = f"{DOING.get(step) or 'starting'}: {text}"
     elif not isinstance(error, Error):
-        text = f"bug in anocir: {step}: {text}"
+        text = f"bug in anocir: {DOING.get(step) or 'starting'}: {text}"
     return f"{path}: {text}" if path and not text.startswith("exec: ") else text
 
 
@@ -363,7 +425,8 @@ def _mount_text(error: OSError, path: str) -> str:
             source, destination = values[1], values[2]
             break
         if where == path:
-            source, destination = name, values[0]
+            source = "cgroup" if name == "cgroup_mount" else "itself"
+            destination = values[0]
             break
     else:
         source, destination = "", ""

@@ -108,12 +108,17 @@ def time_offsets(context: Context, lines: str) -> None:
         tasks.prctl(PR_SET_DUMPABLE, 0)
 
 
-def become_root(context: Context) -> None:
-    """Become root of the user namespace: the files that are made from here on are its."""
-    if posix.geteuid() == 0 and posix.getegid() == 0 and not posix.getgroups():
+def become_root(context: Context, keep_groups: bool) -> None:
+    """Become root of the user namespace: the files that are made from here on are its.
+
+    With `keep_groups` the caller's supplementary groups stay, mapped or not.
+    """
+    groups = not keep_groups and posix.getgroups()
+    if posix.geteuid() == 0 and posix.getegid() == 0 and not groups:
         return
     try:
-        tasks.setgroups([])
+        if not keep_groups:
+            tasks.setgroups([])
     except OSError as error:
         if error.errno != EPERM:  # setgroups is denied: user_namespaces(7)
             raise

@@ -48,19 +48,19 @@ def reset_affinity() -> None:
         foreign = posix.sched_getscheduler(0) != 0
     except OSError as error:
         # musl's functions around the scheduler make no system call.
-        if error.errno != ENOSYS:
+        if error.errno not in (ENOSYS, EPERM):
             raise
         foreign = True
     if foreign:
         try:
             tasks.sched_setattr(0, 0, posix.getpriority(posix.PRIO_PROCESS, 0), 0, 0, 0, 0)
         except OSError as error:
-            if error.errno != EPERM:
+            if error.errno not in (ENOSYS, EPERM):
                 raise
     try:
         posix.sched_setaffinity(0, range(1024))
     except OSError as error:
-        if error.errno not in (EINVAL, EPERM):  # none of them is in the cpuset
+        if error.errno not in (EINVAL, ENOSYS, EPERM):  # none of them is in the cpuset
             raise
 
 
@@ -77,8 +77,19 @@ def join_cgroups(fds: Sequence[int]) -> None:
     another process wrote its pid (cgroup_procs_write_start in kernel/cgroup/cgroup.c).
     """
     for fd in fds:
-        files.write(fd, b"0")
+        try:
+            files.write(fd, b"0")
+        except OSError as error:
+            raise Error(f"join {_name(fd)}: {strerror(error.errno or 0)}") from None
         files.close(fd)
+
+
+def _name(fd: int) -> str:
+    """Return the path of an open file where a procfs tells it, for an error."""
+    try:
+        return files.readlink(f"/proc/self/fd/{fd}")
+    except OSError:
+        return "the container's cgroup"
 
 
 def streams(context: Context) -> None:

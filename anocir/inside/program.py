@@ -14,6 +14,7 @@ from ..linux import files, processes, tasks
 from ..linux.const import (
     EACCES,
     EISDIR,
+    ELOOP,
     ENOENT,
     ENOTDIR,
 )
@@ -97,7 +98,10 @@ def close_descriptors(context: Context) -> None:
         files.dup2(fd, keep, inheritable=False)
         context.channel = channel.of(keep)
     for preserved in range(3, keep):
-        files.set_inheritable(preserved, True)  # hooks have run without them
+        if preserved in context.plan["process"]["holes"]:
+            files.close(preserved)  # the caller has nothing there, and so has the program
+        else:
+            files.set_inheritable(preserved, True)  # hooks have run without them
     first = keep + 1
     if context.plan["trace"]:
         # Imported when the plan came; only looked up here.
@@ -135,8 +139,8 @@ class Command:
 
 
 def _candidates(name: str, env: Sequence[str]) -> list[str]:
-    if "/" in name:
-        return [name]
+    if "/" in name or not name:
+        return [name] if name else []
     path = ""
     for entry in env:
         if entry.startswith("PATH="):
@@ -172,10 +176,14 @@ def _look_up(context: Context, command: Command, cwd: str) -> None:
                 if "/" in command.name:
                     failure = error.errno
                 continue
+            if error.errno == ELOOP and _is_loop(text if text[:1] == "/" else f"{cwd}/{text}"):
+                failure = ELOOP
+                continue
             return  # a magic link, or one that root may not follow: execve will say
         mode = files.fstat(fd).st_mode
         files.close(fd)
         if mode & files.S_IFMT == files.S_IFREG and mode & 0o111:
+            _refuse_relative(command, path)
             return
         failure = EISDIR if mode & files.S_IFMT == files.S_IFDIR else EACCES
     name = command.name
@@ -184,20 +192,61 @@ def _look_up(context: Context, command: Command, cwd: str) -> None:
     raise Error(CONTRACT["exec"].format(name=name, reason=_exec_reason(name, failure)))
 
 
+def _is_loop(path: str) -> bool:
+    """Tell a loop of symbolic links from a magic link, which may be followed: the root is ours."""
+    try:
+        files.stat(path)
+    except OSError as error:
+        return error.errno == ELOOP
+    return False
+
+
+def _refuse_relative(command: Command, path: bytes) -> None:
+    """Refuse what a relative part of PATH led to, in the words of Go's exec package."""
+    if "/" not in command.name and path[:1] != b"/":
+        raise Error(
+            CONTRACT["exec"].format(
+                name=command.name,
+                reason="cannot run executable found relative to current directory",
+            )
+        )
+
+
+def _interpreter(path: bytes) -> str:
+    """Say which interpreter or loader a program names that the kernel did not find."""
+    try:
+        fd = files.open(path, files.O_RDONLY | files.O_NONBLOCK | files.O_NOCTTY)
+        try:
+            head = files.read(fd, 4096)
+        finally:
+            files.close(fd)
+    except OSError:
+        return "the interpreter that it names is missing"
+    if head[:2] == b"#!":
+        name = head[2:].split(b"\n")[0].strip().split(b" ")[0].split(b"\t")[0]
+        return f"its interpreter {files.decode(name)} is missing"
+    end = head.find(b"/ld")
+    if end >= 0:
+        name = head[head.rfind(b"\0", 0, end) + 1 : head.find(b"\0", end)]
+        return f"its loader {files.decode(name)} is missing"
+    return "the interpreter that it names is missing"
+
+
 def execute(command: Command) -> NoReturn:
     """execve(2) the first candidate that can be; raise Error in the words that engines know."""
     failure = 0
     for path in command.candidates:
+        if files.exists(path):
+            _refuse_relative(command, path)
         try:
             tasks.execve(path, command.argv, command.envp)
         except OSError as error:
             code = error.errno or 0
         if code == EACCES and _is_directory(path):
             code = EISDIR
-        if code == ENOENT and "/" not in command.name and files.exists(path):
+        if code == ENOENT and files.exists(path):
             # It is there: what is missing is its interpreter.
-            raise Error(CONTRACT["exec"].format(
-                name=files.decode(path), reason=strerror(code)))  # fmt: skip
+            raise Error(f"exec {files.decode(path)}: {strerror(code)}", _interpreter(path))
         if len(command.candidates) == 1 and "/" in command.name:
             raise Error(CONTRACT["exec"].format(name=command.name, reason=_exec_reason(
                 command.name, code)))  # fmt: skip
@@ -211,7 +260,7 @@ def execute(command: Command) -> NoReturn:
 
 
 def _exec_reason(name: str, code: int) -> str:
-    if code in (ENOENT, ENOTDIR):
+    if code in (ENOENT, ENOTDIR, ELOOP):
         return f"stat {name}: {strerror(code)}"
     if code == EISDIR:
         # The docker CLI answers 126 for the second part, newer ones for the first as well.

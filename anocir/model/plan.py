@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     Step = tuple[Any, ...]
     Plan = dict[str, Any]
 
+_NOFILE: Final = RLIMITS.index("RLIMIT_NOFILE")
 NAMESPACES: Final = {
     "user": CLONE_NEWUSER,
     "cgroup": CLONE_NEWCGROUP,
@@ -230,7 +231,7 @@ def compile_exec(config: Config, process: Config, facts: Mapping[str, Any]) -> P
         for index, (kind, path) in enumerate(facts["join"])
     ]
     if any(kind == "user" for kind, _ in facts["join"]):
-        setup.insert(0, ("become_root", "linux.namespaces"))
+        setup.insert(0, ("become_root", "linux.namespaces", keeps_groups(config)))
     setup += _domain_steps(config.get("linux") or {})
     setup.append(("command", "process.args", True))
     setup.append(("join_late", "linux.resources"))
@@ -283,6 +284,7 @@ def _process(process: Config, facts: Mapping[str, Any]) -> Plan:
         "cwd": process["cwd"],
         "terminal": bool(process.get("terminal")),
         "fds": facts.get("preserve_fds", 0) + facts.get("listen_fds", 0),
+        "holes": facts.get("holes", []),
     }
 
 
@@ -345,7 +347,7 @@ def _namespace_steps(config: Config, facts: Mapping[str, Any]) -> list[Step]:
         steps.append(("time_offsets", "linux.timeOffsets", lines))
     if "user" in spaces:
         steps += _root_steps(config, facts)
-        steps.append(("become_root", "linux.uidMappings"))
+        steps.append(("become_root", "linux.uidMappings", keeps_groups(config)))
         if flags & ~first:
             steps.append(("unshare", "linux.namespaces", flags & ~first))
     return steps
@@ -513,11 +515,11 @@ def _finish_steps(config: Config, facts: Mapping[str, Any]) -> list[Step]:
         steps.append(("domainname", "domainname", config["domainname"]))
     for name, value in (linux.get("sysctl") or {}).items():
         steps.append(("sysctl", f'linux.sysctl["{name}"]', sysctl_path(name), value))
-    for index, path in enumerate(linux.get("readonlyPaths") or []):
-        steps.append(("readonly_path", f"linux.readonlyPaths[{index}]", normal(path)))
+    for index, path in _once(linux.get("readonlyPaths") or []):
+        steps.append(("readonly_path", f"linux.readonlyPaths[{index}]", path))
     label = linux.get("mountLabel", "") if facts["selinux"] else ""
-    for index, path in enumerate(linux.get("maskedPaths") or []):
-        steps.append(("masked_path", f"linux.maskedPaths[{index}]", normal(path), label))
+    for index, path in _once(linux.get("maskedPaths") or []):
+        steps.append(("masked_path", f"linux.maskedPaths[{index}]", path, label))
     if (config.get("root") or {}).get("readonly"):
         steps.append(("root_readonly", "root.readonly"))
     steps.append(("late_readonly", ""))
@@ -534,6 +536,14 @@ def _finish_steps(config: Config, facts: Mapping[str, Any]) -> list[Step]:
             ("final_propagation", "linux.rootfsPropagation", mountoptions.PROPAGATION[propagation])
         )
     return steps + _domain_steps(linux)
+
+
+def _once(paths: Sequence[str]) -> list[tuple[int, str]]:
+    """Return (index, path) of each path in its normal form, the first time that it is there."""
+    first: dict[str, int] = {}
+    for index, path in enumerate(paths):
+        first.setdefault(normal(path), index)
+    return [(index, path) for path, index in first.items()]
 
 
 def _domain_steps(linux: Config) -> list[Step]:
@@ -569,6 +579,12 @@ def _labels(process: Config, facts: Mapping[str, Any]) -> list[tuple[str, str, s
     return labels
 
 
+def keeps_groups(config: Config) -> bool:
+    """Tell whether the caller's supplementary groups are wanted (crun's annotation)."""
+    annotations = config.get("annotations") or {}
+    return annotations.get("run.oci.keep_original_groups") in ("1", "true")
+
+
 def process_steps(
     process: Config, facts: Mapping[str, Any], annotations: Mapping[str, str]
 ) -> list[Step]:
@@ -596,6 +612,9 @@ def process_steps(
         (RLIMITS.index(limit["type"]), limit["soft"], limit["hard"])
         for limit in process.get("rlimits") or []
     ]
+    own = facts.get("descriptors")
+    if own and all(kind != _NOFILE for kind, _, _ in limits):
+        limits.append((_NOFILE, *own))  # raised for the set-up's sake
     if limits:
         # Late, because the runtime itself must live with them from here on.
         steps.append(("rlimits", "process.rlimits", limits))
@@ -607,7 +626,7 @@ def process_steps(
     if program and not no_new_privileges:
         steps.append(("seccomp", "linux.seccomp", program))
     steps.append(("drop_bounding", "process.capabilities.bounding", _masks(process)[0]))
-    keep = annotations.get("run.oci.keep_original_groups") in ("1", "true")
+    keep = keeps_groups({"annotations": annotations})
     steps.append(
         ("user", "process.user", user.get("uid", 0), user.get("gid", 0),
          None if keep else list(user.get("additionalGids") or []))

@@ -69,6 +69,7 @@ _SCM_RIGHTS = 1
 _SOL_SOCKET = 1
 _MSG_CMSG_CLOEXEC = 0x40000000
 _MSG_NOSIGNAL = 0x4000
+_LONGEST_PATH: Final = 107  # sun_path of unix(7), without the NUL
 _MAX_FDS = 250  # SCM_MAX_FD is 253
 _MAX_FRAME = 128 << 20
 
@@ -175,7 +176,16 @@ def connect(directory_fd: int, name: str) -> Channel:
 
 
 def send_fd(path: str, fd: int, data: bytes) -> None:
-    """Connect to the socket at `path` and send one message: `data` and one descriptor."""
+    """Connect to the socket at `path` and send one message: `data` and one descriptor.
+
+    Raises Error for a path that no socket can have, OSError for the rest.
+    """
+    length = len(path.encode("utf-8", "surrogateescape"))
+    if length > _LONGEST_PATH:
+        raise Error(
+            f"connect {path}: the path of a socket may have {_LONGEST_PATH} bytes, this one has "
+            f"{length}"
+        )
     sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
     try:
         sock.connect(path.encode("utf-8", "surrogateescape"))

@@ -107,7 +107,7 @@ REFUSED = [
     (b"\xff", "not UTF-8 at byte 0"),
     (b'{"a":"\xc3"}', "not UTF-8 at byte 6"),
     (b'"\xed\xa0\x80"', "not UTF-8 at byte 1"),
-    ("\ufeff{}".encode(), "BOM"),
+    ("\ufeff{}".encode(), "byte order mark"),
     (b"[" * 501 + b"]" * 501, "nested deeper than 500 levels"),
     (b'{"a":' * 501 + b"1" + b"}" * 501, "nested deeper than 500 levels"),
     (b"[" * 100_000, "nested deeper than 500 levels"),

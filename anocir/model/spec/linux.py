@@ -55,7 +55,7 @@ MEMORY_FLAGS: Final = {
     "MPOL_F_RELATIVE_NODES": 1 << 14,
     "MPOL_F_NUMA_BALANCING": 1 << 13,
 }
-LAST_NODE: Final = 1023  # MAX_NUMNODES, include/linux/numa.h
+LAST_NODE: Final = 65535  # far above every kernel's MAX_NUMNODES, and a mask of 8 KiB
 MOST_MAPPINGS: Final = 340  # UID_GID_MAP_MAX_EXTENTS, include/linux/user_namespace.h
 # ipc_namespaces(7); everything else in kernel/ but the domain name is the host's
 _IPC_SYSCTLS: Final = frozenset(
@@ -63,6 +63,10 @@ _IPC_SYSCTLS: Final = frozenset(
     for each in ("msgmax", "msgmnb", "msgmni", "sem", "shmall", "shmmax", "shmmni",
                  "shm_rmid_forced")
 )  # fmt: skip
+
+
+# pid_namespaces(7): of each one since Linux 6.14 and 6.3; before, there is only the host's
+_PID_SYSCTLS: Final = frozenset(("kernel/pid_max", "vm/memfd_noexec"))
 
 
 def namespaces(linux: Any) -> dict[str, str]:
@@ -101,6 +105,13 @@ def _sysctls(sysctls: Any, present: dict[str, str]) -> None:
             needed = "uts"
         elif path == "kernel/hostname":
             raise Mistake("must not be set here, hostname is the property for it", "sysctl", key)
+        elif path in _PID_SYSCTLS or path.startswith("user/"):
+            kind = "pid" if path in _PID_SYSCTLS else "user"
+            if present.get(kind) != "":
+                raise Mistake(
+                    f"must not be set without a new namespace of type {kind}", "sysctl", key
+                )
+            continue
         else:
             raise Mistake("is not in a separate kernel namespace, it would change the host",
                           "sysctl", key)  # fmt: skip

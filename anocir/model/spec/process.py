@@ -79,8 +79,6 @@ def _rlimit(limit: Any) -> None:
 def _scheduler(scheduler: Any) -> None:
     """What sched_setattr(2) would refuse, and values that the policy would leave unused."""
     policy = scheduler["policy"]
-    if scheduler.get("nice") and policy not in ("SCHED_OTHER", "SCHED_BATCH"):
-        raise Mistake(f"is only for SCHED_OTHER and SCHED_BATCH, policy is {policy}", "nice")
     priority = scheduler.get("priority", 0)
     if policy in ("SCHED_FIFO", "SCHED_RR"):
         if not 1 <= priority <= 99:

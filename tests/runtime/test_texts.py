@@ -1,0 +1,379 @@
+"""What users read when something does not work, and small things that are as in runc."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import socket
+import subprocess
+from typing import Any
+
+import pytest
+
+from tests import drive, machine
+from tests.bundle import PATH
+from tests.drive import Container, Runtime
+
+# ---------------------------------------------------------------------- the program
+
+
+@pytest.mark.parametrize("interpreter", ["/nothere", "/usr/bin/no such", "/bin/deep/er -x"])
+def test_a_missing_interpreter_is_named(container: Container, interpreter: str) -> None:
+    container.bundle.put("/run.sh", f"#!{interpreter}\necho no\n", 0o755)
+    container.process["args"] = ["/run.sh"]
+    told = container.cannot_run()
+    assert "exec /run.sh: no such file or directory" in told
+    assert interpreter.split()[0] in told
+
+
+def test_a_missing_interpreter_is_named_for_a_program_of_the_path(container: Container) -> None:
+    container.bundle.put("/bin/script", "#!/gone\n", 0o755)
+    container.process["args"] = ["script"]
+    told = container.cannot_run()
+    assert "exec /bin/script: no such file or directory" in told
+    assert "/gone" in told
+
+
+def test_an_empty_program_is_not_in_the_path(container: Container) -> None:
+    container.process["args"] = [""]
+    assert 'exec: "": executable file not found in $PATH' in container.refused()
+
+
+@pytest.mark.parametrize("name", ["/loop", "loop", "/bin/../loop"])
+def test_a_loop_of_links_is_an_error_of_create(container: Container, name: str) -> None:
+    os.symlink("other", container.bundle.rootfs + "/loop")
+    os.symlink("loop", container.bundle.rootfs + "/other")
+    container.process["env"] = ["PATH=/"]
+    container.process["args"] = [name]
+    told = container.refused()
+    assert "too many levels of symbolic links" in told or "executable file not found" in told
+
+
+def test_a_magic_link_is_no_loop(container: Container) -> None:
+    container.process["args"] = ["/proc/self/root/bin/echo", "fine"]
+    container.run()
+    assert container.output() == "fine\n"
+
+
+@pytest.mark.parametrize("path", [".:/nothing", "bin", "", ":/nothing"])
+def test_a_relative_part_of_the_path_is_refused(container: Container, path: str) -> None:
+    container.bundle.put("/bin/tool", "#!/bin/sh\necho no\n", 0o755)
+    container.process["cwd"] = "/bin" if path != "bin" else "/"
+    container.process["env"] = [f"PATH={path}"]
+    container.process["args"] = ["tool"]
+    told = container.refused()
+    wanted = (
+        "executable file not found in $PATH"
+        if not path
+        else "cannot run executable found relative to current directory"
+    )
+    assert wanted in told
+
+
+def test_a_script_without_an_interpreter_is_not_run_by_a_shell(container: Container) -> None:
+    container.bundle.put("/script", "echo no\n", 0o755)
+    container.process["args"] = ["/script"]
+    assert "exec format error" in container.cannot_run()
+    assert "no" not in container.output()
+
+
+# ---------------------------------------------------------------------- the command line
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [("stat", "state"), ("exce", "exec"), ("delte", "delete"), ("CREATE", "create")],
+)
+def test_a_typing_error_in_a_command_gets_a_suggestion(
+    runtime: Runtime, typed: str, meant: str
+) -> None:
+    assert f'did you mean "{meant}"?' in runtime(typed, ok=False).stderr
+
+
+def test_a_word_that_is_like_no_command_gets_none(runtime: Runtime) -> None:
+    assert "did you mean" not in runtime("xyzzy", ok=False).stderr
+
+
+def test_list_of_a_root_that_is_not_there_is_an_error_only_if_it_was_named(
+    runtime: Runtime,
+) -> None:
+    assert (
+        "no such file or directory"
+        in runtime.bare("--root", "/nonexistent/root", "list", ok=False).stderr
+    )
+
+
+@pytest.mark.parametrize("interval", ["0", "0s", "0ms"])
+def test_events_without_a_pause_are_refused(container: Container, interval: str) -> None:
+    container.launch("sleep 1000")
+    assert (
+        "--interval"
+        in container.runtime("events", "--interval", interval, container.id, ok=False).stderr
+    )
+
+
+def test_what_ps_complains_of_is_shown(container: Container) -> None:
+    container.launch("sleep 1000")
+    told = container.runtime("ps", container.id, "--no-such-option", ok=False).stderr
+    assert "no-such-option" in told
+
+
+@pytest.mark.parametrize("option", ["--console-socket", "--pidfd-socket"])
+def test_the_path_of_a_socket_is_too_long(container: Container, option: str) -> None:
+    container.process["terminal"] = option == "--console-socket"
+    path = "/tmp/" + "x" * 103
+    told = container.create(option, path, ok=False).stderr
+    assert "107" in told and path in told
+    assert container.runtime("state", container.id, ok=None).status != 0
+
+
+def test_debug_lines_have_their_level(container: Container) -> None:
+    container.launch("sleep 1000")
+    for words in (["state"], ["exec"]):
+        told = container.runtime.bare(
+            "--root",
+            container.runtime.root,
+            "--debug",
+            *words,
+            container.id,
+            *(["true"] if words == ["exec"] else []),
+        ).stderr
+        assert words == ["state"] or "level=debug" in told
+        assert "anocir: debug" not in told
+
+
+def test_spec_asks_for_a_cgroup_namespace_on_version_2_only(
+    runtime: Runtime, tmp_path: Any
+) -> None:
+    runtime("spec", cwd=str(tmp_path))
+    kinds = [
+        entry["type"]
+        for entry in json.loads((tmp_path / "config.json").read_text())["linux"]["namespaces"]
+    ]
+    assert ("cgroup" in kinds) == bool(machine.missing("cgroup1"))
+
+
+# ---------------------------------------------------------------------- versions, masks, sysctls
+
+
+@pytest.mark.parametrize("version", ["1.0", "v1.0.0", "v1.2", "1.3.0-dev"])
+def test_versions_that_runc_takes(container: Container, version: str) -> None:
+    container.config["ociVersion"] = version
+    container.run("true")
+
+
+def test_masked_and_read_only_paths_that_are_there_twice_are_done_once(
+    container: Container,
+) -> None:
+    container.bundle.make_directory("/hidden")
+    container.linux["maskedPaths"] = ["/hidden", "/hidden/", "//hidden"]
+    container.linux["readonlyPaths"] = ["/etc", "/etc/../etc", "/etc"]
+    container.run("cut -d' ' -f5 /proc/self/mountinfo")
+    places = container.output().split()
+    assert places.count("/hidden") == 1
+    assert places.count("/etc") == 1
+
+
+def test_sysctls_of_a_new_user_namespace_are_allowed(container: Container) -> None:
+    container.bundle.use_user_namespace()
+    container.linux["sysctl"] = {"user.max_mnt_namespaces": "77", "user.max_user_namespaces": "5"}
+    container.run("cat /proc/sys/user/max_mnt_namespaces /proc/sys/user/max_user_namespaces")
+    assert container.output().split() == ["77", "5"]
+
+
+@pytest.mark.parametrize("name", ["user.max_mnt_namespaces", "kernel.pid_max", "vm.memfd_noexec"])
+def test_sysctls_of_the_hosts_namespace_are_refused(container: Container, name: str) -> None:
+    container.bundle.drop_namespace("pid")
+    container.linux["sysctl"] = {name: "100"}
+    assert f'linux.sysctl["{name}"]' in container.refused()
+
+
+@pytest.mark.parametrize(("name", "value"), [("vm.memfd_noexec", "1"), ("kernel.pid_max", "4321")])
+def test_sysctls_of_a_new_pid_namespace_are_allowed(
+    container: Container, name: str, value: str
+) -> None:
+    path = "/proc/sys/" + name.replace(".", "/")
+    before = _read(path) if os.path.exists(path) else ""
+    release = tuple(int(part) for part in os.uname().release.split(".")[:2])
+    container.linux["sysctl"] = {name: value}
+    container.bundle.sh(f"cat {path}")
+    if release < {"vm.memfd_noexec": (6, 3), "kernel.pid_max": (6, 14)}[name]:
+        assert "since Linux" in container.refused()
+    else:
+        container.run()
+        assert container.output().strip() == value
+    assert (_read(path) if os.path.exists(path) else "") == before
+
+
+def _read(path: str) -> str:
+    with open(path) as file:
+        return file.read()
+
+
+# ---------------------------------------------------------------------- descriptors
+
+
+@pytest.mark.parametrize(("count", "given"), [(3, [4]), (5, [3, 6]), (2, [])])
+def test_a_hole_among_preserved_descriptors_stays_one(
+    container: Container, count: int, given: list[int]
+) -> None:
+    container.bundle.sh("for n in 3 4 5 6 7 8 9; do [ ! -e /proc/$$/fd/$n ] || echo $n; done")
+    container.bundle.write()
+    opened = "".join(f" {fd}</dev/null" for fd in given)
+    closed = "".join(f" {fd}<&-" for fd in range(3, 10) if fd not in given)
+    words = container.runtime.command(
+        "run", "--preserve-fds", str(count), "-b", container.bundle.path, container.id
+    )
+    shown = drive.call(["/bin/sh", "-c", 'exec "$@"' + opened + closed, "sh", *words]).stdout
+    assert [int(word) for word in shown.split()] == given
+
+
+def test_listen_fds_with_a_closed_descriptor_runs(container: Container) -> None:
+    container.bundle.sh('echo "$LISTEN_FDS"; [ ! -e /proc/$$/fd/3 ] && echo closed')
+    container.bundle.write()
+    words = container.runtime.command("run", "-b", container.bundle.path, container.id)
+    shown = drive.call(["/bin/sh", "-c", 'LISTEN_FDS=1 exec "$@" 3<&-', "sh", *words]).stdout
+    assert shown.split() == ["1", "closed"]
+
+
+def test_preserved_descriptors_of_exec_may_have_holes(container: Container) -> None:
+    container.launch("sleep 1000")
+    words = container.runtime.command(
+        "exec", "--preserve-fds", "4", container.id, "ls", "/proc/self/fd"
+    )
+    shown = drive.call(
+        ["/bin/sh", "-c", 'exec "$@" 3<&- 4<&- 5</dev/null 6<&-', "sh", *words]
+    ).stdout.split()
+    assert "5" in shown and "4" not in shown and "6" not in shown
+
+
+@pytest.mark.parametrize(("soft", "mounts"), [(256, 300), (128, 150)])
+def test_more_mounts_than_descriptors(container: Container, soft: int, mounts: int) -> None:
+    source = container.bundle.outside("one")
+    for index in range(mounts):
+        container.bundle.add_mount(f"/many/{index}", "bind", source, "bind")
+    container.bundle.sh("ulimit -Sn; ulimit -Hn; ls /many | wc -l")
+    container.run(preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (soft, 4096)))
+    assert container.output().split() == [str(soft), "4096", str(mounts)]
+
+
+# ---------------------------------------------------------------------- callers
+
+
+def test_groups_are_kept_in_a_user_namespace_too(container: Container) -> None:
+    container.bundle.use_user_namespace()
+    container.config["annotations"] = {"run.oci.keep_original_groups": "1"}
+    container.run(
+        "grep Groups /proc/self/status", preexec_fn=lambda: os.setgroups([100005, 100042])
+    )
+    assert container.output().split()[1:] == ["5", "42"]
+
+
+def test_start_names_a_notify_socket_that_is_not_there(container: Container) -> None:
+    container.bundle.sh("sleep 1000")
+    environment = dict(os.environ, NOTIFY_SOCKET="/nothing/notify")
+    container.create(env=environment)
+    told = container.start(ok=False, env=environment, timeout=20).stderr
+    assert "/nothing/notify" in told
+    assert container.status == "created"
+
+
+def test_a_detached_run_does_not_wait_for_a_notify_socket_that_is_not_there(
+    container: Container,
+) -> None:
+    container.bundle.sh("sleep 1000")
+    container.make(
+        "run", "--detach", env=dict(os.environ, NOTIFY_SOCKET="/nothing/notify"), timeout=20
+    )
+    assert container.status == "running"
+
+
+@pytest.mark.parametrize("policy", ["SCHED_DEADLINE", "SCHED_IDLE"])
+def test_nice_is_ignored_where_the_kernel_does(container: Container, policy: str) -> None:
+    container.process["scheduler"] = {"policy": policy, "nice": 19}
+    if policy == "SCHED_DEADLINE":
+        container.process["scheduler"].update(runtime=42000, deadline=1000000, period=1000000)
+    container.bundle.sh("true")
+    told = container.try_run().stderr + container.errors()
+    assert "nice" not in told
+
+
+def test_a_byte_order_mark_is_named(container: Container) -> None:
+    container.bundle.write()
+    path = os.path.join(container.bundle.path, "config.json")
+    with open(path, "rb") as file:
+        text = file.read()
+    with open(path, "wb") as file:
+        file.write(b"\xef\xbb\xbf" + text)
+    told = container.create(write=False, ok=False).stderr
+    assert "byte order mark" in told
+    assert "utf-8-sig" not in told
+
+
+def listening(path: str) -> socket.socket:
+    agent = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    agent.bind(path)
+    agent.listen(4)
+    return agent
+
+
+def told_to(agent: socket.socket) -> dict[str, Any]:
+    connection, _ = agent.accept()
+    with connection:
+        data, fds, _, _ = socket.recv_fds(connection, 65536, 4)
+        for fd in fds:
+            os.close(fd)
+    told: dict[str, Any] = json.loads(data)
+    return told
+
+
+def test_the_seccomp_agent_is_told_the_state_of_the_container(container: Container) -> None:
+    path = os.path.join(container.bundle.path, "agent")
+    agent = listening(path)
+    container.linux["seccomp"] = {
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "listenerPath": path,
+        "syscalls": [{"names": ["mkdirat"], "action": "SCMP_ACT_NOTIFY"}],
+    }
+    container.launch("sleep 1000")
+    assert told_to(agent)["state"]["status"] == "created"
+    container.exec("true")
+    told = told_to(agent)
+    assert told["state"]["status"] == "running"
+    assert told["pid"] != told["state"]["pid"]
+    agent.close()
+
+
+@pytest.mark.parametrize("call", ["setrlimit", "chdir", "sethostname"])
+def test_no_name_of_a_step_is_in_an_error(container: Container, call: str) -> None:
+    if call == "setrlimit":
+        container.process["rlimits"] = [{"type": "RLIMIT_NOFILE", "soft": 3, "hard": 3}]
+    elif call == "chdir":
+        container.bundle.put("/file")
+        container.process["cwd"] = "/file/below"
+    else:
+        container.bundle.drop_namespace("uts")
+    told = container.try_run("true").stderr + container.errors()
+    for name in (
+        "make_cwd",
+        "join_all",
+        "join_late",
+        "affinity:",
+        "remount:",
+        "cgroup_mount",
+    ):
+        assert name not in told
+
+
+def test_without_the_right_to_mount_the_error_says_so(container: Container) -> None:
+    container.bundle.sh("true")
+    container.bundle.write()
+    words = container.runtime.command("run", "-b", container.bundle.path, container.id)
+    drop = ["setpriv", "--bounding-set", "-sys_admin", "--inh-caps", "-sys_admin"]
+    if subprocess.run(["setpriv", "--version"], capture_output=True, check=False).returncode:
+        pytest.skip("[setpriv] this machine has no setpriv")
+    told = drive.call([*drop, *words], ok=False).stderr
+    assert "operation not permitted" in told
+    assert "CAP_SYS_ADMIN" in told
+    assert PATH.startswith("PATH")
