@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import posix
 
+from .. import cgroup
 from ..base import log
 from ..errors import CONTRACT, Error, reason
 from ..linux import files, processes
@@ -24,7 +25,14 @@ def delete(settings: Settings, container_id: str, options: Options) -> None:
     """Remove what create made; with force, whatever state it is in."""
     force = bool(options["force"])
     try:
-        container = store.open_container(settings.root, container_id)
+        try:
+            container = store.open_container(settings.root, container_id)
+        except Error as error:
+            if not force or error.text == CONTRACT["missing"]:
+                raise
+            if not store.remove_other(settings.root, container_id):
+                raise
+            return
         try:
             _delete(settings, container, force)
         finally:
@@ -41,6 +49,8 @@ def _delete(settings: Settings, container: Container, force: bool) -> None:
     status = states.status_of(container) if container.intent else states.STOPPED
     if not force:
         states.check("delete", container, status)
+    elif not container.intent.get("cgroup"):
+        _remember(container)
     if status != states.STOPPED or not container.state.get("created"):
         _kill_creator(container)
         ending.kill_and_wait(container, container.state.get("pid", 0))
@@ -55,6 +65,21 @@ def _delete(settings: Settings, container: Container, force: bool) -> None:
         # Whatever the state said of init: nothing may be left in the container's cgroups.
         states.manager(container).kill(processes.SIGKILL)
     ending.destroy(settings, container, config)
+
+
+def _remember(container: Container) -> None:
+    """Find the cgroups of a container whose record of them is lost: by its configuration and id."""
+    config: dict[str, Any] = {}
+    try:
+        config = container.config()
+    except (OSError, Error) as error:
+        log.warn(f"delete: {reason(error)}")
+    try:
+        found = cgroup.remembered(config, container.id)
+    except (OSError, Error) as error:
+        log.warn(f"delete: the cgroups of {container.id}: {reason(error)}")
+        return
+    container.intent = {**container.intent, "cgroup": found}
 
 
 def _kill_creator(container: Container) -> None:

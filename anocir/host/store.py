@@ -22,12 +22,16 @@ import time
 import posix
 
 from ..base import jsonio
-from ..errors import CONTRACT, Error
+from ..errors import CONTRACT, Error, strerror
 from ..linux import files
+from . import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any, Final
+
+    Check = Callable[[Any, str], "str | None"]
 
 VERSION: Final = 1
 SOCKET: Final = "start.sock"
@@ -66,35 +70,49 @@ class Container:
 
         With `damaged` what cannot be read is left empty: for delete --force.
         """
-        self.state = self._read("state.json", damaged)
+        self.state = self._read("state.json", record.state, damaged)
         # state.json has a copy of the intent, and either file alone is enough.
-        intent = self.state.get("intent")
-        if not isinstance(intent, dict) or not intent:
-            intent = self._read("intent.json", damaged)
-            if not intent and not damaged:
+        self.intent = self.state.get("intent") or {}
+        if not self.intent:
+            self.intent = self._read("intent.json", record.intent, damaged)
+            if not self.intent and not damaged:
                 raise missing()
-        self.intent = intent
 
-    def _read(self, name: str, damaged: bool) -> dict[str, Any]:
+    def _read(self, name: str, check: Check, damaged: bool) -> dict[str, Any]:
         """Return what a file holds, empty when it is not there or, with `damaged`, not whole."""
         try:
-            value = jsonio.loads(files.read_file(name, self.dir_fd), name)
-            if isinstance(value, dict):
+            value: dict[str, Any] = jsonio.loads(_content(name, self.dir_fd), name)
+            wrong = check(value, self.id)
+            if wrong is None:
                 return value
-            text = f"{name}: not an object"
+            text = _unlike(name, wrong)
         except FileNotFoundError:
             return {}  # killed before init existed, or while it was being removed
         except Error as error:
             text = error.text
+        except OSError as error:
+            text = f"{name}: {strerror(error.errno or 0)}"
         if damaged:
             return {}
-        raise Error(f"container {self.id}: {text}", "delete --force removes it")
+        raise self._damaged(text)
+
+    def _damaged(self, text: str) -> Error:
+        """Return the error for a file that is not as it was written."""
+        return Error(f"container {self.id}: {text}", "delete --force removes it")
 
     def config(self) -> dict[str, Any]:
         """Return the configuration as it was at create."""
-        value = jsonio.loads(files.read_file("config.json", self.dir_fd), "config.json")
-        if not isinstance(value, dict):
-            raise Error(f"container {self.id}: config.json: not an object")
+        try:
+            value: dict[str, Any] = jsonio.loads(
+                _content("config.json", self.dir_fd), "config.json"
+            )
+        except Error as error:
+            raise self._damaged(error.text) from None
+        except OSError as error:
+            raise self._damaged(f"config.json: {strerror(error.errno or 0)}") from None
+        wrong = record.config(value)
+        if wrong is not None:
+            raise self._damaged(_unlike("config.json", wrong))
         return value
 
     def save_intent(self, intent: dict[str, Any]) -> None:
@@ -145,11 +163,31 @@ class Container:
             self.dir_fd = -1
 
 
+def _unlike(name: str, wrong: str) -> str:
+    return f"{name}: {wrong.lstrip('.')} is not what was written there" if wrong else (
+        f"{name}: not an object")  # fmt: skip
+
+
+def _content(name: str, dir_fd: int) -> bytes:
+    """Return what a regular file of bounded size holds; waits for nobody, follows no link."""
+    flags = files.O_RDONLY | files.O_NONBLOCK | files.O_NOFOLLOW | files.O_NOCTTY
+    fd = files.open(name, flags, dir_fd=dir_fd)
+    try:
+        found = files.fstat(fd)
+        if found.st_mode & files.S_IFMT != files.S_IFREG:
+            raise Error(f"{name}: not a regular file")
+        if found.st_size > jsonio.MAX_SIZE:
+            raise Error(f"{name}: larger than {jsonio.MAX_SIZE >> 20} MiB")
+        return files.read_fd(fd)
+    finally:
+        files.close(fd)
+
+
 def _unlink(name: str, dir_fd: int) -> None:
     try:
         files.unlink(name, dir_fd)
-    except FileNotFoundError:
-        return
+    except (FileNotFoundError, IsADirectoryError):
+        return  # a directory keeps `remove` from ending here
 
 
 def _remove_tree(dir_fd: int) -> None:
@@ -174,10 +212,47 @@ def open_container(root: str, container_id: str) -> Container:
     """Open the directory of a container.  Raises Error when it does not exist."""
     path = f"{root}/{container_id}"
     try:
+        _check_root(root, files.stat(root))
         fd = files.open(path, files.O_RDONLY | files.O_DIRECTORY | files.O_NOFOLLOW)
     except FileNotFoundError:
         raise missing() from None
+    except NotADirectoryError:
+        text = f"container {container_id}: {path} is no directory"
+        raise Error(text, "delete --force removes it") from None
+    try:
+        _check_owner(path, files.fstat(fd))
+    except Error:
+        files.close(fd)
+        raise
     return Container(path, container_id, fd)
+
+
+def _check_owner(path: str, found: posix.stat_result) -> None:
+    """Refuse a directory whose files somebody else could have written: their hooks run as us."""
+    if found.st_uid != posix.geteuid():
+        raise Error(f"state directory {path} belongs to another user")
+    if found.st_mode & 0o022:
+        raise Error(f"state directory {path} can be written by others")
+
+
+def _check_root(root: str, found: posix.stat_result) -> None:
+    """Refuse a state root that is not ours, but for one like /tmp, where each has its own."""
+    if found.st_mode & 0o1000 and found.st_uid in (0, posix.geteuid()):
+        return
+    _check_owner(root, found)
+
+
+def remove_other(root: str, container_id: str) -> bool:
+    """Remove what is no directory where one should be; tell whether there was such a thing."""
+    path = f"{root}/{container_id}"
+    found = files.lstat(path)
+    if found.st_mode & files.S_IFMT == files.S_IFDIR:
+        return False
+    _check_root(root, files.stat(root))
+    if found.st_uid != posix.geteuid():
+        raise Error(f"{path} belongs to another user")
+    files.unlink(path)
+    return True
 
 
 def reserve(root: str, container_id: str) -> Container:
@@ -195,14 +270,12 @@ def reserve(root: str, container_id: str) -> Container:
                 raise Error(CONTRACT["exists"]) from None
         try:
             container = open_container(root, container_id)
-        except Error:
+        except Error as error:
+            if error.text != CONTRACT["missing"]:
+                raise
             continue  # removed between our two calls
         files.flock(container.dir_fd)
-        found = files.fstat(container.dir_fd)
-        if found.st_uid != posix.geteuid() or found.st_mode & 0o022:
-            container.close()
-            raise Error(f"{path} is there and belongs to somebody else")
-        if found.st_nlink == 0:
+        if files.fstat(container.dir_fd).st_nlink == 0:
             container.close()  # removed between our two calls
             continue
         if _taken(path):
@@ -236,15 +309,13 @@ def _make_root(root: str) -> None:
             found = files.stat(root)
         else:
             return
-    if found.st_mode & 0o022 and not found.st_mode & 0o1000:
-        raise Error(f"state directory {root} can be written by others")
-    if found.st_uid != posix.geteuid() and found.st_mode & 0o1000 == 0:
-        raise Error(f"state directory {root} belongs to another user")
+    _check_root(root, found)
 
 
 def ids(root: str) -> list[str]:
     """Return the ids below a state root, sorted; none when the root does not exist."""
     try:
+        _check_root(root, files.stat(root))
         names = files.listdir(root)
     except FileNotFoundError:
         return []

@@ -101,11 +101,11 @@ def counted(archive: str, tmp_path: Path) -> Iterator[Counted]:
 # the archive a buffer ends, of which the table of modules takes one or two.
 BOUNDS = {
     "create": (272, 11),
-    "state": (61, 0),
-    "start": (88, 0),
+    "state": (66, 0),
+    "start": (91, 0),
     "exec": (204, 3),
-    "list": (67, 0),
-    "kill": (68, 0),
+    "list": (75, 0),
+    "kill": (74, 0),
     "delete": (66, 4),
 }
 

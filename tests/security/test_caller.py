@@ -219,6 +219,7 @@ def test_the_state_is_for_its_owner_only(arena: Arena) -> None:
 
 def test_control_a_root_that_is_not_looked_at_is_taken(arena: Arena) -> None:
     plain = (
+        "def _check_owner(path, found):\n    return\n"
         "def _make_root(root):\n"
         "    whole = ''\n"
         "    for part in root.split('/')[1:]:\n"

@@ -163,7 +163,7 @@ def test_a_damaged_file_is_an_error_that_says_how_to_get_rid_of_it(
 @pytest.mark.parametrize("data", [None, *DAMAGE])
 def test_the_state_alone_is_enough(root, box, data) -> None:
     box.save_intent({"bundle": "/b"})
-    box.save_state(pid=1, created=True)
+    box.save_state(pid=1, start_time=1, created=True)
     path = Path(box.path, "intent.json")
     path.write_bytes(data) if data is not None else path.unlink()
     one = store.open_container(root, "box")
@@ -295,7 +295,7 @@ def test_a_link_in_the_place_of_a_directory_is_not_followed(root, tmp_path) -> N
     (tmp_path / "evil").mkdir()
     os.symlink(tmp_path / "evil", f"{root}/box")
     for call in (store.open_container, store.reserve):
-        with pytest.raises(OSError):
+        with pytest.raises(Error, match="no directory"):
             call(root, "box")
 
 
@@ -409,11 +409,11 @@ def test_create_and_delete_again_and_again_never_mix(root) -> None:
             except Error as error:
                 assert error.text == CONTRACT["exists"], error.text
                 continue
-            one.save_intent({"owner": os.getpid()})
-            one.save_state(owner=os.getpid())
+            one.save_intent({"owner": str(os.getpid())})
+            one.save_state(owner=str(os.getpid()))
             again = store.open_container(root, "box")
             again.load()
-            assert again.intent["owner"] == again.state["owner"] == os.getpid()
+            assert again.intent["owner"] == again.state["owner"] == str(os.getpid())
             again.close()
             one.remove()
             one.close()
@@ -472,7 +472,7 @@ def test_a_directory_that_others_could_have_prepared_is_not_taken_over(root, mod
     os.makedirs(f"{root}/box")
     os.chmod(root, 0o1777)
     os.chmod(f"{root}/box", mode)
-    with pytest.raises(Error, match="somebody else"):
+    with pytest.raises(Error, match="written by others"):
         store.reserve(root, "box")
 
 
@@ -485,7 +485,7 @@ def test_a_root_of_another_user_is_refused(root) -> None:
     os.chown(root, 0, 0)
     os.mkdir(f"{root}/box", 0o700)
     os.chown(f"{root}/box", 12345, 12345)
-    with pytest.raises(Error, match="somebody else"):
+    with pytest.raises(Error, match="belongs to another user"):
         store.reserve(root, "box")
 
 
