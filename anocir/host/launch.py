@@ -247,8 +247,29 @@ def raise_descriptors(pid: int, limit: tuple[int, int]) -> None:
         tasks.setrlimit(RLIMIT_NOFILE, limit[1], limit[1], each)
 
 
+def _is_special(path: str) -> bool:
+    try:
+        kind = files.stat(path).st_mode & files.S_IFMT
+    except OSError:
+        return False
+    return kind not in (files.S_IFREG, files.S_IFDIR)
+
+
 def write_pid_file(path: str, pid: int) -> None:
-    """Write the pid without a newline; the file appears whole (written aside, renamed)."""
+    """Write the pid without a newline; the file appears whole (written aside, renamed).
+
+    A device, a pipe or a terminal that is there is written to, and stays.
+    """
+    if _is_special(path):
+        flags = files.O_WRONLY | files.O_NOCTTY | files.O_NONBLOCK
+        fd = files.open(path, flags)
+        try:
+            files.write_all(fd, str(pid).encode())
+        except OSError as error:
+            raise Error(f"--pid-file: write {path}: {strerror(error.errno or 0)}") from None
+        finally:
+            files.close(fd)
+        return
     directory, slash, name = path.rpartition("/")
     temporary = f"{directory}{slash}.{name}"
     flags = files.O_WRONLY | files.O_CREAT | files.O_EXCL | files.O_NOFOLLOW

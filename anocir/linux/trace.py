@@ -201,8 +201,10 @@ _DECODE: Final[dict[Any, dict[str, tuple[str, tuple[Any, ...]]]]] = {
 
 def open(path: str, form: str = "text") -> None:
     """Open FILE, append to it in the `form` text or json, and trace this process.  Side: host."""
-    flags = files.O_WRONLY | files.O_CREAT | files.O_APPEND
-    attach(files.dup_above(files.open(path, flags, 0o600), 100), form, trace_id())
+    flags = files.O_WRONLY | files.O_CREAT | files.O_APPEND | files.O_NOCTTY | files.O_NONBLOCK
+    fd = files.dup_above(files.open(path, flags, 0o600), 100)
+    posix.set_blocking(fd, True)
+    attach(fd, form, trace_id())
 
 
 def fd() -> int:
