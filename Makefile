@@ -16,11 +16,15 @@ CRICTL =
 # What the tests read from the environment, for those who are not root: sudo drops it.
 PASSED = CI SUITE RUNTIME ENGINE_TREES ENGINE_CALLS VM_CACHE HYPOTHESIS_PROFILE
 RUNTIME_TOOLS =
+RUNC =
+CRUN =
+SEED = 1
+COUNT = 1000
 # make conformance, bench, fuzz, reliability RUNTIMES='runc crun other=/path/to/it'
 RUNTIMES =
 
 .DEFAULT_GOAL := help
-.PHONY: help build install demo check test conformance bench fuzz mutations reliability critest clean \
+.PHONY: help build install demo check test conformance bats crun-tests differ bench fuzz mutations reliability critest clean \
     prepare-demo prepare-check prepare-test prepare-engines can-test
 
 help: ## this list
@@ -49,6 +53,17 @@ critest: prepare-engines build ## Kubernetes' tests of a runtime, built elsewher
 conformance: build ## run a built checkout of runtime-tools: RUNTIME_TOOLS=DIR
 	@[ -n "$(RUNTIME_TOOLS)" ] || { echo "usage: make conformance RUNTIME_TOOLS=DIR"; exit 2; }
 	$(SUDO) $(PYTHON) tests/conformance/run.py --suite $(RUNTIME_TOOLS) $(ARGS) $(or $(RUNTIMES),$(RUNTIME),dist/anocir)
+
+bats: build ## run runc's own tests from a built checkout: RUNC=DIR
+	@[ -n "$(RUNC)" ] || { echo "usage: make bats RUNC=DIR"; exit 2; }
+	$(SUDO) $(PYTHON) tests/bats/run.py --suite $(RUNC) $(ARGS) $(or $(RUNTIMES),dist/anocir)
+
+crun-tests: build ## run crun's own tests from a checkout with its helper built: CRUN=DIR
+	@[ -n "$(CRUN)" ] || { echo "usage: make crun-tests CRUN=DIR"; exit 2; }
+	$(SUDO) $(PYTHON) tests/crun/run.py --suite $(CRUN) $(ARGS) $(or $(RUNTIMES),dist/anocir)
+
+differ: build ## compare two runtimes by random configurations: RUNTIMES='dist/anocir OTHER', SEED, COUNT
+	$(SUDO) $(PYTHON) tests/differ/run.py --seed $(SEED) --count $(COUNT) $(ARGS) $(or $(RUNTIMES),dist/anocir runc)
 
 bench: build ## measure against runc and crun
 	$(SUDO) $(PYTHON) tests/bench/bench.py $(ARGS) $(or $(RUNTIMES),dist/anocir runc crun)

@@ -75,6 +75,7 @@ def document() -> dict[str, Any]:
         "annotations": annotations,
         "potentiallyUnsafeConfigAnnotations": [
             "org.systemd.property.",
+            "run.oci.hooks.",
             "run.oci.keep_original_groups",
         ],
     }

@@ -53,6 +53,10 @@ def make(
         asked = settings.debug or settings.log_level
         for text in spec.warnings(config) if asked else spec.demanded(config):
             log.warn(text)
+    if settings.level() >= log.DEBUG:
+        for name in config.get("annotations") or {}:
+            if name.startswith("run.oci.") and name not in facts.CRUN_ANNOTATIONS:
+                log.debug(f'annotations["{name}"]: is not known, ignored')
     facts.check_terminal(config.get("process") or {}, options, foreground)
     rootfs = facts.rootfs(config, bundle)
     creator = posix.getpid()

@@ -213,6 +213,12 @@ def check_sysctls(config: dict[str, Any]) -> None:
                 )
 
 
+# Of crun's annotations those that mean something here, or that only name what was asked.
+CRUN_ANNOTATIONS: Final = frozenset((
+    "run.oci.delegate-cgroup", "run.oci.hooks.stderr", "run.oci.hooks.stdout",
+    "run.oci.keep_original_groups", "run.oci.mount_context_type", "run.oci.systemd.subgroup",
+))  # fmt: skip
+
 NO_RIGHTS: Final = "this process is root without CAP_SYS_ADMIN, which a container runtime needs"
 
 

@@ -140,7 +140,8 @@ def _listener_sender(container: Container, config: dict[str, Any], pid: int, sta
         try:
             channel.send_fd(profile["listenerPath"], fd, jsonio.dumps(message).encode())
         except OSError as error:
-            raise at("linux.seccomp.listenerPath", reason(error)) from None
+            text = f"failed to connect with seccomp agent: {reason(error)}"
+            raise at("linux.seccomp.listenerPath", text) from None
 
     return send
 

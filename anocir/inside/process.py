@@ -148,7 +148,11 @@ def _scheduler_hint(number: int, policy: int, flags: int) -> str:
     if number == EBUSY and policy == SCHED_DEADLINE:
         return "the processors have not that much time left for deadline processes"
     if number == EPERM and policy == SCHED_DEADLINE:
-        return "a deadline process needs CAP_SYS_NICE and every processor of its root domain"
+        return (
+            "the process scheduler can't be used together with AllowedCPUs "
+            "(linux.resources.cpu.cpus): a deadline process needs CAP_SYS_NICE and every processor "
+            "of its root domain"
+        )
     if number == EPERM:
         return "it needs CAP_SYS_NICE, and real time a share in each cgroup (cpu.rt_runtime_us)"
     return ""

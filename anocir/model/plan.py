@@ -443,7 +443,7 @@ def _mount_steps(config: Config, facts: Mapping[str, Any]) -> list[Step]:
             if kind != "proc":
                 _check_proc(destination, where, bind=False)
             if label and kind not in ("mqueue", "proc", "sysfs"):
-                options["data"].append(f'context="{label}"')
+                options["data"].append(f'{_context_type(config)}="{label}"')
             steps.append(("filesystem", where, kind, source or kind, destination, options))
     return steps
 
@@ -577,6 +577,19 @@ def _labels(process: Config, facts: Mapping[str, Any]) -> list[tuple[str, str, s
     if process.get("selinuxLabel") and facts["selinux"]:
         labels.append(("process.selinuxLabel", "exec", process["selinuxLabel"]))
     return labels
+
+
+# mount(8), the options that give a mount an SELinux context.
+_CONTEXT_TYPES: Final = ("context", "fscontext", "defcontext", "rootcontext")
+
+
+def _context_type(config: Config) -> str:
+    """Return the option that takes linux.mountLabel; Podman asks for rootcontext (label=nested)."""
+    name = "run.oci.mount_context_type"
+    kind = (config.get("annotations") or {}).get(name) or "context"
+    if kind not in _CONTEXT_TYPES:
+        raise at(f'annotations["{name}"]', f"must be one of {', '.join(_CONTEXT_TYPES)}")
+    return kind
 
 
 def keeps_groups(config: Config) -> bool:

@@ -74,6 +74,15 @@ def library_version() -> str:
     return library.version()
 
 
+# __AUDIT_ARCH_LE, include/uapi/linux/audit.h
+_LITTLE_ENDIAN: Final = 0x40000000
+
+
+def _same_order(token: int) -> bool:
+    """Tell whether a profile may name an architecture: it is known and its byte order is ours."""
+    return bool(token) and bool(token & _LITTLE_ENDIAN) == (sys.byteorder == "little")
+
+
 def features() -> dict[str, Any]:
     """Return the "seccomp" object of features-linux.md."""
     try:
@@ -84,7 +93,9 @@ def features() -> dict[str, Any]:
         "enabled": True,
         "actions": sorted(library.ACTIONS),
         "operators": sorted(library.OPERATORS),
-        "archs": [word for word in library.ARCHITECTURES if library.architecture(word)],
+        "archs": [
+            word for word in library.ARCHITECTURES if _same_order(library.architecture(word))
+        ],
         "knownFlags": sorted(FLAGS),
         "supportedFlags": sorted(word for word in FLAGS if flag_supported(FLAGS[word][0])),
     }

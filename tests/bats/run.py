@@ -153,7 +153,7 @@ def titles(path: str) -> list[str]:
     """The names of the tests in a file, in order."""
     with open(path, encoding="utf-8") as stream:
         found = re.findall(r'^@test (["\'])(.+?)\1 \{', stream.read(), re.MULTILINE)
-    return [re.sub(r'\\(["$`\\])', r"\1", name) for _, name in found]
+    return [re.sub(r'\\(["$`\\])', r"\1", name).strip() for _, name in found]
 
 
 def read_tap(text: str) -> dict[str, tuple[str, str]]:
@@ -195,7 +195,7 @@ class Bats:
         argv = ["bats", "--tap", "--timing"]
         # bats looks for an extended regular expression in the name
         pattern = re.sub(r"([.\[\]()*+?{}^$|\\])", r"\\\1", only)
-        argv += ["--filter", f"^{pattern}$"] if only else []
+        argv += ["--filter", f"^{pattern} *$"] if only else []
         path = os.path.join(self.suite, "tests/integration", name)
         ended = suites.run_with_terminal(
             [*argv, path], self.suite, self.environment, self.scratch, self.limit

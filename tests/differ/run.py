@@ -486,16 +486,21 @@ class Differ:
 
     def look(self, chosen: list[tuple[str, int]]) -> list[tuple[Difference, Case]]:
         """New kinds of difference of a case, each with the smallest case that shows it."""
-        found = []
+        new = {}
         for difference in both(self.sides, self.case(chosen)):
             self.known[difference.kind] = self.known.get(difference.kind, 0) + 1
-            if self.known[difference.kind] > 1 or self.is_meant(difference.kind):
-                continue
-            again = [each.kind for each in both(self.sides, self.case(chosen))]
-            if difference.kind not in again:
-                del self.known[difference.kind]  # a race of one of them, not a difference
-                continue
-            found.append((difference, self.minimise(chosen, difference.kind)))
+            if self.known[difference.kind] == 1 and not self.is_meant(difference.kind):
+                new[difference.kind] = difference
+        if new:
+            again = {each.kind for each in both(self.sides, self.case(chosen))}
+            for kind in new.keys() - again:
+                del self.known[kind], new[kind]  # a race of one of them, not a difference
+        found = []
+        while new:
+            smallest = self.minimise(chosen, next(iter(new)))
+            # what else this case shows needs no smaller one of its own
+            shown = {each.kind for each in both(self.sides, smallest)} | {next(iter(new))}
+            found += [(new.pop(kind), smallest) for kind in list(new) if kind in shown]
         return found
 
     def minimise(self, chosen: Sequence[tuple[str, int]], kind: str) -> Case:
@@ -528,7 +533,8 @@ def _paths(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     for key, item in entries:
         if path + (key,) not in _NEEDED and path != ("process", "args"):
             found.append((*path, key))
-        found += _paths(item, (*path, key))
+        if key not in ("uidMappings", "gidMappings"):
+            found += _paths(item, (*path, key))
     return found
 
 

@@ -377,3 +377,50 @@ def test_without_the_right_to_mount_the_error_says_so(container: Container) -> N
     assert "operation not permitted" in told
     assert "CAP_SYS_ADMIN" in told
     assert PATH.startswith("PATH")
+
+
+@pytest.mark.parametrize("where", ["container", "exec"])
+def test_a_seccomp_agent_that_is_not_there_is_named(container: Container, where: str) -> None:
+    path = os.path.join(container.bundle.path, "agent")
+    container.linux["seccomp"] = {
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "listenerPath": path,
+        "syscalls": [{"names": ["mkdirat"], "action": "SCMP_ACT_NOTIFY"}],
+    }
+    if where == "exec":
+        agent = listening(path)
+        container.launch("sleep 1000")
+        agent.close()
+        os.unlink(path)
+        told = container.exec("true", ok=False).stderr
+    else:
+        told = container.cannot_run("true")
+    assert "failed to connect with seccomp agent" in told
+    assert path in told
+
+
+def test_every_architecture_of_features_may_be_named(container: Container) -> None:
+    found = json.loads(container.runtime("features").stdout)["linux"]["seccomp"]["archs"]
+    assert len(found) > 3
+    container.linux["seccomp"] = {
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "architectures": found,
+        "syscalls": [{"names": ["swapoff"], "action": "SCMP_ACT_ERRNO"}],
+    }
+    container.run("true")
+
+
+@pytest.mark.parametrize(
+    ("name", "known"), [("run.oci.unheard-of", False), ("run.oci.keep_original_groups", True)]
+)
+def test_an_unknown_annotation_of_cruns_is_a_line_of_debug(
+    container: Container, name: str, known: bool
+) -> None:
+    container.config["annotations"] = {name: "0"}
+    container.bundle.sh("true")
+    container.bundle.write()
+    words = ["--root", container.runtime.root]
+    run = ["run", "-b", container.bundle.path, container.id]
+    told = container.runtime.bare(*words, "--debug", *run).stderr
+    assert ("annotations[" in told and name in told) != known
+    assert name not in container.runtime.bare(*words, *run).stderr

@@ -566,6 +566,26 @@ def test_describe_does_not_print_a_program() -> None:
     assert seccomp == ["launch  seccomp(<100 instructions>)  # linux.seccomp"]
 
 
+@pytest.mark.parametrize("kind", ["rootcontext", "fscontext", "defcontext", "context"])
+def test_the_label_of_mounts_goes_where_the_annotation_says(kind: str) -> None:
+    config = load("spec")
+    config["linux"]["mountLabel"] = "a:b:c:s0"
+    config["annotations"] = {"run.oci.mount_context_type": kind}
+    assert f'{kind}="a:b:c:s0"' in str(compiled(config, selinux=True)["setup"])
+    config["annotations"] = {"run.oci.mount_context_type": "size=1,context"}
+    with pytest.raises(Error, match="mount_context_type"):
+        compiled(config, selinux=True)
+
+
+def test_every_step_has_words_for_people() -> None:
+    from anocir.inside import init
+
+    assert init.DOING.keys() == init.STEPS.keys()
+    for name, words in init.DOING.items():
+        assert "_" not in words.replace("no_new_privs", "")  # the kernel's own name
+        assert " " in words or name in ("bind", "filesystem", "remount", "no_process", "hooks")
+
+
 if __name__ == "__main__":
     for golden in NAMES:
         if "--update" in sys.argv:

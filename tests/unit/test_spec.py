@@ -797,8 +797,8 @@ WARNINGS = [
      "process.capabilities.effective[0]: CAP_CHOWN cannot be granted, it must be in permitted "
      "too"),
     ([("process.capabilities.inheritable", [])],
-     "process.capabilities.ambient[0]: CAP_KILL cannot be granted, it must be in permitted and "
-     "inheritable too"),
+     "process.capabilities.ambient[0]: can't raise ambient capability CAP_KILL: it must be in "
+     "permitted and inheritable too"),
     ([("linux.personality.flags", ["x"])],
      "linux.personality.flags: are ignored, no flag is supported"),
     ([("linux.devices[0].fileMode", 1 << 26 | 438)],

@@ -73,10 +73,10 @@ def demanded(config: dict[str, Any]) -> list[str]:
         for index, capability in enumerate(sets.get(key, ())):
             if any(capability not in each for each in needed):
                 names = "permitted" if key == "effective" else "permitted and inheritable"
-                lines.append(
-                    f"process.capabilities.{key}[{index}]: {capability} cannot be granted, "
-                    f"it must be in {names} too"
-                )
+                text = f"{capability} cannot be granted, it must be in {names} too"
+                if key == "ambient":
+                    text = f"can't raise ambient capability {capability}: it must be in {names} too"
+                lines.append(f"process.capabilities.{key}[{index}]: {text}")
     if config.get("linux", {}).get("personality", {}).get("flags"):
         lines.append("linux.personality.flags: are ignored, no flag is supported")
     return lines
