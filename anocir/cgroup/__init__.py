@@ -217,7 +217,11 @@ def frozen(record: Record) -> bool:
     if not name:
         return False
     try:
-        return files.read_file(name) in (b"1\n", b"FROZEN\n", b"FREEZING\n")
+        fd = files.open(name, files.O_RDONLY)
+        try:
+            return files.read(fd, 64) in (b"1\n", b"FROZEN\n", b"FREEZING\n")
+        finally:
+            files.close(fd)
     except OSError:
         return False  # gone, with the last process
 

@@ -83,14 +83,21 @@ def start(import_path: str, preserved: int, holes: Sequence[int] = ()) -> tuple[
     path, boot_code = import_path, _BOOT_SOURCE
     if path.endswith(_ARCHIVE):
         path, boot_code = path[: -len(_ARCHIVE)], _BOOT_ARCHIVE
+    # By descriptor: init's command line is seen in the container.
+    opened = files.open(path, files.O_RDONLY)
+    archive = files.dup_above(opened, 3 + preserved)
+    files.close(opened)
+    files.set_inheritable(archive, True)
     argv = [
         files.encode(interpreter), b"-IBS", b"-X", b"utf8", b"-c", boot_code.encode(),
-        files.encode(path), str(theirs_high).encode(), str(preserved).encode(),
+        f"/proc/self/fd/{archive}".encode(), str(theirs_high).encode(), str(preserved).encode(),
+        str(archive).encode(),
     ]  # fmt: skip
     try:
         pid = processes.spawn(files.encode(executable), argv, {}, _occupied(holes), session=False)
     finally:
         files.close(theirs_high)
+        files.close(archive)
         # Not before init is started: taking a mount apart waits for a grace period of RCU.
         files.close(sealed)
     return pid, mine

@@ -8,7 +8,7 @@ which init ends by itself.
 
 from __future__ import annotations
 
-import marshal
+from _struct import pack
 
 import posix
 
@@ -69,6 +69,7 @@ def make(
         "cgroup": cgroup.choose(settings, config, container_id),
         "creator": [creator, processes.stat(creator)[3]],
         "private_pids": facts.private_pids(config),
+        "keyring": "" if options["no_new_keyring"] else "anocir." + posix.urandom(16).hex(),
     }
     if "mount" not in plan.namespaces(config):
         from . import ending
@@ -81,6 +82,7 @@ def make(
     known["descriptors"] = facts.descriptors(config)
     if known["descriptors"]:
         launch.raise_descriptors(init.middle, known["descriptors"])
+    known["keyring"] = intent["keyring"]
     if posix.environ.get(b"NOTIFY_SOCKET"):
         from . import notify
 
@@ -121,58 +123,25 @@ def _make(
             notify.prepare(container.dir_fd)
     container.unlock()
     manager = cgroup.load(intent["cgroup"])
-    listener = channel.listen(container.dir_fd, store.SOCKET)
-    compiled["start_socket"] = len(fds)
-    launch.hand_over(init, compiled, [*fds, listener.fileno()], settings)
-    listener.close()
+    line = container.make_line()
+    try:
+        compiled["fifos"] = True
+        launch.hand_over(init, compiled, [*fds, *line], settings)
+    finally:
+        joining.close_all(line)
     joining.close_all(fds)
+    if (config.get("linux") or {}).get("seccomp"):
+        state = states.oci_state(container, states.CREATING, 0)
+        init.listener = joining.listener_sender(config, state)
     resources = (config.get("linux") or {}).get("resources") or {}
     scope[:] = ["create", "cgroup", "linux.resources"]
     manager.prepare(resources)
     scope[:] = ["create", "", ""]
-    if plan.namespaces(config).get("user") == "":
-        init.expect(channel.MAP, "making the user namespace")
-        from . import idmaps
-
-        idmaps.write_maps(init.middle, config["linux"])
-        init.send(channel.MAPPED)
-    groups = manager.self_join()
-    into = ""
-    spaces = plan.namespaces(config)
-    mapped = facts.in_user_namespace()
-    if "user" in spaces or spaces.get("cgroup") or mapped:
-        # Root of a user namespace may not be born there, nor who has joined a cgroup namespace;
-        # and where clone3(2) fails for that, the new pid namespace can have no first process any
-        # more (ENOMEM).
-        into, groups = groups["into"], {**groups, "into": ""}
-    network_fd = -1
-    if plan.host_makes_network(config, mapped):
-        from . import network
-
-        network_fd = network.make()
-    waits = bool(into) or _needs_us(config)
-    groups = joining.send_cgroups(init, groups, network_fd, waits)
-    init.adopt(init.expect(channel.PID, "joining and making namespaces"))
-    container.save_state(pid=init.pid, start_time=init.start_time)
-    if not init.in_cgroup:
-        manager.join(init.pid)
-    rootless = posix.geteuid() != 0 or mapped
-    if into and groups and rootless:
-        manager.join(init.pid)
-    elif into and groups:
-        files.write_file(f"{into}/cgroup.procs", str(init.pid))
-    launch.adjust(init, config, rootless)
-    _net_devices(init, config)
-    _intel_rdt(container, config, init.pid)
-    spare = _idmapped(init, config, intent)
-    if waits or not init.in_cgroup:
-        init.send(channel.GO, marshal.dumps(list(spare)), list(spare.values()))
-    init.reap_middle()
-    joining.close_all(spare.values())
-    _host_hooks(init, container, config)
-    init.expect(channel.READY, "setting up the container")
-    if not (groups and groups["late"]):
-        manager.finish(init.pid)
+    waits = _needs_us(config)
+    if compiled["late"]:
+        _outside(init, container, config, intent, manager, waits)
+    else:
+        _inside(init, container, config, intent, manager, waits)
     joining.hand_console(init, options, foreground)
     if options["pid_file"]:
         launch.write_pid_file(options["pid_file"], init.pid)
@@ -184,10 +153,118 @@ def _make(
     container.unlock()
 
 
+def _inside(
+    init: Init,
+    container: Container,
+    config: dict[str, Any],
+    intent: dict[str, Any],
+    manager: Any,
+    waits: bool,
+) -> None:
+    """Make init by the middle process, and all that is in the container by init."""
+    _write_maps(init, config, init.middle)
+    groups = manager.self_join()
+    into = ""
+    spaces = plan.namespaces(config)
+    mapped = facts.in_user_namespace()
+    rootless = posix.geteuid() != 0 or mapped
+    if "user" in spaces or spaces.get("cgroup") or mapped:
+        # Root of a user namespace may not be born there, nor who has joined a cgroup namespace;
+        # and where clone3(2) fails for that, the new pid namespace can have no first process any
+        # more (ENOMEM).
+        into, groups = groups["into"], {**groups, "into": ""}
+    waits = waits or bool(into)
+    groups = joining.send_cgroups(init, groups, _network(config, mapped), waits)
+    init.adopt(init.expect(channel.PID, "joining and making namespaces"))
+    container.save_state(pid=init.pid, start_time=init.start_time)
+    if not init.in_cgroup or (into and groups and rootless):
+        manager.join(init.pid)
+    elif into and groups:
+        files.write_file(f"{into}/cgroup.procs", str(init.pid))
+    launch.adjust(init, config, rootless)
+    if waits or not init.in_cgroup:
+        _go(init, _for_init(init, container, config, intent))
+    init.reap_middle()
+    _host_hooks(init, container, config)
+    init.expect(channel.READY, "setting up the container")
+    if not (groups and groups["late"]):
+        manager.finish(init.pid)
+
+
+def _outside(
+    init: Init,
+    container: Container,
+    config: dict[str, Any],
+    intent: dict[str, Any],
+    manager: Any,
+    waits: bool,
+) -> None:
+    """Make all by a worker, who clones init into the pid namespace of others at the end."""
+    mapped = facts.in_user_namespace()
+    groups = manager.self_join()
+    groups = joining.send_cgroups(init, groups, _network(config, mapped), waits)
+    init.adopt_worker(init.expect(channel.WORKER, "joining the cgroups"))
+    container.save_state(pid=init.worker, start_time=init.start_time)
+    _write_maps(init, config, init.worker)
+    in_cgroup = init.in_cgroup
+    if waits or not in_cgroup:
+        init.expect(channel.MADE, "joining and making namespaces")
+        if not in_cgroup:
+            manager.join(init.worker)
+        _go(init, _for_init(init, container, config, intent))
+    _host_hooks(init, container, config)
+    init.adopt(init.expect(channel.PID, "setting up the container"))
+    container.save_state(pid=init.pid, start_time=init.start_time)
+    init.reap_worker()
+    launch.adjust(init, config, posix.geteuid() != 0 or mapped)
+    init.expect(channel.READY, "becoming the container's process")
+    if not (groups and groups["late"]):
+        manager.finish(init.pid)
+
+
+def _network(config: dict[str, Any], mapped: bool) -> int:
+    """Make the container's network namespace where this side does: a descriptor of it, or -1."""
+    if not plan.host_makes_network(config, mapped):
+        return -1
+    from . import network
+
+    return network.make()
+
+
+def _write_maps(init: Init, config: dict[str, Any], pid: int) -> None:
+    """Answer the process that has made a new user namespace with its id maps."""
+    if plan.namespaces(config).get("user") == "":
+        init.expect(channel.MAP, "making the user namespace")
+        from . import idmaps
+
+        idmaps.write_maps(pid, config["linux"])
+        init.send(channel.MAPPED)
+
+
+def _for_init(
+    init: Init, container: Container, config: dict[str, Any], intent: dict[str, Any]
+) -> dict[int, int]:
+    """Do what only this side may, once the namespaces are there; detached mounts by index."""
+    launch.raise_limits(init.subject(), config.get("process") or {})
+    _net_devices(init, config)
+    _intel_rdt(container, config, init.subject())
+    return _idmapped(init, config, intent)
+
+
+def _go(init: Init, spare: dict[int, int]) -> None:
+    """Let init go on, with the mounts that were made for it."""
+    try:
+        init.send(channel.GO, pack(f"={len(spare)}i", *spare), list(spare.values()))
+    finally:
+        joining.close_all(spare.values())
+
+
 def _needs_us(config: dict[str, Any]) -> bool:
     """Tell whether init's set-up needs what this side does once it knows the pid."""
     linux = config.get("linux") or {}
     if linux.get("netDevices") or linux.get("intelRdt") is not None:
+        return True
+    if launch.must_raise(config.get("process") or {}):
         return True
     return any(_idmap_words(mount) is not None for mount in config.get("mounts") or [])
 
@@ -203,7 +280,7 @@ def _host_hooks(init: Init, container: Container, config: dict[str, Any]) -> Non
     # From here on hooks may have made something, which poststop hooks are there to take back.
     container.save_state(hooked=True)
     # The environment is there, so the container counts as created (CONFORMANCE, hooks_stdin).
-    state = states.oci_state(container, states.CREATED, init.pid)
+    state = states.oci_state(container, states.CREATED, init.subject())
     for name in ("prestart", "createRuntime"):
         hosthooks.run(name, entries.get(name) or [], container, state)
     init.send(channel.DONE)
@@ -226,7 +303,7 @@ def _idmapped(init: Init, config: dict[str, Any], intent: dict[str, Any]) -> dic
         if not source.startswith("/"):
             source = f"{intent['bundle']}/{source}"
         linux = config.get("linux") or {}
-        result[index] = idmap.mount(source, mount, words, init.pid, where, linux)
+        result[index] = idmap.mount(source, mount, words, init.subject(), where, linux)
     return result
 
 
@@ -242,7 +319,7 @@ def _net_devices(init: Init, config: dict[str, Any]) -> None:
     if entries:
         from . import netdevices
 
-        netdevices.move(entries, init.pid)
+        netdevices.move(entries, init.subject())
 
 
 def _intel_rdt(container: Container, config: dict[str, Any], pid: int) -> None:

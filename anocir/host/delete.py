@@ -53,7 +53,7 @@ def _delete(settings: Settings, container: Container, force: bool) -> None:
         _remember(container)
     if status != states.STOPPED or not container.state.get("created"):
         _kill_creator(container)
-        ending.kill_and_wait(container, container.state.get("pid", 0))
+        ending.kill_and_wait(container)
     config: dict[str, Any] = {}
     try:
         config = container.config()
@@ -87,12 +87,13 @@ def _kill_creator(container: Container) -> None:
     creator = container.intent.get("creator")
     if container.state.get("created") or not creator or creator[0] == posix.getpid():
         return
-    if processes.alive(creator[0], creator[1]):
-        import select
-
-        pidfd = processes.pidfd_open(creator[0])
+    pidfd = processes.hold(creator[0], creator[1])
+    if pidfd < 0:
+        return
+    try:
         processes.pidfd_send_signal(pidfd, processes.SIGKILL)
-        poll = select.poll()
-        poll.register(pidfd, select.POLLIN)
-        poll.poll(ending.KILL_PATIENCE * 1000)
+        processes.exited(pidfd, ending.KILL_PATIENCE)
+    except ProcessLookupError:
+        return
+    finally:
         files.close(pidfd)

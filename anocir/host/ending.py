@@ -21,56 +21,32 @@ if TYPE_CHECKING:
 KILL_PATIENCE: Final = 10.0  # seconds
 
 
-def signal_process(container: Container, pid: int, number: int) -> bool:
-    """Signal the process that had this pid at that start time; False when it is gone."""
-    if pid <= 1:
-        return False  # not made yet, or damaged: never our own group, never the host's init
-    try:
-        pidfd = processes.pidfd_open(pid)
-    except ProcessLookupError:
+def signal_process(container: Container, number: int) -> bool:
+    """Signal init by its pidfd; False when it is gone, was never made, or the state is damaged."""
+    pidfd = container.hold()
+    if pidfd < 0:
         return False
     try:
-        if not processes.alive(pid, container.state.get("start_time", -1)):
-            return False
         processes.pidfd_send_signal(pidfd, number)
     except ProcessLookupError:
         return False
-    finally:
-        files.close(pidfd)
     return True
 
 
-def kill_and_wait(container: Container, pid: int) -> None:
+def kill_and_wait(container: Container) -> None:
     """End every process of the container and wait, 10 seconds at the most, for init to be gone."""
-    import select
-
     manager = states.manager(container)
-    pidfd = -1
-    if processes.alive(pid, container.state.get("start_time", -1)):
-        try:
-            pidfd = processes.pidfd_open(pid)
-        except ProcessLookupError:
-            pidfd = -1
+    pidfd = container.hold()
     manager.kill(processes.SIGKILL)
-    if pidfd < 0:
+    if pidfd < 0 or not signal_process(container, processes.SIGKILL):
         return
-    try:
-        if processes.alive(pid, container.state["start_time"]):
-            try:
-                processes.pidfd_send_signal(pidfd, processes.SIGKILL)
-            except ProcessLookupError:
-                return
-        if manager.frozen():
-            manager.thaw()
-        poll = select.poll()
-        poll.register(pidfd, select.POLLIN)
-        if not poll.poll(KILL_PATIENCE * 1000):
-            raise Error(
-                f"container {container.id}: init (pid {pid}) is still there 10 seconds after "
-                "SIGKILL"
-            )
-    finally:
-        files.close(pidfd)
+    if manager.frozen():
+        manager.thaw()
+    if not processes.exited(pidfd, KILL_PATIENCE):
+        raise Error(
+            f"container {container.id}: init (pid {container.state['pid']}) is still there "
+            "10 seconds after SIGKILL"
+        )
 
 
 def destroy(settings: Settings, container: Container, config: dict[str, Any]) -> None:

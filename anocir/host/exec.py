@@ -5,18 +5,16 @@ Side: host.
 
 from __future__ import annotations
 
-import marshal
-
 import posix
 
 from .. import cgroup
 from ..base import jsonio, log
 from ..errors import CONTRACT, Error, at
-from ..linux import files
+from ..linux import files, processes
 from ..linux.capabilities import NAMES
 from ..model import plan, spec
 from ..wire import channel
-from . import facts, foreground, joining, launch, start, states
+from . import boot, facts, foreground, joining, launch, start, states
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,7 +31,7 @@ def exec_(
 ) -> int:
     """Run another process in the container: its exit status, 0 when detached."""
     try:
-        container, status = states.open_(settings, container_id)
+        container, status = states.open_(settings, container_id, hold=True)
         if not (status == states.PAUSED and options["ignore_paused"]):
             states.check("exec", container, status)
 
@@ -69,20 +67,42 @@ def execute(
         "id": container.id,
         "bundle": container.intent["bundle"],
         "state": {},
-        "no_new_keyring": True,
+        "keyring": container.intent.get("keyring") or "",
         "preserve_fds": options["preserve_fds"],
         "listen_fds": init.listen_fds,
         "holes": init.holes,
         "join": [],
     }
-    fds = _namespaces(container.state["pid"], known["join"])
+    pid = container.state["pid"]
+    # First the process itself, then what is found below its number.
+    pidfd = container.hold()
+    if pidfd < 0:
+        raise Error(CONTRACT["exec stopped"])
+    fds = _namespaces(pid, pidfd, known["join"])
     compiled = plan.compile_exec(config, process, known)
-    compiled["start_socket"] = None
     if settings.level() >= log.DEBUG:
         for line in plan.describe(compiled):
             log.debug(line)
-    _launch(settings, init, container, process, compiled, options, fds)
-    start.serve_start(container, config, init.pid, init.pidfd, init.channel, states.RUNNING)
+    try:
+        _launch(settings, init, container, config, process, compiled, options, fds)
+    except launch.Full:
+        # Two do not fit in, one may: init is put there when it is alone.
+        init.kill()
+        passed = known["preserve_fds"] + known["listen_fds"]
+        middle, end = boot.start(settings.import_path, passed, init.holes)
+        init = launch.Init(middle, channel.of(end), init.listen_fds, init.holes)
+        compiled["outside"] = True
+        try:
+            _launch(settings, init, container, config, process, compiled, options, fds)
+        except BaseException:
+            init.kill()
+            raise
+    joining.close_all(fds)
+    try:
+        start.serve_start(container, config, init.pid, init.channel.sock.fileno())
+    except BaseException:
+        init.kill()
+        raise
     if options["pidfd_socket"]:
         channel.send_fd(options["pidfd_socket"], init.pidfd, b"exec")
     if options["pid_file"]:
@@ -100,54 +120,69 @@ def _launch(
     settings: Settings,
     init: Init,
     container: Container,
+    config: dict[str, Any],
     process: dict[str, Any],
     compiled: dict[str, Any],
     options: Options,
     fds: list[int],
 ) -> None:
+    compiled["fifos"] = False
     launch.hand_over(init, compiled, fds, settings)
-    joining.close_all(fds)
+    if (config.get("linux") or {}).get("seccomp"):
+        state = states.oci_state(container, states.status_of(container))
+        init.listener = joining.listener_sender(config, state)
     manager = cgroup.load(container.intent["cgroup"])
     subs = list(options["cgroup"])
     init_pid = container.state["pid"]
+    nowhere = {"into": "", "tasks": [], "late": []}
+    waits = launch.must_raise(process)
+    outside = compiled["outside"]
     try:
-        groups = manager.self_join(subs)
-        # All at the very end, so that the interpreter's work is not charged to the container.
-        groups = {**groups, "tasks": [], "late": groups["tasks"] + groups["late"]}
-        joining.send_cgroups(init, groups)
+        groups = nowhere if outside else manager.self_join(subs)
+        joining.send_cgroups(init, groups, -1, waits, always=not outside)
     except (FileNotFoundError, Error):
         if init.gone:
             raise
         # The recorded cgroup is gone or has no such child: exec_join looks where init is now.
-        joining.send_cgroups(init, {"into": "", "tasks": [], "late": []})
+        joining.send_cgroups(init, nowhere)
+    init.adopt_worker(init.expect(channel.WORKER, "joining the container's cgroups"))
+    alone = not init.in_cgroup
+    if waits or (alone and not outside):
+        init.expect(channel.MADE, "joining the container's namespaces")
+        if alone and not outside:
+            manager.exec_join(init.worker, init_pid, subs)
+        launch.raise_limits(init.worker, process)
+        init.send(channel.GO)
     init.adopt(init.expect(channel.PID, "joining the container's namespaces"))
-    rootless = posix.geteuid() != 0 or facts.in_user_namespace()
-    launch.adjust(init, {"process": process}, rootless)
-    if not init.in_cgroup:
-        init.send(channel.GO, marshal.dumps([]))
-    init.reap_middle()
+    init.reap_worker()
+    if process.get("oomScoreAdj") is not None:
+        rootless = posix.geteuid() != 0 or facts.in_user_namespace()
+        launch.adjust(init, {"process": process}, rootless)
     init.expect(channel.READY, "preparing the process")
-    if not init.in_cgroup:
+    if outside:
         manager.exec_join(init.pid, init_pid, subs)
     joining.hand_console(init, options, not options["detach"])
-    init.send(channel.COMMIT)
     init.send(channel.START)
 
 
-def _namespaces(pid: int, join: list[tuple[str, str]]) -> list[int]:
+def _namespaces(pid: int, pidfd: int, join: list[tuple[str, str]]) -> list[int]:
     """Open the namespaces of init that are not ours; `join` gets their kinds and paths."""
-    fds = []
-    for kind, name in plan.NAMESPACE_FILES.items():
-        path = f"/proc/{pid}/ns/{name}"
-        try:
-            theirs, ours = files.stat(path), files.stat(f"/proc/self/ns/{name}")
-            if theirs.st_ino != ours.st_ino:
-                fds.append(files.open(path, files.O_RDONLY))
-                join.append((kind, path))
-        except FileNotFoundError:
-            if not files.exists(f"/proc/{pid}"):
-                raise Error(CONTRACT["exec stopped"]) from None
-            continue  # a kernel without this kind
+    fds: list[int] = []
+    try:
+        directory = processes.directory(pid)
+        for kind, name in plan.NAMESPACE_FILES.items():
+            try:
+                theirs = files.stat(f"ns/{name}", directory)
+                if theirs.st_ino != files.stat(f"/proc/self/ns/{name}").st_ino:
+                    fds.append(files.open(f"ns/{name}", files.O_RDONLY, dir_fd=directory))
+                    join.append((kind, f"/proc/{pid}/ns/{name}"))
+            except FileNotFoundError:
+                continue  # a kernel without this kind, or init has died meanwhile
+        files.close(directory)
+    except ProcessLookupError:
+        raise Error(CONTRACT["exec stopped"]) from None
+    if processes.exited(pidfd):
+        raise Error(CONTRACT["exec stopped"])
     return fds
 
 

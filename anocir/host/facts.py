@@ -114,7 +114,7 @@ def lsm(name: str) -> bool:
 
 
 def program(
-    settings: Settings, config: dict[str, Any], no_new_privileges: bool
+    settings: Settings, config: dict[str, Any], no_new_privileges: bool, terminal: bool
 ) -> dict[str, Any] | None:
     """Return the compiled seccomp program of a configuration, or None."""
     profile = (config.get("linux") or {}).get("seccomp")
@@ -123,10 +123,9 @@ def program(
     from .. import seccomp
 
     compiled = seccomp.compile(profile, f"{settings.root}/:seccomp", log.warn)
-    if no_new_privileges:
-        seccomp.check_after_load(compiled, seccomp.NEEDED_LAST, seccomp.OPTIONAL_LAST)
-    else:
-        seccomp.check_after_load(compiled)
+    needed = seccomp.NEEDED_LAST if no_new_privileges else seccomp.NEEDED_EARLY
+    seccomp.check_after_load(compiled, needed)
+    compiled["clone"] = seccomp.lets_clone(compiled, terminal)
     return compiled
 
 
@@ -134,8 +133,12 @@ def process_facts(
     settings: Settings, config: dict[str, Any], process: dict[str, Any]
 ) -> dict[str, Any]:
     """Return the facts that the plan of any process needs."""
+    compiled = program(
+        settings, config, bool(process.get("noNewPrivileges")), bool(process.get("terminal"))
+    )
     facts = {
-        "seccomp": program(settings, config, bool(process.get("noNewPrivileges"))),
+        "seccomp": compiled,
+        "clone": compiled is None or compiled["clone"],
         "apparmor": bool(process.get("apparmorProfile")) and lsm("apparmor"),
         "selinux": bool(
             process.get("selinuxLabel") or (config.get("linux") or {}).get("mountLabel")

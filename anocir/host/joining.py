@@ -5,10 +5,10 @@ Side: host.
 
 from __future__ import annotations
 
-import marshal
+from _struct import pack
 
-
-from ..errors import at, strerror
+from ..base import jsonio
+from ..errors import at, reason, strerror
 from ..linux import files, mounts
 from ..linux.const import (
     AT_FDCWD,
@@ -80,7 +80,11 @@ def _check_net_sysctls(config: dict[str, Any], fd: int) -> None:
 
 
 def send_cgroups(
-    init: Init, joining: dict[str, Any], network: int = -1, waits: bool = False
+    init: Init,
+    joining: dict[str, Any],
+    network: int = -1,
+    waits: bool = False,
+    always: bool = True,
 ) -> dict[str, Any]:
     """Send init the cgroups that it joins by itself: born in one, then by their tasks files.
 
@@ -95,9 +99,11 @@ def send_cgroups(
             fds.append(init.born_in)
         paths = [*joining["tasks"], *joining["late"]]
         fds += [files.open(path, files.O_WRONLY) for path in paths]
-        waits = waits or not (joining["into"] or paths)
-        counts = (network >= 0, bool(joining["into"]), len(joining["tasks"]), waits)
-        init.send(channel.CGROUP, marshal.dumps(counts), fds, "joining and making namespaces")
+        waits = waits or (always and not (joining["into"] or paths))
+        head = pack(
+            channel.CGROUP_FRAME, network >= 0, bool(joining["into"]), len(joining["tasks"]), waits
+        )
+        init.send(channel.CGROUP, head, fds, "joining and making namespaces")
     finally:
         close_all(fd for fd in fds if fd != init.born_in)
     return joining if joining["into"] or paths else {}
@@ -134,3 +140,21 @@ def hand_console(init: Init, options: Options, foreground: bool) -> None:
         return
     files.close(master)
     init.console = None
+
+
+def listener_sender(config: dict[str, Any], state: dict[str, Any]) -> Any:
+    """Return a function that sends the seccomp listener of a process to its agent."""
+    profile = config["linux"]["seccomp"]
+
+    def send(fd: int, pid: int) -> None:
+        from .. import seccomp
+
+        whole = {**state, "pid": state["pid"] or pid}
+        message = seccomp.container_process_state(whole, pid, profile.get("listenerMetadata", ""))
+        try:
+            channel.send_fd(profile["listenerPath"], fd, jsonio.dumps(message).encode())
+        except OSError as error:
+            text = f"failed to connect with seccomp agent: {reason(error)}"
+            raise at("linux.seccomp.listenerPath", text) from None
+
+    return send

@@ -7,17 +7,18 @@ from __future__ import annotations
 
 
 from ..errors import CONTRACT, Error
-from ..linux import processes
+from ..linux import files, processes
 from . import ending, states
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..cli import Options, Settings
+    from .store import Container
 
 
 def kill(settings: Settings, container_id: str, number: int, options: Options) -> None:
     """Send a signal to init, or to every process."""
-    container, status = states.open_(settings, container_id)
+    container, status = states.open_(settings, container_id, hold=True)
     everyone = bool(options["all"])
     if status == states.STOPPED and everyone:
         # Without a pid namespace of its own the container's other processes may outlive init.
@@ -29,12 +30,35 @@ def kill(settings: Settings, container_id: str, number: int, options: Options) -
         states.manager(container).kill(number)
         return
     states.check("kill", container, status)
-    pid = container.state.get("pid", 0)
     together = everyone or orphans
     if together:
         states.manager(container).kill(number)
+    if status == states.CREATED and number in _ENDING and _ended(container, number):
+        return
     # That may have ended init already.
-    if not ending.signal_process(container, pid, number) and not together:
+    if not ending.signal_process(container, number) and not together:
         raise Error(CONTRACT["not running"])
     if number == processes.SIGKILL and status == states.PAUSED:
         states.manager(container).thaw()  # cgroup v1 delivers no signal to a frozen process
+
+
+# SIGHUP, SIGINT, SIGQUIT, SIGTERM: they end a container that waits for start, as with runc.
+_ENDING = (1, 2, 3, 15)
+
+
+def _ended(container: Container, number: int) -> bool:
+    """Have an init that waits for start exit; False when it does not wait any more.
+
+    The kernel drops a signal that the first process of a pid namespace has no handler for; with a
+    handler, every process inside could send it.
+    """
+    from ..wire import channel
+
+    try:
+        line = container.open_line()
+    except OSError:
+        return False
+    channel.Line(-1, line[0]).send(channel.END, bytes([number]))
+    for fd in line:
+        files.close(fd)
+    return True

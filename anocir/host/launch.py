@@ -6,6 +6,9 @@ Side: host.  How it is started, and from what, is in boot.py.
 from __future__ import annotations
 
 import marshal
+from _struct import calcsize, unpack
+
+import posix
 
 from ..base import activation, log
 from . import boot
@@ -17,18 +20,29 @@ from ..linux.const import EACCES, EPERM
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from typing import Any
+    from typing import Any, Final
 
     from ..wire.channel import Channel
     from ..cli import Options, Settings
 
 
+class Full(Error):
+    """There is no room for init and who clones it in the container's cgroups."""
+
+    __slots__ = ()
+
+
 class Init:
-    """The process being made: first the middle process, then the container's init."""
+    """The process being made: first the middle process, then the container's init.
+
+    Between them, where init is cloned last, a worker.  What comes from the container's side is
+    believed of a process only if that is a child of ours, which keeps its number until we reap it.
+    """
 
     __slots__ = (
         "born_in", "channel", "console", "early", "gone", "holes", "in_cgroup", "killed",
-        "listen_fds", "middle", "middle_fd", "pid", "pidfd", "start_time", "waiting",
+        "listen_fds", "listener", "middle", "middle_fd", "own_pid", "pid", "pidfd", "start_time",
+        "waiting", "worker", "worker_fd",
     )  # fmt: skip
 
     def __init__(
@@ -41,6 +55,9 @@ class Init:
         self.middle = middle
         self.middle_fd = -1
         self.channel = line
+        self.own_pid = posix.getpid()
+        self.worker = 0
+        self.worker_fd = -1
         self.pid = 0
         self.pidfd = -1
         self.start_time = 0
@@ -49,8 +66,10 @@ class Init:
         self.born_in = -1
         # The master of the terminal and its name, once init has sent it.
         self.console: tuple[int, str] | None = None
-        # A frame that init has sent before the middle process has sent the pid.
-        self.early: tuple[int, bytes] | None = None
+        # What to do with the seccomp listener: a function of its descriptor.
+        self.listener: Any = None
+        # Frames that init has sent before another process has sent its pid.
+        self.early: list[tuple[int, bytes]] = []
         self.waiting = "booting"
         # Whether it was found ended by SIGKILL.
         self.killed = False
@@ -65,7 +84,7 @@ class Init:
         try:
             self.channel.send(kind, payload, fds)
         except (BrokenPipeError, ConnectionResetError):
-            self.gone, self.early = True, None
+            self.gone, self.early = True, []
             self.expect(-1, self.waiting)
 
     def expect(self, wanted: int, waiting: str) -> bytes:
@@ -74,53 +93,77 @@ class Init:
         Raises Error with init's own words, or with how it died and what it was doing.
         """
         self.waiting = waiting
+        named = wanted in (channel.WORKER, channel.PID)
         while True:
-            if self.early and wanted != channel.PID:
-                kind, payload = self.early
-                self.early = None
+            early = [index for index, frame in enumerate(self.early) if frame[0] == wanted]
+            if early:
+                kind, payload = self.early.pop(early[0])
             else:
-                self._watch_middle()
+                # A worker says something in any case, and what it says may come first.
+                if wanted != channel.WORKER or self.early:
+                    self._watch()
                 kind, payload = self.channel.receive()
             if kind == wanted:
                 return payload
             if kind == channel.LOG:
                 log.warn(payload.partition(b" ")[2].decode("utf-8", "replace"))
-            elif kind == channel.CONSOLE:
-                self.console = self.channel.fds.pop(), payload.decode()
-            elif kind == channel.ERROR:
-                raise error_of(payload)
-            elif wanted == channel.PID and kind in (channel.HOOKS, channel.READY):
-                self.early = kind, payload  # init was faster than the middle process
+            elif kind == channel.CONSOLE and self.channel.fds:
+                self.console = self.channel.fds.pop(), payload.decode("ascii", "replace")
+            elif kind == channel.LISTENER and self.subject():
+                self._fetch_listener(payload)
+            elif kind in (channel.ERROR, channel.FULL):
+                raise error_of(payload, kind)
+            elif named and kind in _OVERTAKING:
+                self.early.append((kind, payload))
             elif kind == 0:
                 raise Error(f"init died while {waiting} ({self._end()})")
             else:
                 raise Error(f"unexpected frame {kind} while {waiting}")
 
-    def _watch_middle(self) -> None:
-        """Wait for a frame or for the end of the middle process.
+    def _watch(self) -> None:
+        """Wait for a frame, or for the end of the process whose turn it is.
 
-        When it dies right after it has cloned init, init keeps the channel open, so that there
-        is no end of file; closing our end lets init go.
+        When one dies right after it has cloned the next, that one keeps the channel open, so
+        that there is no end of file; closing our end lets it go.
         """
-        if self.pid or self.channel.buffer:
+        if self.channel.buffer:
             return
+        if not self.pid:
+            if not self.worker and self.middle_fd < 0:
+                self.middle_fd = processes.pidfd_open(self.middle)
+            self._watch_maker(self.worker_fd if self.worker else self.middle_fd)
+        elif self.worker:
+            channel.wait_unless_stopped(self.channel.sock.fileno(), self.pid, self.waiting)
+
+    def _watch_maker(self, pidfd: int) -> None:
         import select
 
-        if self.middle_fd < 0:
-            self.middle_fd = processes.pidfd_open(self.middle)
         poll = select.poll()
         poll.register(self.channel.sock, select.POLLIN)
-        poll.register(self.middle_fd, select.POLLIN)
+        poll.register(pidfd, select.POLLIN)
         ready = [fd for fd, _ in poll.poll()]
-        if ready == [self.middle_fd]:
+        if ready == [pidfd]:
             # It may have sent its last frame between our two looks.
-            poll.unregister(self.middle_fd)
+            poll.unregister(pidfd)
             if not poll.poll(0):
                 raise Error(f"init died while {self.waiting} ({self._end()})")
 
+    def _fetch_listener(self, payload: bytes) -> None:
+        """Take the seccomp listener out of the process: its profile may trap sendmsg."""
+        from ..linux import tasks
+
+        if not payload.isdigit() or len(payload) > 6 or self.listener is None:
+            raise Error(f"unexpected listener while {self.waiting}")
+        fd = tasks.pidfd_getfd(self.pidfd if self.pid else self.worker_fd, int(payload))
+        try:
+            self.listener(fd, self.subject())
+        finally:
+            files.close(fd)
+        self.send(channel.DONE)
+
     def _end(self) -> str:
         """Say how the process ended."""
-        pid = self.pid or self.middle
+        pid = self.pid or self.worker or self.middle
         try:
             status = processes.wait(pid)
         except ChildProcessError:
@@ -128,11 +171,30 @@ class Init:
         self.killed = status == 128 + processes.SIGKILL
         return f"signal {status - 128}" if status > 128 else f"exit status {status}"
 
+    def subject(self) -> int:
+        """Return the pid of the process that is in the container's namespaces."""
+        return self.pid or self.worker
+
     def adopt(self, payload: bytes) -> None:
-        """Take the pid of init from the middle process, which is about to end."""
-        self.pid, self.in_cgroup = marshal.loads(payload)
-        self.pidfd = processes.pidfd_open(self.pid)
-        self.start_time = processes.stat(self.pid)[3]
+        """Take the pid of init from the process that has cloned it, which is about to end."""
+        self.pid, self.in_cgroup, self.pidfd, self.start_time = self._child(payload)
+
+    def adopt_worker(self, payload: bytes) -> None:
+        """Take the pid of the worker from the middle process, which is the worker or ends now."""
+        pid, _, _ = _named(payload)
+        if pid == self.middle:
+            self.middle = 0
+        self.worker, self.in_cgroup, self.worker_fd, self.start_time = self._child(payload)
+        self.reap_middle()
+
+    def _child(self, payload: bytes) -> tuple[int, bool, int, int]:
+        pid, in_cgroup, whole = _named(payload)
+        try:
+            if not whole or pid in (self.middle, self.worker):
+                raise ChildProcessError
+            return (pid, in_cgroup, *processes.hold_child(pid, self.own_pid))
+        except ChildProcessError:
+            raise Error(f"process {pid} was named as init and is none of ours") from None
 
     def reap_middle(self) -> None:
         """Wait for the end of the middle process, which has nothing to do any more.
@@ -141,7 +203,8 @@ class Init:
         grace period of RCU, and init is the one who has no time.
         """
         middle, self.middle = self.middle, 0
-        processes.wait(middle)
+        if middle:
+            processes.wait(middle)
         if self.born_in >= 0:
             files.close(self.born_in)
             self.born_in = -1
@@ -149,23 +212,44 @@ class Init:
             files.close(self.middle_fd)
             self.middle_fd = -1
 
+    def reap_worker(self) -> None:
+        """Wait for the end of the worker, which has cloned init."""
+        if self.worker_fd >= 0:
+            processes.wait(self.worker)
+            files.close(self.worker_fd)
+            self.worker_fd = -1
+
     def kill(self) -> None:
         """End it whatever it does, and reap it."""
         self.channel.close()
-        for pid in (self.middle, self.pid):
+        for pid in (self.middle, self.worker if self.worker_fd >= 0 else 0, self.pid):
             if pid:
                 try:
                     processes.kill(pid, processes.SIGKILL)
                     processes.wait(pid)
                 except (ProcessLookupError, ChildProcessError):
                     continue
-        self.middle = self.pid = 0
+        self.middle = self.worker = self.pid = 0
 
 
-def error_of(payload: bytes) -> Error:
+# What the next process may send before the one that has cloned it has said so.
+_OVERTAKING: Final = (
+    channel.MAP, channel.MADE, channel.HOOKS, channel.PID, channel.READY,
+)  # fmt: skip
+
+
+def _named(payload: bytes) -> tuple[int, bool, bool]:
+    """Return (pid, whether in its cgroups, whether the frame is whole)."""
+    if len(payload) != calcsize(channel.PID_FRAME):
+        return 0, False, False
+    pid, in_cgroup = unpack(channel.PID_FRAME, payload)
+    return pid, in_cgroup, pid > 1
+
+
+def error_of(payload: bytes, kind: int = channel.ERROR) -> Error:
     """Return the error that init has sent: text, NUL, hint."""
     text, _, hint = payload.decode("utf-8", "surrogateescape").partition("\0")
-    return Error(text, hint)
+    return (Full if kind == channel.FULL else Error)(text, hint)
 
 
 def ahead(settings: Settings, options: Options, operation: Callable[[Init], int]) -> int:
@@ -200,19 +284,32 @@ def hand_over(init: Init, plan: dict[str, Any], fds: Sequence[int], settings: Se
 
 
 def adjust(init: Init, config: dict[str, Any], rootless: bool) -> None:
-    """Do for init what only the host side may: the OOM score, hard limits above ours."""
+    """Do for init what only the host side may: the OOM score."""
     process = config.get("process") or {}
     score = process.get("oomScoreAdj")
-    if score is not None:
-        try:
-            files.write_file(f"/proc/{init.pid}/oom_score_adj", str(score))
-        except OSError as error:
-            if not rootless or error.errno not in (EACCES, EPERM):
-                raise Error(
-                    f"process.oomScoreAdj: write {score}: {strerror(error.errno or 0)}"
-                ) from None
-            log.warn(f"process.oomScoreAdj: {reason(error)}")
-    raise_limits(init.pid, process)
+    if score is None:
+        return
+    try:
+        files.write_file(f"/proc/{init.pid}/oom_score_adj", str(score))
+    except OSError as error:
+        if not rootless or error.errno not in (EACCES, EPERM):
+            raise Error(
+                f"process.oomScoreAdj: write {score}: {strerror(error.errno or 0)}"
+            ) from None
+        log.warn(f"process.oomScoreAdj: {reason(error)}")
+
+
+def must_raise(process: dict[str, Any]) -> bool:
+    """Tell whether a hard limit is above ours: init waits then for `raise_limits`."""
+    limits = process.get("rlimits")
+    if not limits:
+        return False
+    from ..linux import tasks
+    from ..model.spec.process import RLIMITS
+
+    return any(
+        limit["hard"] > tasks.getrlimit(RLIMITS.index(limit["type"]))[1] for limit in limits
+    )
 
 
 def raise_limits(pid: int, process: dict[str, Any]) -> None:

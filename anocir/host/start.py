@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import posix
 
-from ..base import jsonio, log
-from ..errors import CONTRACT, Error, at, reason
-from ..linux import files, processes
+from ..base import log
+from ..errors import CONTRACT, Error
+from ..linux import files
 from . import states, store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, Final
 
     from ..cli import Settings
-    from ..wire.channel import Channel
     from .store import Container
+
+_ENXIO: Final = 6  # fifo(7): nobody has it open for reading
 
 
 def start(
@@ -30,13 +31,12 @@ def start(
     the caller of this function is the one who is `notified`.  A manager that does not listen is
     an error, but not for a `detached` run, which then does not wait.
     """
-    from ..wire import channel
-
-    container, status = states.open_(settings, container_id)
+    container = store.open_container(settings.root, container_id)
     proxy = None
-    pidfd = -1
+    line: tuple[int, ...] = ()
     try:
         container.lock()
+        container.load()
         status = states.status_of(container)
         states.check("start", container, status)
         pid = container.state["pid"]
@@ -46,66 +46,61 @@ def start(
             if not detached or notify.reachable():
                 notify.check_reachable()
                 proxy = notify.open_proxy(container.dir_fd)
-            pidfd = processes.pidfd_open(pid) if proxy else -1
-        try:
-            line = channel.connect(container.dir_fd, store.SOCKET)
-        except FileNotFoundError:
-            raise Error(CONTRACT["already running"]) from None  # another start is on its way
-        except ConnectionRefusedError:
-            raise Error(CONTRACT["already stopped"]) from None
         mode = b"container" if settings.start_exec_errors == "container" else b""
-        try:
-            line.send(channel.START, mode)
-        except (BrokenPipeError, ConnectionResetError):
-            log.debug("start: init has died; the end of the channel tells how")
-        files.unlink(store.SOCKET, container.dir_fd)
+        line = _say_start(container, mode)
         container.unlock()
         config = container.config()
         try:
-            serve_start(container, config, pid, pidfd, line)
+            serve_start(container, config, pid, line[1])
         except Error as error:
             _after_failed_start(settings, container, config, error)
             raise
-        line.close()
+        for fd in line:
+            files.close(fd)
+        line = ()
+        container.close_line()
         _poststart(settings, container, config)
         if proxy:
-            proxy.wait(pid, pidfd)
+            proxy.wait(pid, container.hold())
     finally:
+        for fd in line:
+            files.close(fd)
         if proxy:
             proxy.close()
-            files.close(pidfd)
         container.close()  # and so give back the lock, wherever it failed
 
 
-def serve_start(
-    container: Container,
-    config: dict[str, Any],
-    pid: int,
-    pidfd: int,
-    line: Channel,
-    status: str = states.CREATED,
-) -> None:
-    """Answer init until execve has succeeded; raises Error when something failed before it.
-
-    A seccomp listener is fetched out of the process, since its profile may trap sendmsg.
-    """
+def _say_start(container: Container, mode: bytes) -> tuple[int, int]:
+    """Tell init to start; descriptors of what it reads and of what it writes."""
     from ..wire import channel
 
+    try:
+        line = container.open_line()
+    except FileNotFoundError:
+        raise Error(CONTRACT["already running"]) from None  # another start is on its way
+    except OSError as error:
+        if error.errno != _ENXIO:
+            raise
+        raise Error(CONTRACT["already stopped"]) from None
+    channel.Line(-1, line[0]).send(channel.START, mode)
+    # Whoever comes now finds that a start is on its way.
+    container.started()
+    return line
+
+
+def serve_start(container: Container, config: dict[str, Any], pid: int, fd: int) -> None:
+    """Answer init until execve has succeeded; raises Error when something failed before it."""
+    from ..wire import channel
+
+    line = channel.Line(fd, -1)
     executing = False
     while True:
+        channel.wait_unless_stopped(fd, pid, "starting the program")
         kind, payload = line.receive()
         if kind == channel.EXEC:
             executing = True
         elif kind == channel.LOG:
             log.warn(payload.partition(b" ")[2].decode("utf-8", "replace"))
-        elif kind == channel.LISTENER:
-            from ..linux import tasks
-
-            own = processes.pidfd_open(pid) if pidfd < 0 else pidfd
-            fd = tasks.pidfd_getfd(own, int(payload))
-            _listener_sender(container, config, pid, status)(fd)
-            files.close(fd)
-            line.send(channel.DONE)
         elif kind == channel.ERROR:
             text, _, hint = payload.decode("utf-8", "surrogateescape").partition("\0")
             raise Error(text, hint)
@@ -127,32 +122,13 @@ def _died(container: Container, config: dict[str, Any]) -> Error:
     )
 
 
-def _listener_sender(container: Container, config: dict[str, Any], pid: int, status: str) -> Any:
-    """Return a function that sends the seccomp listener to its agent."""
-    profile = config["linux"]["seccomp"]
-
-    def send(fd: int) -> None:
-        from ..wire import channel
-        from .. import seccomp
-
-        state = states.oci_state(container, status)
-        message = seccomp.container_process_state(state, pid, profile.get("listenerMetadata", ""))
-        try:
-            channel.send_fd(profile["listenerPath"], fd, jsonio.dumps(message).encode())
-        except OSError as error:
-            text = f"failed to connect with seccomp agent: {reason(error)}"
-            raise at("linux.seccomp.listenerPath", text) from None
-
-    return send
-
-
 def _after_failed_start(
     settings: Settings, container: Container, config: dict[str, Any], error: Error
 ) -> None:
     """End init; after a failed startContainer hook the lifecycle goes on with destruction."""
     from . import ending
 
-    ending.kill_and_wait(container, container.state["pid"])
+    ending.kill_and_wait(container)
     if "startContainer hook" in error.text:
         container.lock()
         ending.destroy(settings, container, config)
@@ -171,7 +147,7 @@ def _poststart(settings: Settings, container: Container, config: dict[str, Any])
     except Error:
         from . import ending
 
-        ending.kill_and_wait(container, container.state["pid"])
+        ending.kill_and_wait(container)
         container.lock()
         ending.destroy(settings, container, config)
         raise

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from ..cli import Settings
     from .store import Container
 
-_INIT_NAME: Final = "anocir:init"  # what init.py calls itself until execve
 CREATING, CREATED, RUNNING, PAUSED, STOPPED = (
     "creating", "created", "running", "paused", "stopped",
 )  # fmt: skip
@@ -97,20 +96,14 @@ def check(operation: str, container: Container, status: str) -> None:
 
 def status_of(container: Container) -> str:
     """Tell the state of a loaded container from its files and its init."""
-    pid = container.state.get("pid", 0)
     final = container.state.get("created", False)
     if not final:
         return CREATING if _being_created(container) else STOPPED
-    try:
-        name, letter, _, started = processes.stat(pid)
-    except OSError:
-        return STOPPED
-    if letter in "ZX" or started != container.state["start_time"]:
+    if not container.alive():
         return STOPPED
     if cgroup.frozen(container.intent.get("cgroup") or {}):
         return PAUSED
-    # Until execve the process has init's name: a start may be on its way.
-    return CREATED if name == _INIT_NAME else RUNNING
+    return CREATED if container.waits() else RUNNING
 
 
 def _being_created(container: Container) -> bool:
@@ -124,10 +117,15 @@ def manager(container: Container) -> Any:
     return cgroup.load(container.intent.get("cgroup") or {})
 
 
-def open_(settings: Settings, container_id: str) -> tuple[Container, str]:
-    """Open and load a container: itself and its status.  Raises Error when it does not exist."""
+def open_(settings: Settings, container_id: str, hold: bool = False) -> tuple[Container, str]:
+    """Open and load a container: itself and its status.  Raises Error when it does not exist.
+
+    With `hold` the status is that of the init whose pidfd it has.
+    """
     container = store.open_container(settings.root, container_id)
     container.load()
+    if hold:
+        container.hold()
     return container, status_of(container)
 
 

@@ -6,7 +6,8 @@ Side: host.
         intent.json         written before the first cgroup exists: id, bundle, cgroups
         config.json         the configuration as it was at create
         state.json          pid and start time of init with a copy of the intent, replaced whole
-        start.sock          where init waits for start; its absence means that start came
+        start.fifo          where init waits for start, as long as init has it open
+        report.fifo         what init says to start; its absence means that a start is on its way
     <root>/:seccomp/        compiled seccomp programs (an id has no colon)
 
 A file is written under another name and renamed, so a killed runtime leaves it whole or not at
@@ -23,7 +24,7 @@ import posix
 
 from ..base import jsonio
 from ..errors import CONTRACT, Error, strerror
-from ..linux import files
+from ..linux import files, processes
 from . import record
 
 TYPE_CHECKING = False
@@ -34,20 +35,23 @@ if TYPE_CHECKING:
     Check = Callable[[Any, str], "str | None"]
 
 VERSION: Final = 1
-SOCKET: Final = "start.sock"
-_FILES: Final = ("state.json", "config.json", SOCKET, "intent.json")
+START: Final = "start.fifo"
+REPORT: Final = "report.fifo"
+_FILES: Final = ("state.json", "config.json", START, REPORT, "intent.json")
 
 
 class Container:
     """An open state directory."""
 
-    __slots__ = ("dir_fd", "id", "intent", "path", "state")
+    __slots__ = ("dir_fd", "id", "intent", "path", "pidfd", "state")
 
     def __init__(self, path: str, container_id: str, dir_fd: int) -> None:
         """Take the directory's path and descriptor, which this object owns."""
         self.path = path
         self.id = container_id
         self.dir_fd = dir_fd
+        # Of init, once it has been seen alive.
+        self.pidfd = -1
         self.intent: dict[str, Any] = {}
         self.state: dict[str, Any] = {}
 
@@ -129,6 +133,60 @@ class Container:
         """Keep the configuration (also with changed resources, after update)."""
         self._write("config.json", jsonio.dumps(config))
 
+    def make_line(self) -> list[int]:
+        """Make the two FIFOs between init and start; descriptors for init.
+
+        Each is open for reading and writing, so that init neither sees an end of what others
+        write nor gets SIGPIPE for what nobody reads.
+        """
+        fds = []
+        for name in (START, REPORT):
+            _unlink(name, self.dir_fd)  # of a delete that was killed
+            files.mknod(name, files.S_IFIFO | 0o600, 0, self.dir_fd)
+            fds.append(files.open(name, files.O_RDWR | files.O_NOFOLLOW, dir_fd=self.dir_fd))
+        return fds
+
+    def waits(self) -> bool:
+        """Tell whether an init that lives still waits for start: it has start.fifo open.
+
+        It is closed by execve(2), and `start` removes it: nothing that the container could say.
+        """
+        try:
+            flags = files.O_WRONLY | files.O_NONBLOCK | files.O_NOFOLLOW
+            files.close(files.open(START, flags, dir_fd=self.dir_fd))
+        except OSError:
+            return False
+        return True
+
+    def open_line(self) -> tuple[int, int]:
+        """Open what init reads and what it writes, for start.
+
+        Raises FileNotFoundError when another start is on its way and OSError (ENXIO) when init
+        has closed it.
+        """
+        start = self._open_fifo(START, files.O_WRONLY)
+        try:
+            return start, self._open_fifo(REPORT, files.O_RDONLY)
+        except OSError:
+            files.close(start)
+            raise
+
+    def started(self) -> None:
+        """Take away what another start would need."""
+        files.unlink(REPORT, self.dir_fd)
+
+    def _open_fifo(self, name: str, flags: int) -> int:
+        fd = files.open(name, flags | files.O_NONBLOCK | files.O_NOFOLLOW, dir_fd=self.dir_fd)
+        if files.fstat(fd).st_mode & files.S_IFMT != files.S_IFIFO:
+            files.close(fd)
+            raise FileNotFoundError(2, "open", f"{self.path}/{name}")
+        return fd
+
+    def close_line(self) -> None:
+        """Remove the FIFOs: the program runs, or never will."""
+        for name in (REPORT, START):
+            _unlink(name, self.dir_fd)
+
     def _write(self, name: str, text: str) -> None:
         temporary = f".{name}.{posix.getpid()}"
         flags = files.O_WRONLY | files.O_CREAT | files.O_TRUNC | files.O_NOFOLLOW
@@ -145,7 +203,8 @@ class Container:
     def remove(self) -> None:
         """Remove the directory with all that is in it; the intent goes last."""
         for name in _FILES[:-1]:
-            _unlink(name, self.dir_fd)
+            if not _unlink(name, self.dir_fd) and name == START:
+                break  # it was started, and the other one has gone before this one
         _unlink(_FILES[-1], self.dir_fd)
         try:
             files.rmdir(self.path)
@@ -156,11 +215,29 @@ class Container:
             _remove_tree(self.dir_fd)
             files.rmdir(self.path)
 
+    def alive(self) -> bool:
+        """Tell whether init runs."""
+        if self.pidfd >= 0:
+            return not processes.exited(self.pidfd)
+        return processes.alive(self.state.get("pid", 0), self.state.get("start_time", -1))
+
+    def hold(self) -> int:
+        """Return a pidfd of init, which stays ours to close; -1 when it has exited.
+
+        Whoever acts on init asks for it first, and for the state afterwards.
+        """
+        if self.pidfd < 0:
+            start_time = self.state.get("start_time", -1)
+            self.pidfd = processes.hold(self.state.get("pid", 0), start_time)
+            return self.pidfd
+        return self.pidfd if self.alive() else -1
+
     def close(self) -> None:
         """Close the directory and so give back the lock."""
-        if self.dir_fd >= 0:
-            files.close(self.dir_fd)
-            self.dir_fd = -1
+        for fd in (self.dir_fd, self.pidfd):
+            if fd >= 0:
+                files.close(fd)
+        self.dir_fd = self.pidfd = -1
 
 
 def _unlike(name: str, wrong: str) -> str:
@@ -183,11 +260,13 @@ def _content(name: str, dir_fd: int) -> bytes:
         files.close(fd)
 
 
-def _unlink(name: str, dir_fd: int) -> None:
+def _unlink(name: str, dir_fd: int) -> bool:
+    """Remove a file; tell whether it was there.  A directory keeps `remove` from ending here."""
     try:
         files.unlink(name, dir_fd)
     except (FileNotFoundError, IsADirectoryError):
-        return  # a directory keeps `remove` from ending here
+        return False
+    return True
 
 
 def _remove_tree(dir_fd: int) -> None:

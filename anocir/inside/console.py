@@ -19,7 +19,6 @@ from ..linux.const import (
     OPEN_TREE_CLONE,
     TIOCGPTN,
     TIOCGPTPEER,
-    TIOCSCTTY,
     TIOCSPTLCK,
 )
 from ..wire import channel
@@ -34,11 +33,14 @@ if TYPE_CHECKING:
 _UNIX98_PTY_SLAVE_MAJOR: Final = range(136, 144)
 
 
-def console(context: Context, uid: int, height: int, width: int, bind: bool) -> None:
+def console(
+    context: Context, uid: int, height: int, width: int, bind: bool, own: bool
+) -> None:
     """Open a pty in the container's devpts and make it our standard streams.
 
     The slave comes from the master by TIOCGPTPEER, never by its name, which the image could
-    have put something else under.  The master goes up the channel.
+    have put something else under.  The master goes up the channel.  Unless it is our `own`, it
+    is for the session of the process that is cloned later.
     """
     try:
         master = inroot.open(
@@ -68,7 +70,8 @@ def console(context: Context, uid: int, height: int, width: int, bind: bool) -> 
     index = int.from_bytes(number, "little") if isinstance(number, bytes) else 0
     context.channel.send(channel.CONSOLE, f"/dev/pts/{index}".encode(), [master])
     files.close(master)
-    files.ioctl(slave, TIOCSCTTY, 0)
+    if own:
+        terminals.control(slave)
     for fd in (0, 1, 2):
         files.dup2(slave, fd)
     files.close(slave)

@@ -28,8 +28,10 @@ class Context:
         "given",
         "hook_outputs",
         "host_fds",
+        "host_proc",
         "late_join",
         "late_ro",
+        "line_fds",
         "mask_fd",
         "own_mounts",
         "plan",
@@ -37,12 +39,20 @@ class Context:
         "root_fd",
         "sources",
         "spare_fds",
+        "umask",
     )  # fmt: skip
 
     def __init__(self, channel: Channel, plan: dict[str, Any]) -> None:
         """Take the channel to the host side and the plan that came over it."""
-        self.channel = channel
+        # A Channel, from `close_descriptors` on a Line.
+        self.channel: Any = channel
         self.plan = plan
+        # The caller's file mode creation mask, for hooks.
+        self.umask = 0o022
+        # The host's procfs, opened before any namespace was joined.
+        self.host_proc = -1
+        # start.fifo and report.fifo; none for exec.
+        self.line_fds: list[int] = []
         # Namespaces by their place in the plan, as the host side opened them.
         self.host_fds: list[int] = []
         # The container's root as a descriptor; every path in it is resolved from here.

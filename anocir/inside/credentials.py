@@ -9,13 +9,12 @@ from __future__ import annotations
 import posix
 
 from ..errors import Error, strerror
-from ..linux import files, mounts, tasks
+from ..linux import files, tasks
 from ..linux.capabilities import names
 from ..linux.const import (
     EINVAL,
     ENOSYS,
     EPERM,
-    PROC_SUPER_MAGIC,
     PR_CAPBSET_DROP,
     PR_CAPBSET_READ,
     PR_CAP_AMBIENT,
@@ -34,18 +33,24 @@ if TYPE_CHECKING:
 
     from .context import Context
 
+# include/linux/key.h
+_KEY_POS_ALL: Final = 0x3F000000
 _KEY_USR_SEARCH: Final = 0x00080000
 _MAX_CAPABILITY: Final = 63
 
 
 def keyring(context: Context, name: str, label: str) -> None:
-    """Join a session keyring of the container's own: keyrings are not part of a namespace."""
+    """Join a session keyring of the container's own: keyrings are not part of a namespace.
+
+    Its name is a secret of the state directory, which nobody can take before us; `exec` joins it
+    by that.  Who has the same user id in another container may search for a name, but not list
+    it.  Without a name the keyring is one that nobody else can join.
+    """
     if label:
-        _label_keys(label)
+        _label_keys(context, label)
     try:
         serial = tasks.join_session_keyring(name)
-        wanted = tasks.keyring_permissions(serial) | _KEY_USR_SEARCH
-        tasks.set_keyring_permissions(serial, wanted)
+        tasks.set_keyring_permissions(serial, _KEY_POS_ALL | (_KEY_USR_SEARCH if name else 0))
     except OSError as error:
         if error.errno not in (ENOSYS, EPERM):
             raise Error(f"join session keyring: {strerror(error.errno or 0)}",
@@ -53,21 +58,21 @@ def keyring(context: Context, name: str, label: str) -> None:
         context.warn(f"no session keyring: {strerror(error.errno)}")
 
 
-def _label_keys(text: str) -> None:
+def _label_keys(context: Context, text: str) -> None:
     """Ask the LSM for the label of the keys that this process makes from here on."""
-    path = "/proc/thread-self/attr/keycreate"
-    fd = files.open(path, files.O_WRONLY)
+    path = "thread-self/attr/keycreate"
     try:
-        # The mount namespace may be one that was joined, with anything in the place of /proc.
-        if mounts.fstatfs_type(fd) != PROC_SUPER_MAGIC:
-            raise Error(f"{path} is not on a procfs")
-        files.write(fd, files.encode(text))
+        # The host's procfs: the mount namespace may be one that was joined, with anything in the
+        # place of /proc.
+        fd = files.open(path, files.O_WRONLY | files.O_NOFOLLOW, dir_fd=context.host_proc)
+        try:
+            files.write(fd, files.encode(text))
+        finally:
+            files.close(fd)
     except OSError as error:
         raise Error(
-            f"process.selinuxLabel: write {text} to {path}: {strerror(error.errno or 0)}"
+            f"process.selinuxLabel: write {text} to /proc/{path}: {strerror(error.errno or 0)}"
         ) from None
-    finally:
-        files.close(fd)
 
 
 def label(context: Context, name: str, text: str) -> None:
@@ -122,6 +127,7 @@ def drop_bounding(context: Context, keep: int) -> None:
 
 def user(context: Context, uid: int, gid: int, additional_gids: Sequence[int] | None) -> None:
     """Become the user; `additional_gids` None keeps the caller's supplementary groups."""
+    _, context.capabilities, _ = tasks.capget()
     tasks.prctl(PR_SET_KEEPCAPS, 1)
     if additional_gids is not None:
         try:
@@ -137,25 +143,26 @@ def user(context: Context, uid: int, gid: int, additional_gids: Sequence[int] | 
         hint = "the id is not mapped in the user namespace" if error.errno == EINVAL else ""
         raise Error(f"set user {uid}:{gid}: {strerror(error.errno or 0)}", hint) from None
     tasks.prctl(PR_SET_KEEPCAPS, 0)
-    try:
-        kept = posix.getresuid() != (uid, uid, uid) or posix.getresgid() != (gid, gid, gid)
-    except OSError:
-        return  # the filter forbids to ask; that -1 is no id was checked with the rest of it
-    if kept:
+    if posix.getresuid() != (uid, uid, uid) or posix.getresgid() != (gid, gid, gid):
         # setresuid(-1) would have changed nothing and said so to nobody.
         raise Error(f"set user {uid}:{gid}: the kernel kept another one")
 
 
 def capabilities(
-    context: Context, effective: int, permitted: int, inheritable: int, ambient: int
+    context: Context, effective: int, permitted: int, inheritable: int, ambient: int, longer: int
 ) -> None:
-    """Set the process's capability sets; what cannot be granted is dropped with a warning."""
+    """Set the process's capability sets; what cannot be granted is dropped with a warning.
+
+    Those in `longer` are kept beside them until `shed`.
+    """
     have = context.capabilities
     missing = (effective | permitted | inheritable | ambient) & ~have
     if missing:
         context.warn("capabilities that cannot be granted: " + " ".join(names(missing)))
     # What is not permitted cannot be effective; spec.demanded has told of it.
-    tasks.capset(effective & permitted & have, permitted & have, inheritable & have)
+    tasks.capset(
+        (effective & permitted | longer) & have, (permitted | longer) & have, inheritable & have
+    )
     try:
         tasks.prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
     except OSError as error:
@@ -167,3 +174,9 @@ def capabilities(
     for capability in range(raised.bit_length()):
         if raised >> capability & 1:
             tasks.prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, capability)
+
+
+def shed(context: Context, effective: int, permitted: int, inheritable: int) -> None:
+    """Give up what was kept for loading the filter, by the one call that it has to allow."""
+    have = context.capabilities
+    tasks.capset(effective & permitted & have, permitted & have, inheritable & have)

@@ -13,6 +13,7 @@ import _signal
 import gc
 import marshal
 import sys
+from _struct import iter_unpack, pack, unpack
 
 import posix
 
@@ -21,17 +22,21 @@ from . import credentials, devices, masks, mounts, namespaces, process, procfs, 
 from .context import Context
 from ..errors import CONTRACT, Error, reason, scope, shown, strerror
 from ..linux import files, tasks
+from ..linux import mounts as kernel_mounts
 from ..linux.const import (
     CLONE_PARENT,
     EACCES,
+    EAGAIN,
     EBUSY,
     EINVAL,
     ENODEV,
     ENOENT,
+    ENOMEM,
     ENOSYS,
     ENOTSUP,
     EPERM,
     PR_SET_DUMPABLE,
+    PROC_SUPER_MAGIC,
 )
 
 TYPE_CHECKING = False
@@ -39,10 +44,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, Final, NoReturn
 
-    from ..wire.channel import Channel
+    from ..wire.channel import Channel, Line
 
-# The name of init until execve: the host side knows by it that the program does not run yet.
+# The name of init until execve, for people.
 NAME: Final = "anocir:init"
+PHASES: Final = ("prepare", "setup", "launch", "born", "start")
 
 
 def _host_hooks(context: Context) -> None:
@@ -52,20 +58,29 @@ def _host_hooks(context: Context) -> None:
 
 
 def _hooks(context: Context, entries: list[dict[str, Any]], name: str) -> None:
-    """Run hooks in the container's namespaces."""
+    """Run hooks in the container's namespaces, with the caller's umask.
+
+    A startContainer hook is a program of the image: it runs as the container's process would,
+    whose rights are all that init has by then, and in its environment unless it has its own.
+    """
     from ..base import hooks, jsonio
 
     state = {**context.plan["state"], "status": "created", "pid": posix.getpid()}
     data = jsonio.dumps(state).encode()
-    watch = context.channel.sock.fileno()
-    if name == "startContainer":
+    late = name == "startContainer"
+    watch = -1 if late else context.channel.sock.fileno()
+    if late:
         wanted = context.plan["process"] or {"env": []}
         env = hooks.environment(program.environment(wanted["env"], context.env))
         place = hooks.Place(env, None, context.hook_outputs)
     else:
         place = hooks.Place(None, context.root_fd, context.hook_outputs)
+    mask = files.umask(context.umask)
     for index, hook in enumerate(entries):
         hooks.run(hook, data, f"{name} hook #{index}", place, watch)
+    files.umask(mask)
+    if late:
+        program.pass_on(context)
 
 
 def _hook_outputs(context: Context, annotations: dict[str, str]) -> None:
@@ -82,6 +97,13 @@ def _console(context: Context, *values: Any) -> None:
     console.console(context, *values)
 
 
+def _controlling_terminal(context: Context) -> None:
+    """Make descriptor 0 the terminal of our session."""
+    from ..linux import terminals
+
+    terminals.control(0)
+
+
 STEPS: Final[dict[str, Callable[..., None]]] = {
     "affinity": process.affinity,
     "become_root": namespaces.become_root,
@@ -92,6 +114,7 @@ STEPS: Final[dict[str, Callable[..., None]]] = {
     "chroot": root.chroot,
     "close_descriptors": program.close_descriptors,
     "command": program.prepare,
+    "controlling_terminal": _controlling_terminal,
     "console": _console,
     "device": devices.device,
     "device_links": devices.device_links,
@@ -107,6 +130,7 @@ STEPS: Final[dict[str, Callable[..., None]]] = {
     "io_priority": process.io_priority,
     "join_all": namespaces.join_all,
     "join_late": process.join_late,
+    "join_pids": namespaces.join_pids,
     "keyring": credentials.keyring,
     "label": credentials.label,
     "late_readonly": mounts.late_readonly,
@@ -126,6 +150,7 @@ STEPS: Final[dict[str, Callable[..., None]]] = {
     "propagation": root.propagation,
     "readonly_path": masks.readonly_path,
     "remount": mounts.remount,
+    "reopen_null": process.reopen_null,
     "rlimits": process.rlimits,
     "root": root.root,
     "root_here": root.root_here,
@@ -133,6 +158,7 @@ STEPS: Final[dict[str, Callable[..., None]]] = {
     "scheduler": process.scheduler,
     "seccomp": credentials.seccomp,
     "session": process.session,
+    "shed": credentials.shed,
     "streams": process.streams,
     "source": mounts.source,
     "sysctl": procfs.sysctl,
@@ -155,6 +181,7 @@ DOING: Final = {
     "close_descriptors": "closing descriptors",
     "command": "looking for the program",
     "console": "opening the terminal",
+    "controlling_terminal": "taking the terminal",
     "device": "making the device",
     "device_links": "making the links in /dev",
     "domainname": "setting the domain name",
@@ -169,6 +196,7 @@ DOING: Final = {
     "io_priority": "setting the I/O priority",
     "join_all": "joining namespaces",
     "join_late": "joining the cgroup",
+    "join_pids": "joining the pid namespace",
     "keyring": "joining a session keyring",
     "label": "setting the label of the process",
     "late_readonly": "making mounts read-only",
@@ -188,6 +216,7 @@ DOING: Final = {
     "propagation": "setting the propagation of mounts",
     "readonly_path": "making the path read-only",
     "remount": "remounting",
+    "reopen_null": "opening /dev/null",
     "rlimits": "setting resource limits",
     "root": "opening the root",
     "root_here": "opening the root",
@@ -195,6 +224,7 @@ DOING: Final = {
     "scheduler": "setting the scheduler",
     "seccomp": "loading the seccomp filter",
     "session": "starting a session",
+    "shed": "giving up what loading the filter took",
     "source": "opening the source of the mount",
     "streams": "looking at the standard streams",
     "sysctl": "setting the sysctl",
@@ -215,7 +245,7 @@ class _Refuse:
 
 def _import_rest(plan: dict[str, Any]) -> None:
     """Import what only some plans need, while importing is possible."""
-    steps = {step[0] for phase in ("prepare", "setup", "launch") for step in plan[phase]}
+    steps = {step[0] for phase in PHASES for step in plan[phase]}
     if "console" in steps:
         from . import console  # noqa: F401
     if "hooks" in steps:
@@ -227,10 +257,11 @@ def _archive_fd() -> int:
     return getattr(sys.meta_path[0], "fd", -1)
 
 
-def seal() -> None:
+def seal(path_fd: int) -> None:
     """Switch importing off for good (THREATS: code of the image, run as root)."""
-    if _archive_fd() >= 0:
-        files.close(_archive_fd())
+    for fd in {_archive_fd(), path_fd}:
+        if fd >= 0:
+            files.close(fd)
     sys.path[:] = []
     sys.meta_path[:] = [_Refuse()]
     sys.path_hooks[:] = []
@@ -239,13 +270,16 @@ def seal() -> None:
 
 def main() -> NoReturn:
     """Take the plan from the channel and never return."""
-    fd, preserved = int(sys.argv[1]), int(sys.argv[2])
+    # The interpreter's own handler would let a process of the container end init by SIGINT.
+    _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
+    fd, preserved, path_fd = (int(word) for word in sys.argv[1:4])
     gc.disable()
     if posix.geteuid() == 0:
         # Nobody who shares a namespace with us may look into this process (CVE-2016-9962).
         tasks.prctl(PR_SET_DUMPABLE, 0)
+    files.set_inheritable(fd, False)  # it has come through execve(2), and goes no further
     line = channel.of(fd)
-    _close_foreign(3 + preserved, fd, _archive_fd())
+    _close_foreign(3 + preserved, fd, path_fd, _archive_fd())
     tasks.set_name(NAME)
     try:
         kind, payload = line.receive()
@@ -261,8 +295,10 @@ def main() -> NoReturn:
             from ..linux import trace
 
             trace.attach(context.host_fds.pop(), *context.plan["trace"])
+        if context.plan["fifos"]:
+            context.host_fds, context.line_fds = context.host_fds[:-2], context.host_fds[-2:]
         _import_rest(context.plan)
-        seal()
+        seal(path_fd)
         _run(context)
     except BaseException as error:
         _fail(context, error)
@@ -279,70 +315,158 @@ def _close_foreign(first: int, *kept: int) -> None:
 
 
 def _run(context: Context) -> None:
-    """Prepare in this process, the middle one; then clone init, which does the rest."""
-    line, plan = context.channel, context.plan
+    """Do what the plan says, in this process and those that it clones; then become the program.
+
+    With `late` init is cloned when it has lost every right that its program will not have.
+    """
     # A mode is given as it is meant, not as the caller's mask leaves it.
-    files.umask(0)
+    context.umask = files.umask(0)
+    context.host_proc = _host_proc()
     process.reset_affinity()
+    if context.plan["late"]:
+        _from_outside(context)
+    else:
+        _from_inside(context)
+    context.channel.send(channel.READY)
+    _launch(context, _wait_for_start(context))
+
+
+def _host_proc() -> int:
+    """Open the procfs of the host while nothing but the host's mounts is there; -1 without one."""
+    try:
+        fd = files.open("/proc", files.O_PATH | files.O_DIRECTORY)
+    except OSError:
+        return -1
+    if kernel_mounts.fstatfs_type(fd) != PROC_SUPER_MAGIC:
+        files.close(fd)
+        return -1
+    return fd
+
+
+def _cgroup_frame(context: Context) -> tuple[int, int, int, bool]:
+    """Receive the cgroups: (network namespace or -1, cgroup to be born in or -1, at once, waits).
+
+    The cgroups of version 1 are then in `context.late_join`; `at once` is how many come first.
+    """
+    line = context.channel
+    network, into, now, waits = unpack(channel.CGROUP_FRAME, _await(line, channel.CGROUP))
+    fds, line.fds = line.fds, []
+    network_fd = fds.pop(0) if network else -1
+    into_fd = fds.pop(0) if into else -1
+    context.late_join = fds
+    return network_fd, into_fd, now, waits
+
+
+def _from_inside(context: Context) -> None:
+    """Prepare in this process, the middle one; then clone init, which does the rest.
+
+    For a pid namespace of the container's own: nobody is in there before init.
+    """
+    line = context.channel
     _execute(context, "prepare")
-    network, into, now, waits = marshal.loads(_await(line, channel.CGROUP))
-    cgroup_fds, line.fds = line.fds, []
-    if network:
-        namespaces.enter_network(cgroup_fds.pop(0))
-    pid, born_there = _clone(cgroup_fds.pop(0) if into else -1)
-    in_cgroup = born_there or (not into and bool(cgroup_fds))
+    network_fd, into_fd, now, waits = _cgroup_frame(context)
+    if network_fd >= 0:
+        namespaces.enter_network(network_fd)
+    in_cgroup = into_fd < 0 and bool(context.late_join)
+    pid, born_there = _clone_into(into_fd)
+    if pid < 0:
+        pid = _clone()
+    in_cgroup = in_cgroup or born_there
     if pid:
-        line.send(channel.PID, marshal.dumps((pid, in_cgroup)))
+        line.send(channel.PID, pack(channel.PID_FRAME, pid, in_cgroup))
         posix._exit(0)
-    if waits or not in_cgroup:
-        indices = marshal.loads(_await(line, channel.GO))
-        context.spare_fds = dict(zip(indices, line.fds))
-        line.fds = []
-    process.join_cgroups(cgroup_fds[:now])
-    context.late_join = cgroup_fds[now:]
+    _settle(context, now, waits or not in_cgroup)
     _execute(context, "setup")
-    if plan["process"] is not None and not plan["process"]["terminal"]:
-        process.reopen_null(context)
-    listener = _listener(context)
-    line.send(channel.READY)
-    _await(line, channel.COMMIT)
-    mode = _wait_for_start(context, listener)
-    _launch(context, mode)
+    _execute(context, "launch")
+
+
+def _from_outside(context: Context) -> None:
+    """Do all that needs a right before there is a process that the pid namespace can see.
+
+    Who is cloned into the cgroup need not be moved there, for which the kernel would wait.
+    """
+    line = context.channel
+    network_fd, into_fd, now, waits = _cgroup_frame(context)
+    in_cgroup = into_fd < 0 and bool(context.late_join)
+    pid, in_there = _clone_into(into_fd)
+    if pid > 0:
+        line.send(channel.WORKER, pack(channel.PID_FRAME, pid, True))
+        posix._exit(0)
+    in_cgroup = in_cgroup or in_there
+    if not in_there:
+        line.send(channel.WORKER, pack(channel.PID_FRAME, posix.getpid(), in_cgroup))
+    _execute(context, "prepare")
+    if network_fd >= 0:
+        namespaces.enter_network(network_fd)
+    waits = waits or not (in_cgroup or context.plan["outside"])
+    if waits:
+        line.send(channel.MADE)
+    _settle(context, now, waits)
+    _execute(context, "setup")
+    _execute(context, "launch")
+    pid = _clone()
+    if pid:
+        context.channel.send(channel.PID, pack(channel.PID_FRAME, pid, in_cgroup))
+        posix._exit(0)
+    _execute(context, "born")
+
+
+def _settle(context: Context, now: int, waits: bool) -> None:
+    """Wait for what only the host side may do; join the cgroups that do not come last."""
+    if waits:
+        line = context.channel
+        indices = _await(line, channel.GO)
+        context.spare_fds = {
+            index: fd for (index,), fd in zip(iter_unpack("=i", indices), line.fds)
+        }
+        line.fds = []
+    process.join_cgroups(context.late_join[:now])
+    context.late_join = context.late_join[now:]
 
 
 # ENOENT: the cgroup lies outside of the cgroup namespace that was joined (nsdelegate).
 _CLONE_AGAIN: Final = (EACCES, EBUSY, EINVAL, ENODEV, ENOENT, ENOSYS, ENOTSUP, EPERM)
 
 
-def _clone(cgroup_fd: int) -> tuple[int, bool]:
-    """Clone init: (0 in init, else its pid; whether it was born in the cgroup).
+class Full(Error):
+    """There is no room for another process in the container's cgroups."""
 
-    CLONE_PARENT makes init a child of the runtime and not of this process, which ends here.
+    __slots__ = ()
+
+
+def _clone_into(cgroup_fd: int) -> tuple[int, bool]:
+    """Clone a process into a cgroup: (its pid, 0 in itself, or -1 where that cannot be; whether).
+
+    CLONE_PARENT makes it a child of the runtime and not of this process, which ends here.
     """
-    if cgroup_fd >= 0:
-        try:
-            pid = tasks.clone_into(cgroup_fd)
-        except OSError as error:
-            if error.errno not in _CLONE_AGAIN:
-                raise Error(f"clone3 into the cgroup: {strerror(error.errno or 0)}") from None
-        else:
-            files.close(cgroup_fd)
-            return pid, True
-        files.close(cgroup_fd)
+    if cgroup_fd < 0:
+        return -1, False
     try:
-        return tasks.clone(CLONE_PARENT), False
+        pid = tasks.clone_into(cgroup_fd)
+    except OSError as error:
+        files.close(cgroup_fd)
+        if error.errno not in _CLONE_AGAIN:
+            raise _clone_error(error.errno or 0, "clone3 into the cgroup") from None
+        return -1, False
+    files.close(cgroup_fd)
+    return pid, True
+
+
+def _clone() -> int:
+    """Clone init: 0 in itself, else its pid."""
+    try:
+        return tasks.clone(CLONE_PARENT)
     except OSError as error:
         # ENOMEM also means a new pid namespace that the failed clone3 has used up.
-        raise Error(f"clone init: {strerror(error.errno or 0)}") from None
+        raise _clone_error(error.errno or 0, "clone init") from None
 
 
-def _listener(context: Context) -> Any:
-    """Return the start socket among the host's descriptors, or None for exec."""
-    index = context.plan["start_socket"]
-    return None if index is None else channel.of(context.host_fds[index]).sock
+def _clone_error(number: int, what: str) -> Error:
+    kind = Full if number in (EAGAIN, ENOMEM) else Error
+    return kind(f"{what}: {strerror(number)}")
 
 
-def _await(line: Channel, wanted: int) -> bytes:
+def _await(line: Channel | Line, wanted: int) -> bytes:
     """Return the payload of the frame that must come next; without a host side, exit."""
     kind, payload = line.receive()
     if kind != wanted:
@@ -350,42 +474,27 @@ def _await(line: Channel, wanted: int) -> bytes:
     return payload
 
 
-# Signals that end a container which waits for start; execve makes them what they were.
-_ENDING: Final = (_signal.SIGHUP, _signal.SIGINT, _signal.SIGQUIT, _signal.SIGTERM)
-
-
-def _end(number: int, _: object) -> NoReturn:
-    posix._exit(128 + number)
-
-
-def _wait_for_start(context: Context, listener: Any) -> bytes:
-    """Wait for start on the socket in the state directory, or for exec on the channel."""
-    if listener is None:
+def _wait_for_start(context: Context) -> bytes:
+    """Wait for start on the FIFO in the state directory, or for exec on the channel."""
+    if not context.line_fds:
         return _await(context.channel, channel.START)
+    _await(context.channel, channel.COMMIT)
     context.channel.close()
-    for number in _ENDING:
-        # The kernel drops what the first process of a pid namespace has no handler for.
-        _signal.signal(number, _end)
-    while True:
-        connection, _ = listener._accept()
-        line = channel.of(connection)
-        kind, payload = line.receive()
-        if kind == channel.START:
-            listener.close()
-            context.channel = line
-            return payload
-        line.close()  # a start that was killed before it could say so
+    context.channel = channel.Line(*context.line_fds)
+    return _await(context.channel, channel.START)
 
 
 def _launch(context: Context, mode: bytes) -> NoReturn:
-    """Run the last steps and become the program.
+    """Run the startContainer hooks and become the program.
 
     With mode "container" start is told of success at once and a failure goes to the container's
     own stderr and exit status, as crun does it.
     """
+    told = False
     try:
-        _execute(context, "launch")
+        _execute(context, "start")
         context.channel.send(channel.EXEC)
+        told = True
         if mode == b"container":
             context.channel.close()
         program.execute(context.command)
@@ -393,7 +502,7 @@ def _launch(context: Context, mode: bytes) -> NoReturn:
         if mode != b"container":
             raise
         files.write_all(2, f"anocir: {shown(_text(error))}\n".encode())
-        if context.channel.sock.fileno() >= 0:
+        if not told:
             context.channel.send(channel.EXEC)
         posix._exit(127)
     posix._exit(1)
@@ -462,7 +571,8 @@ def _fail(context: Context, error: BaseException) -> None:
     text = _text(error)
     hint = error.hint if isinstance(error, Error) else _hint(error)
     try:
-        payload = f"{text}\0{hint}".encode("utf-8", "backslashreplace")
-        context.channel.send(channel.ERROR, payload)
+        payload = f"{text}\0{hint}".encode("utf-8", "backslashreplace")[: channel.MOST_TEXT]
+        kind = channel.FULL if isinstance(error, Full) else channel.ERROR
+        context.channel.send(kind, payload)
     except OSError:
         posix._exit(1)

@@ -24,7 +24,7 @@ from ..linux.const import (
     MS_REC,
     PROC_SUPER_MAGIC,
 )
-from . import attach, copyup, places
+from . import attach, copyup, places, procfs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -64,7 +64,10 @@ def filesystem(
         # A tmpfs gets its contents (devices, copies, mount points) first.
         late = kind == "tmpfs" and read_only
         attributes = options["set"] & ~(MOUNT_ATTR_RDONLY if late else 0)
-        mount_fd = attach.new_filesystem(kind, source, options, attributes)
+        if kind == "proc" and context.plan["pids"] >= 0:
+            mount_fd: int | None = procfs.of_others(context, source, options, attributes)
+        else:
+            mount_fd = attach.new_filesystem(kind, source, options, attributes)
         if mount_fd is None:
             flags = options["ms"] & ~(MS_RDONLY if late else 0)
             attach.mount_onto(target, kind, source, flags, ",".join(options["data"]))

@@ -13,6 +13,7 @@ from ..linux import files, tasks
 from ..linux.const import (
     CLONE_NEWCGROUP,
     CLONE_NEWNET,
+    CLONE_NEWPID,
     CLONE_NEWTIME,
     CLONE_NEWUSER,
     EINVAL,
@@ -57,6 +58,11 @@ def join_all(context: Context, entries: Sequence[tuple[int, int, str]]) -> None:
             raise OSError(error.errno, "setns", path) from None
 
 
+def join_pids(context: Context, index: int) -> None:
+    """Have the children from here on born in a pid namespace (pid_namespaces(7))."""
+    tasks.setns(context.host_fds[index], CLONE_NEWPID)
+
+
 def new_user_namespace(context: Context) -> None:
     """Make a user namespace and wait until the host side has written its maps."""
     try:
@@ -99,7 +105,8 @@ def time_offsets(context: Context, lines: str) -> None:
         # The files of a process that is not dumpable belong to the real root.
         tasks.prctl(PR_SET_DUMPABLE, 1)
     try:
-        files.write_file("/proc/self/timens_offsets", lines)
+        # In the host's procfs: a mount namespace that was joined may have another one.
+        files.write_file("self/timens_offsets", lines, context.host_proc)
     except OSError as error:
         needs = f"time namespaces need Linux 5.6, this is {posix.uname().release}"
         hint = needs if error.errno == ENOENT else ""

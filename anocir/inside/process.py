@@ -206,22 +206,28 @@ def umask(context: Context, mask: int) -> None:
 def reopen_null(context: Context) -> None:
     """Replace descriptors 0 to 2 that are the host's null device by the container's own.
 
-    It is opened without following a link and used only if it is that device (CVE-2026-88265).
+    It is looked at before it is opened, and never reached through a link (CVE-2026-88265).
     """
     null = (files.S_IFCHR, files.makedev(1, 3))
-    opened = -1
+    wanted = []
     for fd in (0, 1, 2):
         found = files.fstat(fd)
+        if (found.st_mode & files.S_IFMT, found.st_rdev) == null:
+            wanted.append(fd)
+    if not wanted or context.host_proc < 0:
+        return
+    try:
+        seen = inroot.open(context.root_fd, "/dev/null", files.O_PATH, follow_links=False)
+    except OSError:
+        return  # the image has none: the host's serves as well
+    try:
+        found = files.fstat(seen)
         if (found.st_mode & files.S_IFMT, found.st_rdev) != null:
-            continue
-        if opened < 0:
-            try:
-                opened = inroot.open(context.root_fd, "/dev/null", files.O_RDWR, follow_links=False)
-            except OSError:
-                return  # the image has none: the host's serves as well
-            found = files.fstat(opened)
-            if (found.st_mode & files.S_IFMT, found.st_rdev) != null:
-                break
+            return
+        flags = files.O_RDWR | files.O_NOCTTY
+        opened = files.open(f"self/fd/{seen}", flags, dir_fd=context.host_proc)
+    finally:
+        files.close(seen)
+    for fd in wanted:
         files.dup2(opened, fd)
-    if opened >= 0:
-        files.close(opened)
+    files.close(opened)

@@ -5,19 +5,32 @@ Side: inside.  Sources: proc(5), CVE-2025-52881.
 
 from __future__ import annotations
 
+import _socket
+
+import posix
 
 from ..base import inroot
 from ..errors import Error, strerror
-from ..linux import files, mounts
+from ..linux import files, mounts, processes, tasks
 from ..linux.const import (
+    CLONE_NEWIPC,
+    CLONE_NEWNET,
+    CLONE_NEWNS,
+    CLONE_NEWPID,
+    CLONE_NEWUSER,
+    CLONE_NEWUTS,
+    EINVAL,
     ENOENT,
     ENOSYS,
     EPERM,
+    MNT_DETACH,
+    MOUNT_ATTR_RDONLY,
     PROC_SUPER_MAGIC,
     RESOLVE_BENEATH,
     RESOLVE_NO_MAGICLINKS,
     RESOLVE_NO_XDEV,
 )
+from ..wire import channel
 from . import attach
 
 TYPE_CHECKING = False
@@ -71,15 +84,112 @@ def sysctl(context: Context, path: str, value: str) -> None:
 
 
 def open_attributes(context: Context) -> None:
-    """Open the files that take the LSM's labels, while the own procfs is at hand."""
-    if context.proc_fd < 0:
-        own_proc(context)
-    for _, _, name, _ in [step for step in context.plan["launch"] if step[0] == "label"]:
+    """Open the files that take the LSM's labels, in the procfs of the host."""
+    labels = [step for phase in ("launch", "born") for step in context.plan[phase]]
+    for name in [step[2] for step in labels if step[0] == "label"]:
+        flags = files.O_WRONLY | files.O_NOFOLLOW
         try:
-            fd = open_proc(context, f"thread-self/attr/{name}", files.O_WRONLY)
+            fd = files.open(f"thread-self/attr/{name}", flags, dir_fd=context.host_proc)
         except OSError as error:
             if error.errno != ENOENT or "/" not in name:
                 raise
             # Before Linux 5.8 AppArmor had no directory of its own.
-            fd = open_proc(context, "thread-self/attr/exec", files.O_WRONLY)
+            fd = files.open("thread-self/attr/exec", flags, dir_fd=context.host_proc)
         context.attributes[name] = fd
+
+
+def of_others(context: Context, source: str, options: Options, attributes: int) -> int:
+    """Return a new procfs of the pid namespace that the process which is cloned later will join.
+
+    Linux 6.18 is told which.  Before, a procfs is that of the process that asks for it: one in
+    there, which has no rights but over a mount namespace of its own that is empty.
+    """
+    pids_fd = context.host_fds[context.plan["pids"]]
+    try:
+        fs_fd = mounts.fsopen("proc")
+        try:
+            mounts.fsconfig_fd(fs_fd, "pidns", pids_fd)
+        except OSError as error:
+            if error.errno != EINVAL:
+                raise
+            files.close(fs_fd)
+            fs_fd = _opened_in_there(pids_fd)
+        try:
+            mounts.fsconfig_string(fs_fd, "source", source)
+            for name in options["super"]:
+                mounts.fsconfig_flag(fs_fd, name)
+            for item in options["data"]:
+                key, equals, value = item.partition("=")
+                if equals:
+                    mounts.fsconfig_string(fs_fd, key, value)
+                else:
+                    mounts.fsconfig_flag(fs_fd, key)
+            mounts.fsconfig_create(fs_fd)
+            return mounts.fsmount(fs_fd, attributes)
+        finally:
+            files.close(fs_fd)
+    except OSError as error:
+        raise OSError(error.errno, "mount", source) from None
+
+
+def _opened_in_there(pids_fd: int) -> int:
+    """Return a descriptor of fsopen(2) of "proc" by a process in a pid namespace of others.
+
+    They may trace it.  So it is root of nothing: of a user namespace without a map, with a mount
+    namespace where nothing is mounted, in no network.
+    """
+    ours, theirs = _socket.socketpair()
+    first = tasks.clone()
+    if first == 0:
+        try:
+            ours.close()
+            tasks.setns(pids_fd, CLONE_NEWPID)
+            only = theirs.fileno()
+            tasks.close_range(0, only - 1)
+            tasks.close_range(only + 1, 0xFFFFFFFF)
+            tasks.unshare(CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS)
+            _leave_for(_empty())
+            inside = tasks.clone()
+            if inside == 0:
+                channel.of(only).send(channel.MADE, b"", [mounts.fsopen("proc")])
+            else:
+                processes.wait(inside)
+        finally:
+            posix._exit(0)
+    theirs.close()
+    try:
+        line = channel.Channel(ours)
+        kind, _ = line.receive()
+        if kind != channel.MADE or len(line.fds) != 1:
+            raise Error(
+                "no procfs of the pid namespace that is joined",
+                "before Linux 6.18 it takes user namespaces: see user.max_user_namespaces",
+            )
+        return line.fds[0]
+    finally:
+        ours.close()
+        processes.wait(first)
+
+
+def _leave_for(mount_fd: int) -> None:
+    """Enter a detached mount as the root, and let go of all other mounts."""
+    old_root = files.open("/", files.O_PATH | files.O_DIRECTORY)
+    mounts.move_mount(mount_fd, old_root)
+    files.fchdir(mount_fd)
+    mounts.pivot_root(".", ".")
+    files.fchdir(old_root)
+    mounts.umount2(".", MNT_DETACH)
+    files.chdir("/")
+    files.close(old_root)
+    files.close(mount_fd)
+
+
+def _empty() -> int:
+    """Return a detached tmpfs with nothing in it."""
+    fs_fd = mounts.fsopen("tmpfs")
+    try:
+        mounts.fsconfig_flag(fs_fd, "ro")
+        mounts.fsconfig_create(fs_fd)
+        return mounts.fsmount(fs_fd, MOUNT_ATTR_RDONLY)
+    finally:
+        files.close(fs_fd)

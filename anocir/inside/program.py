@@ -88,35 +88,42 @@ def chdir(context: Context, path: str, as_user: bool) -> None:
 
 
 def close_descriptors(context: Context) -> None:
-    """Close all but 0 to 2, those that the caller passes on, and the channel.
+    """Close all but 0 to 2, those that the caller passes on, and what init waits on.
 
-    The channel is moved above the others and closes itself in execve.  CVE-2024-21626.
+    That closes itself in execve.  CVE-2024-21626.
     """
-    keep = 3 + context.plan["process"]["fds"]
-    fd = context.channel.sock.fileno()
-    if fd != keep:
-        files.dup2(fd, keep, inheritable=False)
-        context.channel = channel.of(keep)
-    for preserved in range(3, keep):
-        if preserved in context.plan["process"]["holes"]:
-            files.close(preserved)  # the caller has nothing there, and so has the program
-        else:
-            files.set_inheritable(preserved, True)  # hooks have run without them
-    first = keep + 1
+    first = 3 + context.plan["fds"]
+    for fd in context.plan["holes"]:
+        files.close(fd)  # the caller has nothing there, and so has the program
+    pass_on(context)
+    fd = context.channel.sock.detach()
+    # From here on a filter may forbid all but read(2), write(2) and execve(2).
+    context.channel = channel.Line(fd, fd)
+    kept = [fd, *context.line_fds]
+    if context.plan["start"]:
+        kept += [output for output in context.hook_outputs if output >= 0]
     if context.plan["trace"]:
         # Imported when the plan came; only looked up here.
         from ..linux import trace
 
-        trace.move(first)
-        first += 1
+        kept.append(trace.fd())
+    for fd in sorted(kept):
+        if fd > first:
+            tasks.close_range(first, fd - 1)
+        first = fd + 1
     tasks.close_range(first, 0xFFFFFFFF)
-    context.root_fd = -1
-    # The last chance for calls that a filter may forbid.
-    _, context.capabilities, _ = tasks.capget()
+    context.root_fd = context.host_proc = -1
     for number in (_signal.SIGPIPE, _signal.SIGXFSZ, *processes.RESERVED):
         # Ignored by the interpreter, by posix_spawn(3), or by the caller where the C library does
         # not let posix_spawn(3) reset them: that would survive execve.
         tasks.default_signal(number)
+
+
+def pass_on(context: Context) -> None:
+    """Let execve keep the descriptors that the caller passes on; hooks have run without them."""
+    for fd in range(3, 3 + context.plan["fds"]):
+        if fd not in context.plan["holes"]:
+            files.set_inheritable(fd, True)
 
 
 def no_process(context: Context) -> None:
@@ -174,6 +181,8 @@ def _look_up(context: Context, command: Command, cwd: str) -> None:
         except OSError as error:
             if error.errno in (ENOENT, ENOTDIR):
                 if "/" in command.name:
+                    if context.plan["late"]:
+                        return  # it may lead through /proc/self, where we are not: execve will say
                     failure = error.errno
                 continue
             if error.errno == ELOOP and _is_loop(text if text[:1] == "/" else f"{cwd}/{text}"):

@@ -13,6 +13,7 @@ from .const import (
     AT_EMPTY_PATH,
     ENOSYS,
     FSCONFIG_CMD_CREATE,
+    FSCONFIG_SET_FD,
     FSCONFIG_SET_FLAG,
     FSCONFIG_SET_STRING,
     FSMOUNT_CLOEXEC,
@@ -82,6 +83,11 @@ def fsconfig_string(fs_fd: int, key: str, value: str | bytes) -> None:
 def fsconfig_flag(fs_fd: int, key: str) -> None:
     """fsconfig(2) FSCONFIG_SET_FLAG: an option without a value."""
     _fsconfig(fs_fd, FSCONFIG_SET_FLAG, ffi.encode(key) + b"\0", None, 0)
+
+
+def fsconfig_fd(fs_fd: int, key: str, fd: int) -> None:
+    """fsconfig(2) FSCONFIG_SET_FD: an option whose value is a descriptor."""
+    _fsconfig(fs_fd, FSCONFIG_SET_FD, ffi.encode(key) + b"\0", None, fd)
 
 
 def fsconfig_create(fs_fd: int) -> None:

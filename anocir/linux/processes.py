@@ -6,6 +6,8 @@ Side: host and init.  No ctypes.
 from __future__ import annotations
 
 import _signal
+import select
+
 import posix
 
 from . import files
@@ -17,9 +19,11 @@ if TYPE_CHECKING:
 
 SIGKILL: Final = 9
 SIGTERM: Final = 15
-
-# include/uapi/asm-generic/errno-base.h
+# include/uapi/asm-generic/errno-base.h; not from const.py, which hot commands do without
 _ESRCH: Final = 3
+_ECHILD: Final = 10
+_NO_PROCESS: Final = (_ESRCH, 22)  # EINVAL: the number is a thread's by now
+
 _LOOK_EVERY: Final = 10  # milliseconds
 
 # What the C library keeps for itself: 32 and 33, with musl also 34.
@@ -171,8 +175,6 @@ def _watch(pid: int) -> int:
     It is the end of a pipe of which a child of ours holds the other one; the child looks at the
     process, known by pid and start time, a hundred times a second, and ends when we let go.
     """
-    import select
-
     try:
         started = stat(pid)[3]
     except FileNotFoundError:
@@ -209,7 +211,9 @@ def _runs(pid: int, started: int) -> bool:
         return False
     finally:
         posix.close(fd)
-    return fields[0] not in (b"Z", b"X") and int(fields[19]) == started
+    # The letter is the first thread's: with others it may end alone.
+    gone = fields[0] in (b"Z", b"X") and int(fields[17]) < 2
+    return not gone and int(fields[19]) == started
 
 
 def _close_any(fd: int) -> None:
@@ -237,22 +241,100 @@ def stat(pid: int) -> tuple[str, str, int, int]:
 
     Raises OSError when there is no such process.
     """
-    data = files.read_file(f"/proc/{pid}/stat").decode("utf-8", "replace")
+    fd = files.open(f"/proc/{pid}/stat", files.O_RDONLY)
+    try:
+        data = files.read(fd, 4096).decode("utf-8", "replace")
+    finally:
+        files.close(fd)
     # The name may hold anything, also parentheses and blanks.
     name, _, rest = data.partition("(")[2].rpartition(")")
     fields = rest.split()
     return name, fields[0], int(fields[1]), int(fields[19])
 
 
-def alive(pid: int, start_time: int) -> bool:
+def exited(pidfd: int, patience: float = 0.0) -> bool:
+    """Tell whether a process has exited, all of its threads, within so many seconds.
+
+    pidfd_open(2): readable then.
+
+    The letter of /proc/PID/stat is that of the first thread, which may end alone.
+    """
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(patience * 1000))
+
+
+def hold(pid: int, start_time: int) -> int:
+    """Return a pidfd of the process that had this pid at this start time; -1 when it has exited.
+
+    First the pidfd, then the look into /proc: the start time is that of whom the pidfd holds, or
+    of one who got the number later and has another one.
+    """
+    if pid <= 1:
+        return -1
+    try:
+        pidfd = pidfd_open(pid)
+    except OSError as error:
+        if error.errno not in _NO_PROCESS:
+            raise
+        return -1
+    if alive(pid, start_time, pidfd):
+        return pidfd
+    files.close(pidfd)
+    return -1
+
+
+def alive(pid: int, start_time: int, pidfd: int = -1) -> bool:
     """Tell whether the process that had this pid at this start time still runs.
 
-    A zombie counts as gone: it has exited, and only its parent has not looked yet.
+    A zombie counts as gone: it has exited, and only its parent has not looked yet.  The letter in
+    /proc is that of its first thread, which may have ended alone: then the pidfd says it.
     """
     if pid <= 1:
         return False
     try:
         _, letter, _, started = stat(pid)
-    except OSError:
+    except (OSError, IndexError, ValueError):
         return False
-    return letter not in "ZX" and started == start_time
+    if started != start_time:
+        return False
+    if letter not in "ZX":
+        return True
+    if pidfd >= 0:
+        return not exited(pidfd)
+    try:
+        own = posix.pidfd_open(pid, 0)
+    except AttributeError:
+        return _runs(pid, start_time)
+    except OSError as error:
+        return files.missing(error) and _runs(pid, start_time)
+    try:
+        return not exited(own)
+    finally:
+        files.close(own)
+
+
+def hold_child(pid: int, parent: int) -> tuple[int, int]:
+    """Return a pidfd and the start time of a child of ours, the process `parent`.
+
+    Raises ChildProcessError when `pid` is not one.  Until we wait for it, a child keeps its
+    number, also when it has exited.
+    """
+    try:
+        _, _, its_parent, started = stat(pid)
+        if pid > 1 and its_parent == parent:
+            return pidfd_open(pid), started
+    except (OSError, IndexError, ValueError):
+        pass  # then it is nobody's, so not ours
+    raise ChildProcessError(_ECHILD, "wait", str(pid))
+
+
+def directory(pid: int) -> int:
+    """Open /proc/PID.  What is opened below it is that process's, also when it has exited.
+
+    Whose pidfd is held, ask for it again afterwards: until then it had the number.
+    """
+    try:
+        return files.open(f"/proc/{pid}", files.O_PATH | files.O_DIRECTORY)
+    except FileNotFoundError:
+        raise ProcessLookupError(_ESRCH, "open", f"/proc/{pid}") from None

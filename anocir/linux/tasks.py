@@ -218,7 +218,12 @@ def execveat(fd: int, argv: bytearray, envp: bytearray) -> None:
 
 
 def join_session_keyring(name: str) -> int:
-    """keyctl(2) KEYCTL_JOIN_SESSION_KEYRING: the serial number of the new keyring."""
+    """keyctl(2) KEYCTL_JOIN_SESSION_KEYRING: the serial number of the keyring.
+
+    One of that name that we may search, else a new one; without a name always a new one.
+    """
+    if not name:
+        return _keyctl(KEYCTL_JOIN_SESSION_KEYRING, 0, 0, 0, 0)
     return _keyctl_name(KEYCTL_JOIN_SESSION_KEYRING, name, 0, 0, 0)
 
 

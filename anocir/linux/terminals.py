@@ -5,7 +5,12 @@ from __future__ import annotations
 from _struct import pack
 
 from . import files
-from .const import TIOCGWINSZ, TIOCSWINSZ
+from .const import TIOCGWINSZ, TIOCSCTTY, TIOCSWINSZ
+
+
+def control(fd: int) -> None:
+    """Make it the terminal of our session, which has none."""
+    files.ioctl(fd, TIOCSCTTY, 0)
 
 
 def size(fd: int) -> tuple[int, int]:

@@ -4,9 +4,13 @@ Side: pure.  OCI words stop here.  A step is a tuple: the name of a function in 
 JSON path that asks for it (for errors and the trace), and plain values.  A plan is a dict:
 
     "prepare"  steps of the middle process: join and make namespaces
-    "setup"    steps of init until the container is created
-    "launch"   steps of init after start, up to execve
+    "setup"    steps of init until the container is there
+    "launch"   steps that take away what the program will not have
+    "born"     steps of init when it is cloned after all of these (late), else none
+    "start"    steps of init after start, up to execve
     "process"  what to execute: args, env, cwd, or None without process
+    "late"     whether init is cloned last: where others are in its pid namespace already
+    "pids"     the place of that namespace among the host's descriptors, or -1
 
 Init executes the plan and never reads config.json.  The order of the steps is the order in which
 the kernel has to be asked; where it matters the comment says why.
@@ -18,6 +22,7 @@ from . import mountoptions
 from ..linux.capabilities import masks
 from ..errors import at
 from ..linux.const import (
+    CAP_SYS_ADMIN,
     CLONE_NEWCGROUP,
     CLONE_NEWIPC,
     CLONE_NEWNET,
@@ -144,13 +149,14 @@ def compile_create(config: Config, facts: Mapping[str, Any]) -> Plan:
     """
     spaces = namespaces(config)
     process = config.get("process")
+    late = is_late(config)
     setup: list[Step] = []
     if spaces.get("network") == "" and not host_makes_network(config, facts["user_namespace"]):
         setup.append(("loopback", "linux.namespaces"))
     setup.append(("session", ""))
     if not facts["no_new_keyring"]:
         label = (process or {}).get("selinuxLabel", "") if facts["selinux"] else ""
-        setup.append(("keyring", "", "_ses." + facts["id"], label))
+        setup.append(("keyring", "", facts["keyring"], label))
     if "user" not in spaces:
         setup += _root_steps(config, facts)
     setup += _mount_steps(config, facts)
@@ -158,11 +164,7 @@ def compile_create(config: Config, facts: Mapping[str, Any]) -> Plan:
         setup.append(_notify_mount(facts))
     setup += _device_steps(config, facts)
     if process and process.get("terminal"):
-        size = process.get("consoleSize") or {}
-        setup.append(
-            ("console", "process.terminal", _uid(process), size.get("height", 0),
-             size.get("width", 0), True)
-        )  # fmt: skip
+        setup.append(_console(process, bind=True, own=not late))
     if process:
         # Made before the root becomes read-only.
         setup.append(("make_cwd", "process.cwd", process["cwd"]))
@@ -180,14 +182,16 @@ def compile_create(config: Config, facts: Mapping[str, Any]) -> Plan:
         if not _has_home(process):
             setup.append(("home", "process.env", _uid(process)))
         setup.append(("command", "process.args", facts["check_command"]))
+    if late and not _pids_first(spaces):
+        # Only now that the root is entered: who is in there could look through /proc/PID/root.
+        setup.append(("join_pids", "linux.namespaces", _pids_index(spaces)))
     _join_cgroups(setup, spaces.get("cgroup") == "")
-    launch: list[Step] = []
+    start: list[Step] = []
     if hooks.get("startContainer"):
-        launch.append(("hooks", "hooks.startContainer", hooks["startContainer"], "startContainer"))
+        start.append(("hooks", "hooks.startContainer", hooks["startContainer"], "startContainer"))
     if process is None:
-        launch.append(("no_process", "process"))
-    else:
-        launch += process_steps(process, facts, config.get("annotations") or {})
+        start.append(("no_process", "process"))
+    launch, born = process_steps(process, facts, config.get("annotations") or {}, late)
     prepare = _namespace_steps(config, facts)
     annotations = config.get("annotations") or {}
     outputs = {name: annotations[name] for name in _HOOK_OUTPUTS if annotations.get(name)}
@@ -197,52 +201,86 @@ def compile_create(config: Config, facts: Mapping[str, Any]) -> Plan:
         "prepare": _stream_steps(process) + prepare,
         "setup": setup,
         "launch": launch,
+        "born": born,
+        "start": start,
         "process": _process(process, facts) if process else None,
+        "fds": _passed_on(facts) if process else 0,
+        "holes": facts.get("holes", []) if process else [],
+        "late": late,
+        "pids": _pids_index(spaces) if late else -1,
+        "outside": False,
         "state": facts["state"],
         "bundle": facts["bundle"],
     }
 
 
+def is_late(config: Config) -> bool:
+    """Tell whether init is cloned last, since others are in its pid namespace already."""
+    return bool(namespaces(config).get("pid"))
+
+
+def _pids_index(spaces: Mapping[str, str]) -> int:
+    """Return the place of the pid namespace among the namespaces that are opened by path."""
+    return [kind for kind, path in spaces.items() if path].index("pid")
+
+
+def _pids_first(spaces: Mapping[str, str]) -> bool:
+    """Tell whether the pid namespace has to be joined before a new user namespace is made.
+
+    Nobody in there has rights over it.
+    """
+    return bool(spaces.get("pid")) and spaces.get("user") == ""
+
+
+def _console(process: Config, bind: bool, own: bool) -> Step:
+    size = process.get("consoleSize") or {}
+    return (
+        "console", "process.terminal", _uid(process), size.get("height", 0),
+        size.get("width", 0), bind, own,
+    )  # fmt: skip
+
+
 def compile_exec(config: Config, process: Config, facts: Mapping[str, Any]) -> Plan:
-    """Return the plan for `exec`: the same facts, with `join` (list of (type, path))."""
-    setup: list[Step] = [("session", "")]
-    if not facts["no_new_keyring"]:
-        setup.append(("keyring", "", "_ses." + facts["id"], ""))
+    """Return the plan for `exec`: the same facts, with `join` (list of (type, path)).
+
+    And `keyring`, the name of the container's, empty for a new one.
+    """
+    setup: list[Step] = []
+    affinity = process.get("execCPUAffinity") or {}
+    if any(kind == "user" for kind, _ in facts["join"]):
+        setup.append(("become_root", "linux.namespaces", keeps_groups(config)))
+    if affinity.get("initial"):
+        setup.append(("affinity", "process.execCPUAffinity.initial", cpus(affinity["initial"])))
+    setup.append(("session", ""))
+    setup.append(("keyring", "", facts["keyring"], ""))
     setup.append(("root_here", ""))
     if _labels(process, facts):
         setup.append(("open_attributes", "process"))
     if process.get("terminal"):
-        size = process.get("consoleSize") or {}
-        setup.append(
-            ("console", "process.terminal", _uid(process), size.get("height", 0),
-             size.get("width", 0), False)
-        )  # fmt: skip
+        setup.append(_console(process, bind=False, own=False))
     if not _has_home(process):
         setup.append(("home", "process.env", _uid(process)))
-    affinity = process.get("execCPUAffinity") or {}
-    if affinity.get("initial"):
-        setup.insert(0, ("affinity", "process.execCPUAffinity.initial", cpus(affinity["initial"])))
-    launch: list[Step] = []
-    if affinity.get("final"):
-        launch.append(("affinity", "process.execCPUAffinity.final", cpus(affinity["final"])))
-    launch += process_steps(process, facts, config.get("annotations") or {})
-    prepare = [
-        ("join", "linux.namespaces", NAMESPACES[kind], index, path)
-        for index, (kind, path) in enumerate(facts["join"])
-    ]
-    if any(kind == "user" for kind, _ in facts["join"]):
-        setup.insert(0, ("become_root", "linux.namespaces", keeps_groups(config)))
     setup += _domain_steps(config.get("linux") or {})
     setup.append(("command", "process.args", True))
     setup.append(("join_late", "linux.resources"))
+    launch, born = process_steps(process, facts, config.get("annotations") or {}, late=True)
+    if affinity.get("final"):
+        launch.insert(0, ("affinity", "process.execCPUAffinity.final", cpus(affinity["final"])))
+    joined = [
+        (NAMESPACES[kind], index, path) for index, (kind, path) in enumerate(facts["join"])
+    ]
     return {
-        "prepare": [
-            *_stream_steps(process),
-            ("join_all", "linux.namespaces", [step[2:] for step in prepare]),
-        ],
+        "prepare": [*_stream_steps(process), ("join_all", "linux.namespaces", joined)],
         "setup": setup,
         "launch": launch,
+        "born": born,
+        "start": [],
         "process": _process(process, facts),
+        "fds": _passed_on(facts),
+        "holes": facts.get("holes", []),
+        "late": True,
+        "pids": -1,
+        "outside": False,
         "state": facts["state"],
         "bundle": facts["bundle"],
     }
@@ -251,6 +289,10 @@ def compile_exec(config: Config, process: Config, facts: Mapping[str, Any]) -> P
 def _stream_steps(process: Config | None) -> list[Step]:
     """Look at the standard streams before any namespace is entered."""
     return [("streams", "process")] if process and not process.get("terminal") else []
+
+
+def _passed_on(facts: Mapping[str, Any]) -> int:
+    return int(facts.get("preserve_fds", 0)) + int(facts.get("listen_fds", 0))
 
 
 def _uid(process: Config) -> int:
@@ -283,8 +325,6 @@ def _process(process: Config, facts: Mapping[str, Any]) -> Plan:
         "env": [entry for entry in variables.values() if entry != "HOME="],
         "cwd": process["cwd"],
         "terminal": bool(process.get("terminal")),
-        "fds": facts.get("preserve_fds", 0) + facts.get("listen_fds", 0),
-        "holes": facts.get("holes", []),
     }
 
 
@@ -319,6 +359,7 @@ def _namespace_steps(config: Config, facts: Mapping[str, Any]) -> list[Step]:
     joined = [
         (NAMESPACES[kind], index, path)
         for index, (kind, path) in enumerate((k, p) for k, p in spaces.items() if p)
+        if kind != "pid" or _pids_first(spaces) or not is_late(config)
     ]
     if joined:
         steps.append(("join_all", "linux.namespaces", joined))
@@ -598,20 +639,36 @@ def keeps_groups(config: Config) -> bool:
     return annotations.get("run.oci.keep_original_groups") in ("1", "true")
 
 
-def process_steps(
-    process: Config, facts: Mapping[str, Any], annotations: Mapping[str, str]
-) -> list[Step]:
-    """Return the steps between start and execve: credentials go from most to least.
+# What a clone does not pass on: SCHED_DEADLINE, SCHED_FLAG_RESET_ON_FORK (sched(7)).
+_DEADLINE: Final = SCHEDULER_POLICIES["SCHED_DEADLINE"]
+_RESET_ON_FORK: Final = SCHEDULER_FLAGS["SCHED_FLAG_RESET_ON_FORK"]
+_NPROC: Final = RLIMITS.index("RLIMIT_NPROC")
 
-    Without noNewPrivileges a filter needs CAP_SYS_ADMIN, so it is loaded before the capabilities
-    go; with it, it is the very last step, so that it need allow nothing but execve.
+
+def process_steps(
+    process: Config | None,
+    facts: Mapping[str, Any],
+    annotations: Mapping[str, str],
+    late: bool,
+) -> tuple[list[Step], list[Step]]:
+    """Return the steps to the program's own rights, from most to least: before and after a clone.
+
+    When they are done all that is left is execve(2).  Without noNewPrivileges a filter needs
+    CAP_SYS_ADMIN, so it is loaded before that goes.  When init is cloned `late`, everything comes
+    before, unless the filter or the scheduler stands in the way (`facts["clone"]`): then the
+    clone comes first, as in runc.
     """
-    user = process.get("user") or {}
+    if process is None:
+        # What could be executed there is nothing, and so are its rights.
+        return _identity(None, {}, False), [("session", "")] if late else []
     steps: list[Step] = []
+    scheduler = process.get("scheduler")
     if not process.get("terminal"):
+        user = process.get("user") or {}
+        steps.append(("reopen_null", ""))
         steps.append(("own_stdio", "process.user.uid", user.get("uid", 0)))
-    if process.get("scheduler"):
-        steps.append(_scheduler(process["scheduler"]))
+    if scheduler:
+        steps.append(_scheduler(scheduler))
     if process.get("ioPriority"):
         priority = process["ioPriority"]
         value = IO_CLASSES[priority["class"]] << 13 | priority.get("priority", 0)
@@ -628,28 +685,57 @@ def process_steps(
     own = facts.get("descriptors")
     if own and all(kind != _NOFILE for kind, _, _ in limits):
         limits.append((_NOFILE, *own))  # raised for the set-up's sake
+    program = facts["seccomp"]
+    can_clone = not program or facts["clone"]
+    born: list[Step] = []
+    if late:
+        born.append(("session", ""))
+        if process.get("terminal"):
+            born.append(("controlling_terminal", "process.terminal"))
+        # It would count the process that clones init as well.
+        later = [limit for limit in limits if limit[0] == _NPROC] if can_clone else []
+        if later:
+            born.append(("rlimits", "process.rlimits", later))
+            limits = [limit for limit in limits if limit[0] != _NPROC]
     if limits:
         # Late, because the runtime itself must live with them from here on.
         steps.append(("rlimits", "process.rlimits", limits))
-    steps.append(("close_descriptors", ""))
+    keep = keeps_groups({"annotations": annotations})
     no_new_privileges = bool(process.get("noNewPrivileges"))
+    steps += _identity(process, facts, keep)
+    if program and no_new_privileges:
+        (steps if can_clone or not late else born).append(("seccomp", "linux.seccomp", program))
+    flags = _scheduler(scheduler)[2:4] if scheduler else (0, 0)
+    sticky = flags[0] == _DEADLINE or flags[1] & _RESET_ON_FORK
+    if late and (sticky or not (can_clone or no_new_privileges)):
+        return [], born[:2] + steps + born[2:]
+    return steps, born
+
+
+def _identity(process: Config | None, facts: Mapping[str, Any], keep_groups: bool) -> list[Step]:
+    """Return the steps to the process's user, capabilities and filter; without one to nothing."""
+    wanted = process or {}
+    user = wanted.get("user") or {}
+    bounding, effective, permitted, inheritable, ambient = _masks(wanted)
+    no_new_privileges = process is None or bool(wanted.get("noNewPrivileges"))
+    program = facts.get("seccomp") if not no_new_privileges else None
+    mask = user.get("umask")
+    steps: list[Step] = [
+        ("drop_bounding", "process.capabilities.bounding", bounding),
+        ("user", "process.user", user.get("uid", 0), user.get("gid", 0),
+         None if keep_groups else list(user.get("additionalGids") or [])),
+        ("capabilities", "process.capabilities", effective, permitted, inheritable, ambient,
+         1 << CAP_SYS_ADMIN if program else 0),
+        ("umask", "process.user.umask", 0o022 if mask is None else mask & 0o777),
+    ]  # fmt: skip
+    if process is not None:
+        steps.append(("chdir", "process.cwd", wanted["cwd"], True))
+    steps.append(("close_descriptors", ""))
     if no_new_privileges:
         steps.append(("no_new_privs", "process.noNewPrivileges"))
-    program = facts["seccomp"]
-    if program and not no_new_privileges:
+    if program:
         steps.append(("seccomp", "linux.seccomp", program))
-    steps.append(("drop_bounding", "process.capabilities.bounding", _masks(process)[0]))
-    keep = keeps_groups({"annotations": annotations})
-    steps.append(
-        ("user", "process.user", user.get("uid", 0), user.get("gid", 0),
-         None if keep else list(user.get("additionalGids") or []))
-    )  # fmt: skip
-    steps.append(("capabilities", "process.capabilities", *_masks(process)[1:]))
-    umask = user.get("umask")
-    steps.append(("umask", "process.user.umask", 0o022 if umask is None else umask & 0o777))
-    steps.append(("chdir", "process.cwd", process["cwd"], True))
-    if program and no_new_privileges:
-        steps.append(("seccomp", "linux.seccomp", program))
+        steps.append(("shed", "process.capabilities", effective, permitted, inheritable))
     return steps
 
 
@@ -671,7 +757,7 @@ def _scheduler(scheduler: Config) -> Step:
 def describe(plan: Plan) -> list[str]:
     """Return the plan as lines for people: phase, step, values, JSON path."""
     lines = []
-    for phase in ("prepare", "setup", "launch"):
+    for phase in ("prepare", "setup", "launch", "born", "start"):
         for name, path, *values in plan[phase]:
             shown = ", ".join(
                 f"<{len(v['bpf']) // 8} instructions>"

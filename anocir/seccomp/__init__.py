@@ -44,17 +44,21 @@ FLAG_TSYNC_ESRCH: Final = 16
 FLAG_WAIT_KILLABLE_RECV: Final = 32
 
 # What init calls between loading the filter and the new program.  With noNewPrivileges the filter
-# comes last; without it, loading needs CAP_SYS_ADMIN (seccomp(2), EACCES), so that the change of
-# identity comes after.  Needed: init gives up when the call fails.  Optional: init goes on.
-NEEDED_LAST: Final = ("write", "execve")
-OPTIONAL_LAST: Final = ()
-NEEDED_EARLY: Final = ("prctl", "setresgid", "setresuid", "capset", "umask", "write", "execve")
-OPTIONAL_EARLY: Final = ("setgroups", "getresuid", "getresgid")
+# comes last; without it, loading needs CAP_SYS_ADMIN (seccomp(2), EACCES), which is given up
+# afterwards.  Needed: init gives up when the call fails.  Optional: init goes on.
+NEEDED_LAST: Final = ("read", "write", "execve")
+NEEDED_EARLY: Final = ("capset", *NEEDED_LAST)
+OPTIONAL: Final = ("close",)
 # With a listener init tells its number and waits until the host side has it.
-NEEDED_LISTENER: Final = ("write", "recvmsg", "close")
+NEEDED_LISTENER: Final = ("write", "read", "close")
+# What the process that clones init and init itself call where the filter is there before: else
+# init is cloned before the filter.
+CLONING: Final = ("clone", "exit_group", "setsid", "prlimit64")
 # The calls whose outcome is kept with a cached program, so that the check after a cache hit
 # evaluates nothing.
-PROBED: Final = tuple(sorted({*NEEDED_EARLY, *OPTIONAL_EARLY, *NEEDED_LISTENER}))
+PROBED: Final = tuple(
+    sorted({*NEEDED_EARLY, *OPTIONAL, *NEEDED_LISTENER, *CLONING, "ioctl"} - {"clone"})
+)
 
 
 def compile(  # noqa: A001
@@ -94,7 +98,7 @@ def _check_listener(profile: dict[str, Any], notify: bool) -> None:
 def check_after_load(
     program: dict[str, Any],
     needed: Iterable[str] = NEEDED_EARLY,
-    optional: Iterable[str] = OPTIONAL_EARLY,
+    optional: Iterable[str] = OPTIONAL,
     handover: Iterable[str] = ("write",),
 ) -> None:
     """Refuse a program under which init could not reach the container's own program.
@@ -111,6 +115,16 @@ def check_after_load(
         _refuse(name, _outcomes(program, name), True, name in trapped)
     for name in optional:
         _refuse(name, _outcomes(program, name), False, name in trapped)
+
+
+def lets_clone(program: dict[str, Any], terminal: bool) -> bool:
+    """Tell whether a process behind the filter can clone init, and init can lead a session."""
+    names = (*CLONING, "ioctl") if terminal else CLONING
+    return all(
+        value & RET_ACTION in (RET_ALLOW, RET_LOG)
+        for name in names
+        for value in _outcomes(program, name)
+    )
 
 
 def _refuse(name: str, outcomes: list[int], needed: bool, trapped: bool) -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from typing import Any, Final
 
 # Changes whenever the same profile gives another program or another description.
-FORMAT: Final = 3
+FORMAT: Final = 4
 MAGIC: Final = b"anocirSC"
 _HEADER: Final = Struct("<8sII32s")
 _MAX_SIZE: Final = 1 << 20

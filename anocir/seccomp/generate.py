@@ -11,6 +11,7 @@ import posix
 
 from ..errors import at, Error, strerror
 from ..linux import files
+from ..linux.const import CLONE_PARENT, SIGCHLD
 from . import (
     cache,
     FLAG_NEW_LISTENER,
@@ -67,7 +68,7 @@ def generate(profile: dict[str, Any]) -> dict[str, Any]:
         "notify": notify,
         "ignored": ignored,
         "warnings": warnings,
-        "outcomes": {name: _outcomes(code, name) for name in PROBED},
+        "outcomes": {**{name: _outcomes(code, name) for name in PROBED}, "clone": _clone(bpf)},
         "libseccomp": library.version(),
         "library": cache.identity(library.path()),
     }
@@ -76,6 +77,14 @@ def generate(profile: dict[str, Any]) -> dict[str, Any]:
 def outcomes(bpf: bytes, name: str) -> list[int]:
     """Return every answer of the program to a call of this machine; none for a foreign call."""
     return _outcomes(program.decode(bpf), name)
+
+
+def _clone(bpf: bytes) -> list[int]:
+    """Return the answer to the one clone(2) by which init is made: profiles look at its flags."""
+    number = library.syscall_number("clone")
+    if number is None or number < 0:
+        return []
+    return [program.run(bpf, number, (CLONE_PARENT | SIGCHLD,), library.native_arch())]
 
 
 def _outcomes(code: list[tuple[int, int, int, int]], name: str) -> list[int]:

@@ -1,4 +1,4 @@
-"""The frames between the host side and init, and the start socket.
+"""The frames between the host side and init, and the way that start takes later.
 
 Side: host and init.
 
@@ -10,37 +10,56 @@ Side: host and init.
     cgroups, network namespace -------------- CGROUP ->  middle: joins the network, clones init
          <------------------------------------- PID     middle exits; init joins its cgroups
     what only this side may do ------------------ GO ->  only if init needs it: a cgroup that it
-                                                        cannot join, id maps, network devices
+                                                        cannot join, id maps, hard limits, devices
                                                         init: mounts, devices
          <----------------------------------- HOOKS     only with prestart, createRuntime hooks
     runs them -------------------------------- DONE ->  createContainer hooks, pivot_root, masks
          <--------------------------------- CONSOLE     only with a terminal: the master's fd
-         <----------------------------------- READY
-    last limits, state "created" ----------- COMMIT ->  waits on the start socket
+                                                        limits, credentials, the filter
+         <-------------------------------- LISTENER     only with SCMP_ACT_NOTIFY
+    sends it to the agent --------------------- DONE ->
+         <----------------------------------- READY     from here on: read, write, close, execve
+    last limits, state "created" ----------- COMMIT ->  waits: read(2) of start.fifo
 
     start (host, later)
-    connects ------------------------------- start ->  startContainer hooks, credentials, seccomp
-         <------------------------------------ EXEC     the next call is execve(2)
+    writes into start.fifo ------------------ START ->  startContainer hooks, or with END, by
+                                                        kill: exits, as a signal would have it
+         <---------- report.fifo -------------- EXEC     the next call is execve(2)
          <------------------------------------- EOF     close-on-exec: the program runs
          <----------------------------------- ERROR     or it failed: start tells why
 
-    PID comes from another process than the frames after it, so one of those may overtake it.
-    At every place init may send ERROR (what, where, why) or LOG (a warning, a debug line), or
-    die: then its end of the socket closes, the reader sees EOF, and `Channel.expect` says what
-    it was waiting for and how the process ended.  When the host side dies before COMMIT, init
-    sees EOF and exits: what is left is on disk for `delete --force`.  `exec` and `run` use the
-    same frames; for them init reads START right after COMMIT from this socket, and EOF follows.
+    exec, and create into a pid namespace that is there already, where others could see init
+    PLAN + descriptors ------------------------------>  middle
+    cgroups, network namespace -------------- CGROUP ->  middle: clones a worker into the cgroup
+         <---------------------------------- WORKER     middle exits
+                                                        worker: namespaces (MAP, MAPPED)
+         <------------------------------------ MADE     only if the worker needs something
+    what only this side may do ------------------ GO ->  worker: all that needs a right, up to the
+                                                        filter, outside of the pid namespace
+         <------------------------------------- PID     worker clones init there, and exits
+         <----------------------------------- READY     init: a session, the terminal
+    COMMIT, or for exec START ----------------------->  as above
 
-A frame is a header of 5 bytes (length of the payload, kind) and the payload.
+    WORKER and PID come from another process than the frames after them, so that one of those may
+    overtake them.  At every place init may send ERROR (what, where, why), FULL (the same, and
+    that there is no room in the cgroups for two) or LOG (a warning, a debug line), or die: then
+    its end of the socket closes, the reader sees EOF, and `Init.expect` says what it was waiting
+    for and how the process ended.  When the host side dies before COMMIT, init sees EOF and
+    exits: what is left is on disk for `delete --force`.  Exec's init reads START from this
+    socket, and EOF follows.
+
+A frame is a header of 5 bytes (length of the payload, kind) and the payload.  What comes from the
+container's side is text or struct (`PID_FRAME`), never marshal.
 """
 
 from __future__ import annotations
 
 import _socket
+import select
 from _struct import iter_unpack, pack, unpack
 
 from ..errors import Error
-from ..linux import files
+from ..linux import files, processes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -63,6 +82,18 @@ EXEC: Final = 12
 ERROR: Final = 13
 LOG: Final = 14
 LISTENER: Final = 15
+WORKER: Final = 17
+MADE: Final = 18
+FULL: Final = 19
+END: Final = 20
+
+# WORKER and PID: the pid, whether it is in its cgroups.  CGROUP: whether the network namespace
+# comes along, whether a cgroup to be born in does, how many of the others are joined at once, and
+# whether GO has to be waited for.
+PID_FRAME: Final = "=i?"
+CGROUP_FRAME: Final = "=??i?"
+# What fits into report.fifo beside other frames, also when nobody reads it.
+MOST_TEXT: Final = 32 << 10
 
 # include/linux/socket.h
 _SCM_RIGHTS = 1
@@ -70,6 +101,7 @@ _SOL_SOCKET = 1
 _MSG_CMSG_CLOEXEC = 0x40000000
 _MSG_NOSIGNAL = 0x4000
 _LONGEST_PATH: Final = 107  # sun_path of unix(7), without the NUL
+_STOPPED_PATIENCE = 10  # seconds
 _MAX_FDS = 250  # SCM_MAX_FD is 253
 _MAX_FRAME = 128 << 20
 
@@ -149,30 +181,65 @@ def of(fd: int) -> Channel:
     return Channel(_socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, fd))
 
 
-def listen(directory_fd: int, name: str) -> _socket.socket:
-    """Return a socket that listens at `name` in a directory of any path length.
+class Line:
+    """Frames by read(2), write(2) and close(2) alone, which a container's filter surely allows."""
 
-    The path of a Unix socket ends at 107 bytes, so it goes through /proc/self/fd.
+    __slots__ = ("read_fd", "write_fd")
+
+    def __init__(self, read_fd: int, write_fd: int) -> None:
+        """Take descriptors, which may be one and the same."""
+        self.read_fd = read_fd
+        self.write_fd = write_fd
+
+    def send(self, kind: int, payload: bytes = b"") -> None:
+        """Send one frame.  Raises OSError when nobody is there to read it."""
+        files.write_all(self.write_fd, pack("=IB", len(payload), kind) + payload)
+
+    def receive(self) -> tuple[int, bytes]:
+        """Return the next frame as (kind, payload); (0, b"") at the end of the stream."""
+        header = self._take(5)
+        if len(header) < 5:
+            return 0, b""
+        size, kind = unpack("=IB", header)
+        payload = self._take(size)
+        return (kind, payload) if len(payload) == size else (0, b"")
+
+    def _take(self, size: int) -> bytes:
+        data = b""
+        while len(data) < size:
+            part = files.read(self.read_fd, size - len(data))
+            if not part:
+                break
+            data += part
+        return data
+
+    def close(self) -> None:
+        """Close both; a filter that forbids it leaves it to execve(2)."""
+        for fd in {self.read_fd, self.write_fd}:
+            try:
+                files.close(fd)
+            except OSError:
+                continue
+
+
+def wait_unless_stopped(fd: int, pid: int, what: str) -> None:
+    """Wait until `fd` can be read; raises Error when the process is kept stopped meanwhile.
+
+    Side: host.  A process of the container may stop others of its user in its pid namespace.
     """
-    sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
-    try:
-        sock.bind(f"/proc/self/fd/{directory_fd}/{name}")
-        sock.listen(1)
-    except OSError:
-        sock.close()
-        raise
-    return sock
-
-
-def connect(directory_fd: int, name: str) -> Channel:
-    """Connect to the socket `name` in a directory.  Raises OSError when nobody listens."""
-    sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
-    try:
-        sock.connect(f"/proc/self/fd/{directory_fd}/{name}")
-    except OSError:
-        sock.close()
-        raise
-    return Channel(sock)
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    stopped = 0
+    while not poll.poll(1000):
+        try:
+            stopped = stopped + 1 if processes.stat(pid)[1] in "tT" else 0
+        except OSError:
+            continue
+        if stopped >= _STOPPED_PATIENCE:
+            raise Error(
+                f"process {pid} has been stopped for {stopped} seconds while {what}",
+                "by whom may signal or trace it: a process of the container?",
+            )
 
 
 def send_fd(path: str, fd: int, data: bytes) -> None:

@@ -8,11 +8,17 @@
  *   attack dir DIRECTORY      mkdir(2) as everybody does it
  *   attack personality A B    personality(2) with all 64 bits of A, and a second argument
  *   attack abstract           the names of abstract sockets, one a line
+ *   attack watch PATH         what other processes may do and hold until /tmp/stop exists, a line for each sight;
+ *                             and whether PATH is read through the root or the directory of one
+ *   attack signal NUMBER      send it to all other processes that are not of the image, for ever
+ *   attack leave              go on in a second thread, while the first one ends
  */
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -119,6 +125,138 @@ static int scan(const char *canary)
 	return 0;
 }
 
+static char seen[400][400];
+static int sights;
+
+static void sight(const char *line)
+{
+	for (int i = 0; i < sights; i++)
+		if (!strcmp(seen[i], line))
+			return;
+	if (sights < 400)
+		snprintf(seen[sights++], sizeof seen[0], "%s", line);
+	puts(line);
+}
+
+/* Whether it is one of the runtime's: no program of the image is called so. */
+static int foreign(const char *pid, char *text, size_t size)
+{
+	char path[300], target[300];
+	ssize_t got;
+	int fd;
+
+	snprintf(path, sizeof path, "/proc/%s/exe", pid);
+	got = readlink(path, target, sizeof target - 1);
+	target[got > 0 ? got : 0] = 0;
+	if (got <= 0 || !strncmp(target, "/bin/", 5))
+		return 0;
+	snprintf(path, sizeof path, "/proc/%s/status", pid);
+	if ((fd = open(path, O_RDONLY)) < 0)
+		return 0;
+	got = read(fd, text, size - 1);
+	close(fd);
+	text[got > 0 ? got : 0] = 0;
+	return got > 0;
+}
+
+static void field(const char *text, const char *name, char *line)
+{
+	const char *at = strstr(text, name);
+	size_t used = strlen(line), size = at ? strcspn(at, "\n") : 0;
+
+	if (!at || used + size + 2 > 390)
+		return;
+	for (const char *from = at; from < at + size; from++)
+		line[used++] = *from == '\t' ? ' ' : *from;
+	line[used++] = ' ';
+	line[used] = 0;
+}
+
+static void watch_one(const char *pid, const char *canary)
+{
+	static const char *const FIELDS[] = {"Uid:", "Gid:", "CapInh:", "CapPrm:", "CapEff:", "CapBnd:", "CapAmb:",
+					     "NoNewPrivs:", "Seccomp:"};
+	static const char *const WAYS[] = {"root", "cwd"};
+	char text[4096], line[400] = "rights ", path[600], target[300], byte;
+	DIR *directory;
+	struct dirent *entry;
+	ssize_t size;
+	int fd;
+
+	if (!foreign(pid, text, sizeof text))
+		return;
+	for (size_t i = 0; i < sizeof FIELDS / sizeof *FIELDS; i++)
+		field(text, FIELDS[i], line);
+	for (int i = 0; i < 2; i++) {
+		snprintf(path, sizeof path, "/proc/%s/%s%s", pid, WAYS[i], canary);
+		if ((fd = open(path, O_RDONLY)) >= 0) {
+			if (read(fd, &byte, 1) == 1)
+				sight(i ? "reads the host by cwd" : "reads the host by root");
+			close(fd);
+		}
+	}
+	snprintf(path, sizeof path, "/proc/%s/fd", pid);
+	if ((directory = opendir(path))) {
+		while ((entry = readdir(directory))) {
+			snprintf(path, sizeof path, "/proc/%s/fd/%s", pid, entry->d_name);
+			size = readlink(path, target, sizeof target - 1);
+			if (size <= 0 || atoi(entry->d_name) < 3)
+				continue;
+			target[size] = 0;
+			target[strcspn(target, "[")] = 0;
+			snprintf(path, sizeof path, "holds %s", target);
+			if (foreign(pid, text, sizeof text)) /* still */
+				sight(path);
+		}
+		closedir(directory);
+	}
+	if (foreign(pid, text, sizeof text))
+		sight(line);
+}
+
+static int for_all(const char *canary, int number)
+{
+	puts("ready");
+	fflush(stdout);
+	while (access("/tmp/stop", F_OK)) {
+		DIR *proc = opendir("/proc");
+		struct dirent *entry;
+		char text[4096];
+		if (!proc)
+			return 1;
+		while ((entry = readdir(proc)))
+			if (atoi(entry->d_name) > 1 && atoi(entry->d_name) != getpid()) {
+				if (canary)
+					watch_one(entry->d_name, canary);
+				else if (foreign(entry->d_name, text, sizeof text))
+					kill(atoi(entry->d_name), number);
+			}
+		closedir(proc);
+		while (waitpid(-1, NULL, WNOHANG) > 0)
+			;
+	}
+	puts("end");
+	return 0;
+}
+
+static void *stay(void *unused)
+{
+	for (;;)
+		sleep(1);
+	return unused;
+}
+
+static int leave(void)
+{
+	pthread_t thread;
+	if (pthread_create(&thread, NULL, stay, NULL))
+		return 1;
+	puts("gone");
+	fflush(stdout);
+	syscall(SYS_exit, 0);
+	return 1;
+}
+
 static int swap(const char *a, const char *b)
 {
 	for (;;)
@@ -198,6 +336,12 @@ int main(int argc, char **argv)
 				  SYS_mkdirat == 34 ? (long)argv[2] : 0755));
 	if (!strcmp(verb, "personality") && argc > 3)
 		return answer(raw(SYS_personality, strtoull(argv[2], NULL, 0), strtoull(argv[3], NULL, 0)));
+	if (!strcmp(verb, "watch") && argc > 2)
+		return for_all(argv[2], 0);
+	if (!strcmp(verb, "signal") && argc > 2)
+		return for_all(NULL, atoi(argv[2]));
+	if (!strcmp(verb, "leave"))
+		return leave();
 	if (!strcmp(verb, "abstract"))
 		return abstract();
 	return 2;

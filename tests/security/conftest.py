@@ -27,7 +27,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 PARENT = f"/anocir-security-{os.getpid()}"
 PROGRAMS = {
     "exe_attack": "-O1 -fPIE -static-pie -nostdlib -fno-stack-protector -fno-builtin",
-    "attack": "-O1 -static",
+    "attack": "-O1 -static -pthread",
     "library": "-O1 -shared -fPIC -nostdlib",
 }
 FILE_SIZE = 16 << 20

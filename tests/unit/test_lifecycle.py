@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -125,21 +127,56 @@ def state_of(pid: int) -> dict:
     return {"created": True, "pid": pid, "start_time": processes.stat(pid)[3]}
 
 
-def rename(pid: int, name: str) -> None:
-    Path(f"/proc/{pid}/comm").write_text(name)
-
-
 def test_a_process_with_a_name_of_its_own_is_running(process, frozen) -> None:
     assert states.status_of(container(**state_of(process))) == "running"
 
 
-def test_init_that_still_has_its_name_is_created(frozen) -> None:
+def test_a_name_is_not_a_state(frozen) -> None:
+    """The container may call its first process what it wants; who waits for start has the FIFO open."""
     name = os.fsencode(Path("/proc/self/comm").read_text().strip())
     Path("/proc/self/comm").write_text("anocir:init")
     try:
-        assert states.status_of(container(**state_of(os.getpid()))) == "created"
+        assert states.status_of(container(**state_of(os.getpid()))) == "running"
     finally:
         Path("/proc/self/comm").write_bytes(name)
+
+
+def test_created_is_who_has_the_start_fifo_open(process, frozen, tmp_path) -> None:
+    box = store.Container(str(tmp_path), "x", os.open(tmp_path, os.O_RDONLY))
+    box.state, box.intent = state_of(process), {}
+    assert states.status_of(box) == "running"
+    fds = box.make_line()
+    assert states.status_of(box) == "created"
+    for fd in fds:
+        os.close(fd)
+    assert states.status_of(box) == "running", "nobody reads it"
+    box.close_line()
+    box.close()
+
+
+def test_a_process_lives_as_long_as_one_thread_does(frozen) -> None:
+    """Its first thread may end alone; the letter in /proc/PID/stat is then Z."""
+    script = (
+        "import ctypes, threading, time\n"
+        "threading.Thread(target=time.sleep, args=(300,), daemon=True).start()\n"
+        "print('x', flush=True)\n"
+        f"ctypes.CDLL(None).syscall({60 if os.uname().machine == 'x86_64' else 93}, 0)\n"
+    )
+    child = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)
+    try:
+        state = state_of(child.pid)
+        child.stdout.read(2)
+        deadline = time.monotonic() + 30
+        while processes.stat(child.pid)[1] != "Z":
+            assert time.monotonic() < deadline
+        assert states.status_of(container(**state)) == "running"
+        assert processes.alive(child.pid, state["start_time"])
+        assert processes._runs(child.pid, state["start_time"]), "what old kernels have"
+    finally:
+        child.kill()
+        child.wait()
+        child.stdout.close()
+    assert states.status_of(container(**state)) == "stopped"
 
 
 def test_the_freezer_decides_about_paused(process, frozen) -> None:

@@ -35,6 +35,8 @@ FACTS = {
     "selinux": False,
     "no_pivot": False,
     "no_new_keyring": False,
+    "keyring": "anocir.secret",
+    "clone": True,
     "preserve_fds": 0,
     "listen_fds": 0,
     "user_namespace": False,
@@ -90,7 +92,7 @@ def test_a_plan_is_plain_data_that_init_can_execute(name: str) -> None:
 
     made = compiled(load(name))
     assert marshal.loads(marshal.dumps(made)) == made
-    for phase in ("prepare", "setup", "launch"):
+    for phase in ("prepare", "setup", "launch", "born", "start"):
         for step, path, *_ in made[phase]:
             assert step in init.STEPS
             assert isinstance(path, str)
@@ -100,7 +102,7 @@ def test_a_plan_is_plain_data_that_init_can_execute(name: str) -> None:
 
 
 def steps(made: dict) -> list[str]:
-    return [step[0] for phase in ("prepare", "setup", "launch") for step in made[phase]]
+    return [step[0] for phase in ("prepare", "setup", "launch", "born", "start") for step in made[phase]]
 
 
 def before(made: dict, first: str, second: str) -> None:
@@ -145,7 +147,8 @@ ORDER = [
     ("home", "command"),
     ("join_late", "rlimits"),
     ("rlimits", "user"),
-    ("close_descriptors", "user"),
+    ("capabilities", "close_descriptors"),
+    ("umask", "close_descriptors"),
     ("drop_bounding", "user"),
     ("user", "capabilities"),
     ("scheduler", "user"),
@@ -190,9 +193,11 @@ def test_the_filter_comes_before_the_capabilities_go_or_last_of_all(last: bool) 
         before(made, "no_new_privs", "seccomp")
         before(made, "capabilities", "seccomp")
     else:
-        before(made, "seccomp", "drop_bounding")
-        before(made, "seccomp", "user")
-        before(made, "rlimits" if "rlimits" in steps(made) else "close_descriptors", "seccomp")
+        assert steps(made)[-2:] == ["seccomp", "shed"]
+        kept = [step[-1] for step in made["launch"] if step[0] == "capabilities"]
+        assert kept == [1 << const.CAP_SYS_ADMIN], "which loading it takes"
+        for name in ("drop_bounding", "user", "capabilities", "umask", "close_descriptors"):
+            before(made, name, "seccomp")
         assert "no_new_privs" not in steps(made)
     assert steps(made).count("seccomp") == 1
 
@@ -394,7 +399,7 @@ def test_passed_descriptors_and_the_notify_socket_are_in_the_environment() -> No
     )
     env = made["process"]["env"]
     assert {"LISTEN_FDS=2", "LISTEN_PID=1", "NOTIFY_SOCKET=/run/notify/notify.sock"} <= set(env)
-    assert made["process"]["fds"] == 5
+    assert made["fds"] == 5
     assert not any(
         entry.startswith(("LISTEN", "NOTIFY")) for entry in compiled(load("spec"))["process"]["env"]
     )
@@ -417,9 +422,9 @@ def test_an_empty_home_is_filled_in_and_the_last_one_counts() -> None:
     assert "home" not in steps(compiled(config))
 
 
-def test_the_keyring_is_of_the_containers_name_or_none() -> None:
+def test_the_keyring_is_of_the_name_that_the_state_keeps_or_none() -> None:
     made = compiled(load("spec"))
-    assert ("keyring", "", "_ses.box", "") in made["setup"]
+    assert ("keyring", "", "anocir.secret", "") in made["setup"]
     assert "keyring" not in steps(compiled(load("spec"), no_new_keyring=True))
 
 
@@ -451,7 +456,10 @@ def test_the_working_directory_is_entered_twice() -> None:
 
 def test_without_a_process_there_is_nothing_to_launch() -> None:
     made = compiled(load("no-process"))
-    assert [step[0] for step in made["launch"]] == ["no_process"] and made["process"] is None
+    assert [step[0] for step in made["start"]] == ["no_process"] and made["process"] is None
+    rights = {step[0]: step[2:] for step in made["launch"]}
+    assert rights["drop_bounding"] == (0,) and rights["capabilities"] == (0, 0, 0, 0, 0)
+    assert "no_new_privs" in rights and "close_descriptors" in rights
 
 
 def test_a_cgroup_mount_without_a_cgroup_is_refused() -> None:
@@ -505,7 +513,63 @@ def test_exec_has_the_same_last_steps_as_create() -> None:
 @pytest.mark.parametrize("terminal", [False, True])
 def test_exec_binds_no_console(terminal: bool) -> None:
     consoles = [step for step in exec_plan({"terminal": terminal})["setup"] if step[0] == "console"]
-    assert [step[-1] for step in consoles] == ([False] if terminal else [])
+    assert [step[-2:] for step in consoles] == ([(False, False)] if terminal else [])
+
+
+# cloned last ------------------------------------------------------------------------------------
+
+
+def pod(**process: object) -> tuple[dict, dict]:
+    """A configuration that joins the pid namespace of others, and its plan."""
+    config = load("docker")
+    config["process"].update(process)
+    for entry in config["linux"]["namespaces"]:
+        if entry["type"] == "pid":
+            entry["path"] = "/proc/7/ns/pid"
+    return config, compiled(config)
+
+
+def test_a_pid_namespace_of_others_is_joined_when_the_root_is_entered() -> None:
+    _, made = pod()
+    assert made["late"] and made["pids"] == 0
+    before(made, "pivot_root", "join_pids")
+    before(made, "join_pids", "drop_bounding")
+    assert not any(const.CLONE_NEWPID in [e[0] for e in step[2]] for step in made["prepare"] if step[0] == "join_all")
+    assert [step[0] for step in made["born"]][:1] == ["session"]
+
+
+def test_nothing_that_takes_a_right_comes_after_the_clone() -> None:
+    for made in (pod()[1], exec_plan({"terminal": True})):
+        assert {step[0] for step in made["born"]} <= {"session", "controlling_terminal", "rlimits"}
+        assert made["launch"][-1][0] in ("seccomp", "shed", "close_descriptors", "no_new_privs")
+
+
+def test_a_filter_that_forbids_the_clone_comes_after_it_or_all_does() -> None:
+    config = load("docker")
+    for last in (False, True):
+        process = {**config["process"], "noNewPrivileges": last}
+        made = plan.compile_exec(config, process, {**EXEC_FACTS, "seccomp": FACTS["seccomp"], "clone": False})
+        names = [step[0] for step in made["born"]]
+        assert names[0] == "session" and "seccomp" in names
+        assert (made["launch"] == []) == (not last)
+        assert "seccomp" not in [step[0] for step in made["launch"]]
+
+
+@pytest.mark.parametrize("scheduler", [
+    {"policy": "SCHED_DEADLINE", "runtime": 1, "deadline": 2, "period": 3},
+    {"policy": "SCHED_FIFO", "priority": 1, "flags": ["SCHED_FLAG_RESET_ON_FORK"]},
+])  # fmt: skip
+def test_a_scheduler_that_a_clone_does_not_pass_on_comes_after_it(scheduler: dict) -> None:
+    made = exec_plan({"scheduler": scheduler})
+    assert made["launch"] == [] and "scheduler" in [step[0] for step in made["born"]]
+    assert "scheduler" in [step[0] for step in exec_plan({"scheduler": {"policy": "SCHED_IDLE"}})["launch"]]
+
+
+def test_the_limit_of_processes_comes_after_the_clone_that_it_would_count() -> None:
+    limits = [{"type": name, "soft": 1, "hard": 1} for name in ("RLIMIT_NPROC", "RLIMIT_CORE")]
+    made = exec_plan({"rlimits": limits})
+    kinds = {phase: [e[0] for step in made[phase] if step[0] == "rlimits" for e in step[2]] for phase in ("launch", "born")}
+    assert kinds == {"launch": [4], "born": [6]}
 
 
 # Small functions --------------------------------------------------------------------------------

@@ -241,7 +241,8 @@ def test_the_intent_goes_last(box, monkeypatch) -> None:
     box.save_config({})
     box.save_intent({})
     box.save_state()
-    Path(box.path, store.SOCKET).touch()
+    os.mkfifo(Path(box.path, store.START))
+    os.mkfifo(Path(box.path, store.REPORT))
     order = []
     real = files.unlink
 
@@ -251,7 +252,7 @@ def test_the_intent_goes_last(box, monkeypatch) -> None:
 
     monkeypatch.setattr(files, "unlink", spy)
     box.remove()
-    assert order[-1] == "intent.json" and len(order) == 4
+    assert order[-1] == "intent.json" and len(order) == 5
 
 
 # Who has it ---------------------------------------------------------------------------------------
