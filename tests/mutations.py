@@ -529,7 +529,7 @@ MUTATIONS = (
         "_spawn_it = processes.spawn\n"
         "processes.spawn = lambda path, args, env, *rest: (\n"
         "    _spawn_it(path, args, {**posix.environ, **env}, *rest))",
-        ["test_hooks.py::test_a_hook_without_env_gets_nothing_of_the_callers"],
+        ["test_hooks.py::test_a_hook_inside_without_env_gets_nothing_of_the_callers"],
     ),
     Mutation(
         "the caller's descriptors reach hooks",

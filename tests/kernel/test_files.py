@@ -547,3 +547,17 @@ def test_missing_knows_both_words_for_a_call_that_is_not_there() -> None:
         return found
 
     assert child.run(action) == [True, True, False]
+
+
+def test_subdirectories_are_the_directories_alone_and_no_link_to_one(tmp_path) -> None:
+    (tmp_path / os.fsdecode(NASTY)).mkdir()
+    (tmp_path / "plain").mkdir()
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("plain")
+    fd = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        expected = {"plain", files.decode(NASTY)}
+        assert set(files.subdirectories(fd)) == expected
+        assert set(files.subdirectories(fd)) == expected, "the position does not matter"
+    finally:
+        os.close(fd)

@@ -399,3 +399,17 @@ def test_fstatfs_type_is_the_magic_number_that_stat_shows(tmp_path) -> None:
     with pytest.raises(OSError) as caught:
         mounts.fstatfs_type(-1)
     assert caught.value.errno == errno.EBADF
+
+
+def test_mount_id_is_the_number_that_fdinfo_shows(tmp_path) -> None:
+    for path in ("/", "/proc", "/dev/pts", str(tmp_path)):
+        fd = os.open(path, os.O_PATH)
+        try:
+            with open(f"/proc/self/fdinfo/{fd}") as file:
+                shown = dict(line.split(":\t") for line in file.read().splitlines())
+            assert mounts.mount_id(fd) == int(shown["mnt_id"])
+        finally:
+            os.close(fd)
+    with pytest.raises(OSError) as caught:
+        mounts.mount_id(-1)
+    assert caught.value.errno == errno.EBADF

@@ -177,7 +177,7 @@ _RUNC: list[tuple[str, list[str]]] = [
     (
         "passes its own environment to a hook without env",
         [
-            "test_hooks.py::test_a_hook_without_env_gets_nothing_of_the_callers",
+            "test_hooks.py::test_a_hook_inside_without_env_gets_nothing_of_the_callers",
         ],
     ),
     (
@@ -588,7 +588,7 @@ _CRUN: list[tuple[str, list[str]]] = [
     (
         "passes its own environment to a hook without env",
         [
-            "test_hooks.py::test_a_hook_without_env_gets_nothing_of_the_callers",
+            "test_hooks.py::test_a_hook_inside_without_env_gets_nothing_of_the_callers",
         ],
     ),
     (
