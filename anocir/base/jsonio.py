@@ -168,7 +168,7 @@ def _refuse_surrogates(value: Json) -> None:
         try:
             value.encode("utf-8")
         except UnicodeEncodeError:
-            raise ValueError(f"lone surrogate in {value!a}"[:80]) from None
+            raise ValueError("lone surrogate in a text") from None
     elif isinstance(value, dict):
         for key, item in value.items():
             _refuse_surrogates(key)

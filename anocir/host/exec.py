@@ -242,9 +242,10 @@ def _completed(process: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
 
 
 def _environment(entries: Sequence[str]) -> list[str]:
-    for entry in entries:
+    for index, entry in enumerate(entries):
         if "=" not in entry[1:]:
-            raise Error(f"--env {entry}: must be NAME=VALUE")
+            # By its place alone: it may be the value that was meant, and a secret.
+            raise Error(f"--env: number {index + 1} must be NAME=VALUE")
     return list(entries)
 
 

@@ -754,6 +754,17 @@ def _scheduler(scheduler: Config) -> Step:
     )  # fmt: skip
 
 
+def _without_env(value: Any) -> Any:
+    """Return the values of a step without the environment of hooks, which may hold secrets."""
+    if not isinstance(value, list):
+        return value
+    return [
+        {**item, "env": f"<{len(item['env'] or ())}>"} if isinstance(item, dict) and "env" in item
+        else item
+        for item in value
+    ]  # fmt: skip
+
+
 def describe(plan: Plan) -> list[str]:
     """Return the plan as lines for people: phase, step, values, JSON path."""
     lines = []
@@ -762,7 +773,7 @@ def describe(plan: Plan) -> list[str]:
             shown = ", ".join(
                 f"<{len(v['bpf']) // 8} instructions>"
                 if isinstance(v, dict) and "bpf" in v
-                else repr(v)
+                else repr(_without_env(v))
                 for v in values
             )
             lines.append(f"{phase:8}{name}({shown})" + (f"  # {path}" if path else ""))

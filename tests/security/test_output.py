@@ -100,3 +100,86 @@ def test_a_list_shows_names_without_their_effect(arena: Arena) -> None:
     for command in (["list"], ["list", "-f", "json"], ["state", container.id]):
         result = container.runtime(*command)
         assert not any(char in result.stdout for char in ACTING), command
+
+
+# secrets -----------------------------------------------------------------------------------------------
+
+SECRET = "Bearer-abc123"
+
+
+def set_env(container: drive.Container) -> None:
+    container.process["env"].append(SECRET)
+
+
+def set_empty_name(container: drive.Container) -> None:
+    container.process["env"].append("=" + SECRET)
+
+
+def set_hook(container: drive.Container) -> None:
+    container.bundle.hook("poststop", "true", env=["=" + SECRET])
+
+
+def set_good_hook(container: drive.Container) -> None:
+    container.bundle.hook("createContainer", "exit 1", env=["TOKEN=" + SECRET])
+
+
+def set_surrogate(container: drive.Container) -> None:
+    container.process["env"].append("TOKEN=" + SECRET + "\ud800")
+
+
+def set_nul(container: drive.Container) -> None:
+    container.process["env"].append("TOKEN=" + SECRET + "\0")
+
+
+def set_annotation(container: drive.Container) -> None:
+    container.config["annotations"] = {
+        "org.systemd.property.X" + "yz": SECRET + "(",
+        "run.oci.systemd.subgroup": "../" + SECRET,
+    }
+
+
+def set_annotation_type(container: drive.Container) -> None:
+    container.config["annotations"] = {"token": [SECRET]}
+
+
+MISTAKES = (
+    set_env, set_empty_name, set_hook, set_good_hook, set_surrogate, set_nul, set_annotation,
+    set_annotation_type,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("mistake", MISTAKES, ids=lambda m: m.__name__)
+def test_no_value_of_an_environment_is_printed(arena: Arena, mistake: Any) -> None:
+    """T-OUT2: the index names it; also with --debug, which prints the plan, and by `validate`."""
+    container = arena.container()
+    mistake(container)
+    container.bundle.write()
+    log = container.bundle.outside("log", "")
+    for options in (["--log", log], ["--debug"], ["--systemd-cgroup"]):
+        result = container.runtime(
+            *options, "create", "--bundle", container.bundle.path, container.id, ok=False
+        )
+        assert SECRET not in result.stderr, result.stderr
+    with open(log) as file:
+        assert SECRET not in file.read()
+    result = container.runtime("validate", "--bundle", container.bundle.path, ok=None)
+    assert SECRET not in result.stdout + result.stderr
+
+
+def test_exec_prints_no_value_of_an_environment(arena: Arena) -> None:
+    """T-OUT2: an -e without a name, and a process.json."""
+    container = arena.container()
+    container.launch("sleep 100")
+    for option in ("-e", "--env"):
+        result = container.exec("true", options=[option, "A=1", option, SECRET], ok=False)
+        assert SECRET not in result.stderr and "number 2" in result.stderr
+    process = {**container.process, "args": ["true"], "env": ["A=1", SECRET]}
+    result = container.exec_process(process, ok=False)
+    assert SECRET not in result.stderr and "env[1]" in result.stderr
+
+
+@pytest.mark.parametrize("peer", [peers("runc")])
+def test_control_a_peer_prints_it(arena: Arena, peer: str) -> None:
+    container = arena.container(arena.installed(peer))
+    container.process["env"].append(SECRET)
+    assert SECRET in container.try_run("true").stderr

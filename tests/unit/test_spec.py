@@ -409,8 +409,8 @@ BAD = [
     ([("process.cwd", DELETED)], "process.cwd: is missing, must be an absolute path"),
     ([("process.cwd", "tmp")], 'process.cwd: must be an absolute path, got "tmp"'),
     ([("process.cwd", "")], 'process.cwd: must be an absolute path, got ""'),
-    ([("process.env[1]", "PATH")], 'process.env[1]: must be NAME=value, got "PATH"'),
-    ([("process.env[0]", "=x")], 'process.env[0]: must be NAME=value, got "=x"'),
+    ([("process.env[1]", "PATH")], "process.env[1]: must be NAME=value, with a name before the ="),
+    ([("process.env[0]", "=x")], "process.env[0]: must be NAME=value, with a name before the ="),
     ([("process.terminal", "true")], "process.terminal: must be true or false, got a string"),
     ([("process.consoleSize.width", 70000)],
      "process.consoleSize.width: must be between 0 and 65535, got 70000"),
@@ -568,7 +568,7 @@ BAD = [
     ([("hooks.poststop[0].args", [""])],
      "hooks.poststop[0].args[0]: must not be empty, it is the name of the program"),
     *[([("hooks.poststop[0].env", ["A=b", entry])],
-       f'hooks.poststop[0].env[1]: must have a name before the =, got "{entry}"')
+       "hooks.poststop[0].env[1]: must have a name before the =")
       for entry in ("", "=x")],
     *[([("linux.cgroupsPath", path)],
        f'linux.cgroupsPath: must not have ".." in it, got "{path}"')

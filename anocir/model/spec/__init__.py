@@ -166,7 +166,7 @@ def _hook(hook: Any) -> None:
         raise Mistake("must not be empty, it is the name of the program", "args", 0)
     for index, entry in enumerate(hook.get("env") or ()):
         if entry[:1] in ("", "="):
-            raise Mistake(f"must have a name before the =, got {show(entry)}", "env", index)
+            raise Mistake("must have a name before the =", "env", index)
 
 
 _HOOK: Final = (

@@ -18,7 +18,6 @@ from .kinds import (
     Mistake,
     ranges,
     record,
-    show,
     some_strings,
     STRING,
     STRINGS,
@@ -115,12 +114,15 @@ def _cpus(value: str) -> str:
     return ""
 
 
+_NO_NAME: Final = "must be NAME=value, with a name before the ="
+
+
 def environment(value: Any, _: Any) -> None:
     """Take environ(7): NAME=value; getenv(3) could not find anything else."""
     STRINGS[0](value, None)
     for index, entry in enumerate(value):
         if entry.find("=") < 1:
-            raise Mistake(f"must be NAME=value, got {show(entry)}", index)
+            raise Mistake(_NO_NAME, index)  # the entry itself may be a secret
 
 
 def _process(process: Any) -> None:
