@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import posix
 
+from ..errors import Error
 from ..linux import ffi, files
 from ..linux.const import ELOOP
 
@@ -27,47 +28,74 @@ _fsetxattr = ffi.syscall("fsetxattr", ffi.INT, ffi.STR, ffi.BUF, ffi.INT, ffi.IN
 
 
 def copy(source_fd: int, target_fd: int) -> None:
-    """Copy the contents of a directory: modes, owners, times, extended attributes, links."""
-    found = files.fstat(source_fd)
-    readable = files.open(".", files.O_RDONLY | files.O_DIRECTORY, dir_fd=source_fd)
+    """Copy the contents of a directory: modes, owners, times, extended attributes, links.
+
+    Without recursion, and with the same few descriptors at any depth: the way back up is "..",
+    which for a directory that was moved away meanwhile is another one, and then an error.
+    """
+    source, target = _again(source_fd), _again(target_fd)
+    # What is left to do of each directory from the top down, and what it is.
+    above: list[tuple[list[str], posix.stat_result]] = []
+    names, found = files.listdir(source), files.fstat(source)
     try:
-        for name in files.listdir(readable):
-            _entry(source_fd, target_fd, name)
+        while True:
+            if names:
+                inner = _entry(source, target, names.pop())
+                if inner:
+                    above.append((names, found))
+                    source = _into(source, inner)
+                    target = _into(target, inner)
+                    names, found = files.listdir(source), files.fstat(source)
+                continue
+            files.fchown(target, found.st_uid, found.st_gid)
+            files.fchmod(target, found.st_mode & 0o7777)
+            if not above:
+                return
+            names, found = above.pop()
+            source = _into(source, "..")
+            target = _into(target, "..")
+            there = files.fstat(source)
+            if (there.st_dev, there.st_ino) != (found.st_dev, found.st_ino):
+                raise Error("tmpcopyup: a directory was moved while it was being copied")
     finally:
-        files.close(readable)
-    writable = files.open(".", files.O_RDONLY | files.O_DIRECTORY, dir_fd=target_fd)
-    try:
-        files.fchown(writable, found.st_uid, found.st_gid)
-        files.fchmod(writable, found.st_mode & 0o7777)
-    finally:
-        files.close(writable)
+        files.close(source)
+        files.close(target)
 
 
-def _entry(source_fd: int, target_fd: int, name: str) -> None:
+def _again(fd: int) -> int:
+    """Open a directory anew, so that it can be read; the caller keeps his."""
+    return files.open(".", files.O_RDONLY | files.O_DIRECTORY, dir_fd=fd)
+
+
+def _into(fd: int, name: str) -> int:
+    """Go from one directory to another, closing the first."""
+    flags = files.O_RDONLY | files.O_DIRECTORY | files.O_NOFOLLOW
+    inner = files.open(name, flags, dir_fd=fd)
+    files.close(fd)
+    return inner
+
+
+def _entry(source_fd: int, target_fd: int, name: str) -> str:
+    """Copy one entry; return the name of a directory, which was made and is still empty."""
     found = files.lstat(name, dir_fd=source_fd)
     kind = found.st_mode & files.S_IFMT
     if kind == files.S_IFLNK:
         files.symlink(files.readlink(name, dir_fd=source_fd), name, dir_fd=target_fd)
         files.chown(name, found.st_uid, found.st_gid, dir_fd=target_fd, follow=False)
-        return
+        return ""
     if kind == files.S_IFDIR:
         files.mkdir(name, 0o700, dir_fd=target_fd)
-        inner = files.open(name, _NOFOLLOW | files.O_DIRECTORY, dir_fd=source_fd)
-        outer = files.open(name, _NOFOLLOW | files.O_DIRECTORY, dir_fd=target_fd)
-        try:
-            copy(inner, outer)
-        finally:
-            files.close(inner)
-            files.close(outer)
-        return
+        return name
     if kind != files.S_IFREG:
         files.mknod(name, found.st_mode, found.st_rdev, dir_fd=target_fd)
         files.chown(name, found.st_uid, found.st_gid, dir_fd=target_fd, follow=False)
-        return
+        return ""
     looked_at = files.open(name, _NOFOLLOW, dir_fd=source_fd)
     try:
-        # Opening a device has effects, and somebody may have put one here meanwhile.
-        if files.fstat(looked_at).st_mode & files.S_IFMT != files.S_IFREG:
+        # Opening a device has effects, and somebody may have put one here meanwhile.  Or another
+        # file: mode and owner are those of the one whose contents are copied.
+        found = files.fstat(looked_at)
+        if found.st_mode & files.S_IFMT != files.S_IFREG:
             raise OSError(ELOOP, "open", name)
         inner = files.open(f"/proc/self/fd/{looked_at}", files.O_RDONLY)
     finally:
@@ -87,6 +115,7 @@ def _entry(source_fd: int, target_fd: int, name: str) -> None:
     finally:
         files.close(inner)
         files.close(outer)
+    return ""
 
 
 def _copy_attributes(source_fd: int, target_fd: int) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import random
+import resource
 import socket
 import stat
+import subprocess
 from pathlib import Path
 
 import pytest
 
+from anocir.errors import Error
 from anocir.inside import copyup
 from tests import machine
 from tests.kernel import child
@@ -151,3 +154,88 @@ def test_a_name_that_is_there_already_is_an_error_and_not_overwritten(places) ->
     for fd in fds:
         os.close(fd)
     assert (target / "file").read_text() == "old"
+
+
+def test_any_depth_is_copied(places) -> None:
+    """1,500 levels: no recursion of ours, no path that grows, and few descriptors."""
+    source, target = places
+    fd = os.open(source, os.O_RDONLY)
+    for _level in range(1500):
+        os.mkdir("d", 0o751, dir_fd=fd)
+        below = os.open("d", os.O_RDONLY, dir_fd=fd)
+        os.close(fd)
+        fd = below
+    os.close(os.open("leaf", os.O_CREAT | os.O_WRONLY, 0o640, dir_fd=fd))
+    os.close(fd)
+
+    def action():
+        machine.mount("t", str(target), "tmpfs", 0, "mode=700")
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, limits[1]))
+        source_fd, target_fd = os.open(source, os.O_PATH), os.open(target, os.O_PATH)
+        copyup.copy(source_fd, target_fd)
+        fd, depth = os.dup(target_fd), 0
+        while "d" in os.listdir(f"/proc/self/fd/{fd}"):
+            below = os.open("d", os.O_RDONLY, dir_fd=fd)
+            os.close(fd)
+            fd, depth = below, depth + 1
+            assert stat.S_IMODE(os.fstat(fd).st_mode) == 0o751
+        return depth, os.listdir(fd), stat.S_IMODE(os.stat("leaf", dir_fd=fd).st_mode)
+
+    try:
+        assert child.run(action, machine.CLONE_NEWNS) == (1500, ["leaf"], 0o640)
+    finally:
+        subprocess.run(["rm", "-rf", str(source)], check=True)
+
+
+def test_a_file_that_was_exchanged_has_the_mode_of_its_own(places, monkeypatch) -> None:
+    """Looked at with the setuid bit, and another one by the time that it is opened."""
+    source, target = places
+    (source / "file").write_text("trusted")
+    os.chmod(source / "file", 0o4755)
+    (source.parent / "evil").write_text("evil")
+    os.chmod(source.parent / "evil", 0o600)
+    os.chown(source.parent / "evil", 1000, 1000)
+    look = copyup.files.lstat
+
+    def exchanged(name, dir_fd=None):
+        found = look(name, dir_fd=dir_fd)
+        if name == "file" and (source.parent / "evil").exists():
+            os.replace(source.parent / "evil", source / "file")
+        return found
+
+    monkeypatch.setattr(copyup.files, "lstat", exchanged)
+    mode, uid, *_ = copied(source, target)["file"]
+    assert (mode, uid) == ("-rw-------", 1000)
+
+
+def test_a_directory_that_was_moved_is_an_error(places, monkeypatch) -> None:
+    """Its way up leads elsewhere: nothing of what is there is copied."""
+    source, target = places
+    (source / "a/b").mkdir(parents=True)
+    outside = source.parent / "outside"
+    outside.mkdir()
+    (outside / "secret").write_text("host\n")
+    read = copyup.files.listdir
+
+    def moved(fd):
+        names = read(fd)
+        if (
+            os.path.basename(os.readlink(f"/proc/self/fd/{fd}")) == "b"
+            and (source / "a/b").exists()
+        ):
+            os.rename(source / "a/b", outside / "b")
+        return names
+
+    monkeypatch.setattr(copyup.files, "listdir", moved)
+
+    def action():
+        machine.mount("t", str(target), "tmpfs", 0, "mode=700")
+        try:
+            copyup.copy(os.open(source, os.O_PATH), os.open(target, os.O_PATH))
+        except Error as error:
+            return error.text, sorted(path.name for path in target.rglob("*"))
+        return "copied", []
+
+    text, names = child.run(action, machine.CLONE_NEWNS)
+    assert "moved" in text and "secret" not in names
