@@ -48,7 +48,7 @@ test: can-test prepare-test build ## all tests that this machine can run (as roo
 
 critest: prepare-engines build ## Kubernetes' tests of a runtime, built elsewhere: CRITEST=FILE CRICTL=FILE
 	@[ -n "$(CRITEST)" ] && [ -n "$(CRICTL)" ] || { echo "usage: make critest CRITEST=FILE CRICTL=FILE"; exit 2; }
-	$(SUDO) $(VENV)/bin/python -m tests.critest --critest $(CRITEST) --crictl $(CRICTL) $(ARGS) $(or $(RUNTIMES),$(RUNTIME),dist/anocir)
+	$(SUDO) $(VENV)/bin/python -m tests.critest.run --critest $(CRITEST) --crictl $(CRICTL) $(ARGS) $(or $(RUNTIMES),$(RUNTIME),dist/anocir)
 
 conformance: build ## run a built checkout of runtime-tools: RUNTIME_TOOLS=DIR
 	@[ -n "$(RUNTIME_TOOLS)" ] || { echo "usage: make conformance RUNTIME_TOOLS=DIR"; exit 2; }

@@ -14,7 +14,11 @@ IMAGE = "anocir-busybox:1"
 FULL_NAME = f"docker.io/library/{IMAGE}"
 
 
-def busybox_tar(user_files: Optional[Dict[str, Tuple[str, int]]] = None) -> bytes:
+def busybox_tar(
+    user_files: Optional[Dict[str, Tuple[str, int]]] = None,
+    setuid_programs: Optional[Dict[str, bytes]] = None,
+    link: bytes = tarfile.SYMTYPE,
+) -> bytes:
     """Make the image: a static busybox with its applets and the few files that engines look at."""
     busybox = Path("/bin/busybox")
     applets = subprocess.run([str(busybox), "--list"], capture_output=True, check=True).stdout
@@ -67,9 +71,15 @@ def busybox_tar(user_files: Optional[Dict[str, Tuple[str, int]]] = None) -> byte
         for applet in applets.decode().split():
             if applet != "busybox":
                 entry = tarfile.TarInfo(f"bin/{applet}")
-                entry.type = tarfile.SYMTYPE
-                entry.linkname = "busybox"
+                entry.type = link
+                entry.mode = 0o755
+                entry.linkname = "busybox" if link == tarfile.SYMTYPE else "bin/busybox"
                 tar.addfile(entry)
+        for name, data in (setuid_programs or {}).items():
+            entry = tarfile.TarInfo(name)
+            entry.mode = 0o4755
+            entry.size = len(data)
+            tar.addfile(entry, io.BytesIO(data))
         for name, (text, mode) in files.items():
             entry = tarfile.TarInfo(name)
             entry.mode = mode

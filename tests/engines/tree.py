@@ -27,7 +27,7 @@ MIRROR = "http://deb.debian.org/debian"
 # What each is for stands where it is used; all without recommended packages.
 PACKAGES = (
     "docker.io docker-cli docker-buildx docker-compose containerd podman buildah"
-    " conmon netavark aardvark-dns passt runc crun catatonit tini python3 libseccomp2 busybox-static"
+    " conmon netavark aardvark-dns containernetworking-plugins passt runc crun catatonit tini python3 libseccomp2 busybox-static"
     " iptables nftables iproute2 procps uidmap util-linux kmod ca-certificates fuse-overlayfs"
     " golang-github-containers-common systemd systemd-sysv dbus"
 ).split()

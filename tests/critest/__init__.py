@@ -1,0 +1,1 @@
+"""Kubernetes' tests of a container runtime, with images that are made here: see run.py."""
