@@ -245,9 +245,6 @@ def test_version_lines_that_engines_parse(
     assert lines[1].startswith("commit: ")
 
 
-@pytest.mark.xfail(
-    reason="an archive without a block for this Python leaves descriptor 0 to itself"
-)
 def test_life_in_podmans_environment(calls_box: Box, engine_runtime: str) -> None:
     """Only an empty XDG_RUNTIME_DIR, closed descriptors 0 to 2, SIGPIPE ignored: all commands work.
 

@@ -120,7 +120,9 @@ def sides_of_root(box: Box) -> Tuple[Podman, Podman]:
     for name in ("anocir", "peer"):
         # One storage for each: podman's lock on it would make the two sides wait for each other.
         side = Podman(box, name, directories(f"{HOME}/{name}"))
-        box.run([*side.prefix, "import", "-", IMAGE], stdin=busybox_tar()).ok()
+        # Its own command is that of a pod's first container.
+        words = ["import", "--change", 'CMD ["sleep", "1000000"]', "-", IMAGE]
+        box.run([*side.prefix, *words], stdin=busybox_tar()).ok()
         side.run([], ["true"]).ok()
         sides.append(side)
     return sides[0], sides[1]
@@ -461,12 +463,16 @@ def test_pod_shares_namespaces(pair: Tuple[Podman, Podman]) -> None:
         return seen
 
     assert same(scenario, *pair) == [[True] * 4, True, 0, 0, 0, 0]
-    # Podman forgets its pod's cgroup in the hierarchies that have no controller.
+    remove_cgroups_of_pods(pair[0].box)
+
+
+def remove_cgroups_of_pods(box: Box) -> None:
+    """Remove what Podman forgets: its pod's cgroup in the hierarchies that have no controller."""
     clean = (
         "rmdir /sys/fs/cgroup/*/libpod_parent/*/ /sys/fs/cgroup/libpod_parent/*/ 2>&-;"
         " find /sys/fs/cgroup -type d -path '*/libpod_parent/*' | grep -q / || echo none left"
     )
-    pair[0].box.wait(["sh", "-c", clean], "none left")
+    box.wait(["sh", "-c", clean], "none left")
 
 
 def test_bridge_network_with_a_published_port(pair: Tuple[Podman, Podman]) -> None:
@@ -614,6 +620,13 @@ def test_notify_socket(pair: Tuple[Podman, Podman], mode: str) -> None:
     assert any("READY=1" in line for line in said) == (mode != "ignore")
 
 
+def newer(side: Podman, major: int) -> None:
+    """Leave a test out where Podman is older."""
+    found = side("version", "--format", "{{.Client.Version}}").ok().out
+    if int(found.partition(".")[0]) < major:
+        pytest.skip(f"[podman-{major}] this Podman is older than {major}")
+
+
 def test_personality(pair: Tuple[Podman, Podman], beyond_runc: None) -> None:
     """--personality, which runc 1.1 ignores."""
     assert pair[0].run(["--personality", "LINUX32"], ["uname", "-m"]).ok().out == "i686\n"
@@ -640,6 +653,193 @@ def test_preserved_descriptors(pair: Tuple[Podman, Podman]) -> None:
     status, out = same(scenario, *pair)
     assert status == 0, out
     assert "three" in out
+
+
+def test_preserved_descriptors_with_holes(pair: Tuple[Podman, Podman], beyond_runc: None) -> None:
+    """--preserve-fd hands over chosen descriptors under their numbers, and nothing between them.
+
+    Podman sends the runtime the highest number alone. runc refuses it, crun passes over what is not open.
+    """
+    newer(pair[0], 5)
+    ours = pair[0]
+    script = 'exec 5</etc/hostname 9</etc/passwd; exec "$@"'
+    shell = "read x <&9 && echo $x; read y <&5 && echo five; ls /proc/self/fd | tr '\\n' ' '"
+    for chosen, lines in (
+        ("5,9", ["root:", "five", "0 1 2 3 5 9 "]),
+        ("9", ["root:", "0 1 2 3 9 "]),
+    ):
+        words = [*ours.prefix, "run", "--rm", "--network", "none", "--preserve-fd", chosen, IMAGE]
+        result = ours.box.run(["bash", "-c", script, "sh", *words, "sh", "-c", shell]).ok()
+        found = result.out.splitlines()
+        assert len(found) == len(lines) and all(map(str.startswith, found, lines)), result
+
+
+POD = """
+apiVersion: v1
+kind: Pod
+metadata:
+  name: {name}
+spec:
+  securityContext: {{runAsUser: 1000, runAsGroup: 44, fsGroup: 44}}
+  restartPolicy: Never
+  volumes:
+  - name: memory
+    emptyDir: {{medium: Memory, sizeLimit: 1Mi}}
+  - name: disk
+    emptyDir: {{}}
+  containers:
+  - name: main
+    image: localhost/{image}
+    command: [sh, -c, "{look}"]
+    securityContext: {{readOnlyRootFilesystem: true, allowPrivilegeEscalation: false, capabilities: {{drop: [ALL]}}}}
+    volumeMounts:
+    - {{name: memory, mountPath: /memory}}
+    - {{name: disk, mountPath: /disk}}
+    resources: {{limits: {{memory: 64Mi}}}}
+"""
+
+
+def test_kube_play_of_a_pod_without_root(pair: Tuple[Podman, Podman]) -> None:
+    """podman kube play: a user writes to an emptyDir in memory and to one on the disk, and not to the root."""
+
+    def scenario(side: Podman) -> List[Any]:
+        look = "id; touch /memory/a && echo in memory; touch /disk/a && echo on disk; touch /x; grep NoNew /proc/self/status"
+        name = f"kube-{side.name}"
+        path = f"{HOME}/{name}.yaml"
+        side.box.path(path).write_text(POD.format(name=name, image=IMAGE, look=look))
+        played = side("kube", "play", "--network", "none", path)
+        try:
+            played.ok()
+            side("wait", f"{name}-main").ok()
+            logs = side("logs", f"{name}-main").ok()
+            return [logs.out, phrases(logs.err)]
+        finally:
+            side("kube", "down", path)
+            side("pod", "rm", "-f", "-t", "0", name)
+            side("volume", "prune", "-f")
+
+    try:
+        out, _ = same(scenario, *pair)
+    finally:
+        remove_cgroups_of_pods(pair[0].box)
+    assert "uid=1000(anna) gid=44(video)" in out, out
+    assert "in memory\n" in out and "NoNewPrivs:\t1" in out, out
+
+
+def test_idmapped_volume(pair: Tuple[Podman, Podman], beyond_runc: None) -> None:
+    """-v SOURCE:/v:idmap shows a directory's owners as they are, in a user namespace too.
+
+    runc 1.1 leaves the mapping out without a word.
+    """
+    ours = pair[0]
+    home = f"{HOME}/idmap"
+    ours.box.run(["mkdir", "-p", home]).ok()
+    ours.box.run(["chown", "7:8", home]).ok()
+    maps = ["--uidmap", "0:100000:1000", "--gidmap", "0:200000:1000"]
+    look = "stat -c '%u %g' /v; touch /v/x && stat -c '%u %g' /v/x"
+    result = ours.run([*maps, "-v", f"{home}:/v:idmap"], ["sh", "-c", look]).ok()
+    assert result.out == "7 8\n0 0\n", result
+    assert ours.box.run(["stat", "-c", "%u %g", f"{home}/x"]).out == "0 0\n"
+    plain = ours.run([*maps, "-v", f"{home}:/v"], ["sh", "-c", look])
+    assert plain.out.startswith("65534 65534\n"), plain
+
+
+# What toolbox(1) gives `podman create` (src/cmd/create.go); its own program is left out.
+TOOLBOX = (
+    "--cgroupns host --dns none --env TOOLBOX_PATH=/usr/bin/toolbox --hostname toolbx --ipc host"
+    " --label com.github.containers.toolbox=true --mount type=devpts,destination=/dev/pts --network host"
+    " --no-hosts --pid host --privileged --security-opt label=disable --ulimit host --user root:root"
+    " --volume /:/run/host:rslave --volume /run/tmp:/run/tmp:rslave"
+).split()
+TOOLBOX_LOOK = (
+    "id; hostname; tty; ls -d /run/host/etc; awk '$5 == \"/dev/pts\" {print $9, $6}' /proc/self/mountinfo;"
+    " grep NoNew /proc/self/status; ls /sys/fs/cgroup | grep -vc unified; ls -l /dev/null | cut -c1"
+)
+
+
+def test_the_options_of_toolbox(pair: Tuple[Podman, Podman]) -> None:
+    """A container that is set up as toolbox does: created, started, entered, stopped."""
+    newer(pair[0], 5)
+
+    def scenario(side: Podman) -> List[Any]:
+        name = f"toolbox-{side.name}"
+        words = [
+            "create",
+            *TOOLBOX,
+            "--volume",
+            "/dev:/dev:rslave",
+            "--name",
+            name,
+            IMAGE,
+            "sleep",
+            "1000",
+        ]
+        created = side(*words)
+        if created.status:
+            return ["create", created.status, phrases(created.err)]
+        started = side("start", name)
+        seen: List[Any] = [started.status, phrases(started.err)]
+        entered = side(
+            "exec", "--user", "anna", "--workdir", "/home/anna", name, "sh", "-c", TOOLBOX_LOOK
+        )
+        seen += [entered.status, normal(entered.out), phrases(entered.err)]
+        return seen
+
+    steps = same(scenario, *pair)
+    assert steps[0] == 0, steps
+    assert "uid=1000(anna)" in steps[3], steps
+
+
+@pytest.mark.xfail(reason="an empty option of a mount is refused")
+def test_systemd_is_the_first_process(pair: Tuple[Podman, Podman]) -> None:
+    """--systemd=always with Debian's own systemd: it comes up, runs a unit and ends when it is told."""
+    tree_there = pair[0].box.run(["test", "-x", "/tree/sbin/init"]).status == 0
+    if not tree_there:
+        pytest.skip("[SUITE=host] there is no tree of Debian to be the container's system")
+
+    def scenario(side: Podman) -> List[Any]:
+        name = f"systemd-{side.name}"
+        # systemd 257 takes version 1 of the cgroups only by force; in a container its words are its kernel's.
+        words = [
+            "/sbin/init",
+            "systemd.unified_cgroup_hierarchy=0",
+            "SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE=1",
+        ]
+        options = ["--systemd=always", "--network", "none", "--name", name, "--rootfs", "/tree:O"]
+        started = side("run", "-d", *options, *words)
+        if started.status:
+            return ["run", started.status, started.err]
+        ask = [*side.prefix, "exec", name, "systemctl", "is-system-running"]
+        state = until(
+            "systemd is up",
+            lambda: side.box.run(ask).out.strip(),
+            pause=0.3,
+            found=lambda word: word in ("running", "degraded"),
+        )
+        unit = side(
+            "exec",
+            name,
+            "systemd-run",
+            "--wait",
+            "--pipe",
+            "--quiet",
+            "sh",
+            "-c",
+            "echo unit; exit 3",
+        )
+        stopped = side("stop", "-t", "60", name)
+        status = side("inspect", "-f", "{{.State.ExitCode}}", name).out
+        side("rm", "-f", "-t", "0", name)
+        return [
+            state,
+            unit.status,
+            unit.out,
+            stopped.status,
+            status,
+        ]
+
+    steps = same(scenario, *pair)
+    assert steps[1:3] == [3, "unit\n"], steps
 
 
 @pytest.fixture(scope="module")
@@ -734,6 +934,51 @@ def test_keep_groups_keeps_the_callers_groups(
     )
     assert result.status == 0, result
     assert "65534" in result.out, result
+
+
+def test_keep_groups_beside_keep_id(rootless: Tuple[Podman, Podman], beyond_runc: None) -> None:
+    """--userns keep-id --group-add keep-groups, as distrobox and toolbox users have it: the groups survive."""
+    options = ["--userns", "keep-id", "--group-add", "keep-groups"]
+    result = rootless[0].run(options, ["grep", "-E", "Groups|Uid", "/proc/self/status"])
+    assert result.status == 0, result
+    assert "65534" in result.out and f"Uid:\t{USER}" in result.out, result
+
+
+def test_the_options_of_toolbox_for_a_user(rootless: Tuple[Podman, Podman]) -> None:
+    """The set that toolbox gives for a user: keep-id, all of the host's namespaces, the host's files."""
+
+    words = list(TOOLBOX)
+    # It would need a /dev/mqueue of the host's.
+    del words[words.index("--ipc") : words.index("--ipc") + 2]
+
+    def scenario(side: Podman) -> List[Any]:
+        name = f"toolbox-{side.name}"
+        created = side(
+            "create", "--userns", "keep-id", *words, "--name", name, IMAGE, "sleep", "1000"
+        )
+        try:
+            started = side("start", name) if created.status == 0 else created
+            entered = side(
+                "exec",
+                "--user",
+                str(USER),
+                name,
+                "sh",
+                "-c",
+                "id -u; hostname; ls -d /run/host/etc",
+            )
+            return [
+                created.status,
+                started.status,
+                phrases(started.err),
+                entered.status,
+                entered.out,
+            ]
+        finally:
+            side("rm", "-f", "-t", "0", name)
+
+    steps = same(scenario, *rootless)
+    assert steps[0] == steps[1] == steps[3] == 0, steps
 
 
 def test_environment_of_podmans_calls_is_sparse(
