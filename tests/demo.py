@@ -36,6 +36,15 @@ exit 7
 
 def main() -> int:
     """Run the demo; its own exit status says whether the container's was as expected."""
+    if not root_is_a_mount_point():
+        say(
+            "this is a plain chroot: its / is no mount point, and the kernel moves no root away from"
+        )
+        say(
+            "such a one (pivot_root(2)).  Go on by making it one, outside: mount --bind DIR DIR, then"
+        )
+        say("chroot DIR; or enter it by a tool that does: systemd-nspawn, schroot, unshare --root")
+        return 1
     directory = tempfile.mkdtemp(prefix="anocir-demo-")
     try:
         return demo(directory)
@@ -65,6 +74,15 @@ def demo(directory: str) -> int:
         return 1
     say("the container ended with exit status 7, as its script says")
     return 0
+
+
+def root_is_a_mount_point() -> bool:
+    """Tell whether / is one: the table of mounts, as it is seen from here, lists it then."""
+    try:
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+            return any(line.split()[4] == "/" for line in file)
+    except FileNotFoundError:
+        return True  # without /proc the runtime itself has something to say
 
 
 def make_rootfs(rootfs: str, static: bool) -> None:
