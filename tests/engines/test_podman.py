@@ -699,6 +699,7 @@ spec:
 """
 
 
+@pytest.mark.xfail(reason="a tmpfs on a missing directory has mode 0755 in the place of 1777")
 def test_kube_play_of_a_pod_without_root(pair: Tuple[Podman, Podman]) -> None:
     """podman kube play: a user writes to an emptyDir in memory and to one on the disk, and not to the root."""
 
