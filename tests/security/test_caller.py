@@ -7,6 +7,7 @@ import os
 import signal
 import struct
 import subprocess
+import sys
 import termios
 
 import pytest
@@ -296,3 +297,105 @@ def test_control_without_a_reset_they_are_passed_on(arena: Arena) -> None:
     )
     ignored, blocked = signal_masks(arena, runtime)["run"]
     assert ignored & 1 << (signal.SIGPIPE - 1) and blocked & 1 << (signal.SIGUSR1 - 1)
+
+
+# descriptors of a service manager ----------------------------------------------------------------------------
+
+
+def passed(arena: Arena, verb: str, variables: str, runtime: drive.Runtime | None = None) -> drive.Result:
+    """Call with descriptor 3 open and variables of this kind; what the program has of them."""
+    container = arena.container(runtime)
+    ask = ["/bin/sh", "-c", "echo fds: $LISTEN_FDS; [ -e /proc/self/fd/3 ] && /bin/readlink /proc/self/fd/3; true"]
+    if verb == "run":
+        container.process["args"] = ask
+        container.bundle.write()
+        words = ["--bundle", container.bundle.path, container.id]
+    else:
+        container.launch(SLEEP)
+        words = [container.id, *ask]
+    command = container.runtime.command(verb, *words)
+    return drive.call(["/bin/sh", "-c", f'exec 3</etc/hostname; {variables}; exec "$@"', "sh", *command], ok=None)
+
+
+@pytest.mark.parametrize("verb", ["run", "exec"])
+@pytest.mark.parametrize("variables", ["export LISTEN_FDS=1", "export LISTEN_FDS=1 LISTEN_PID=1",
+                                       "export LISTEN_FDS=1 LISTEN_PID="])  # fmt: skip
+def test_descriptors_for_somebody_else_are_not_passed_on(arena: Arena, verb: str, variables: str) -> None:
+    result = passed(arena, verb, variables)
+    assert result.status == 0 and result.stdout.strip() == "fds:", result.explain()
+
+
+@pytest.mark.parametrize("verb", ["run", "exec"])
+def test_control_those_for_us_are(arena: Arena, verb: str) -> None:
+    result = passed(arena, verb, "export LISTEN_FDS=1 LISTEN_PID=$$")
+    assert "fds: 1" in result.stdout and "hostname" in result.stdout, result.explain()
+
+
+@pytest.mark.parametrize("verb", ["run", "exec"])
+def test_more_descriptors_than_can_be_are_an_error(arena: Arena, verb: str) -> None:
+    result = passed(arena, verb, "export LISTEN_FDS=9999999 LISTEN_PID=$$")
+    assert result.status != 0 and "LISTEN_FDS: 9999999 descriptors cannot be open" in result.stderr
+
+
+# keyrings of exec ----------------------------------------------------------------------------------------------
+
+KEYCTL = ["/bin/probe", "syscall", "keyctl", "0", "-3", "0"]
+
+
+def rings(arena: Arena, *options: str) -> tuple[str, str, str]:
+    """The session keyrings of the caller, of a container's process and of exec."""
+    caller = subprocess.run(
+        [arena.defender.template.probe, *KEYCTL[1:]], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    container = arena.container()
+    container.bundle.make_directory("/out", 0o777)
+    container.bundle.sh(f"{' '.join(KEYCTL)} > /out/ring; mv /out/ring /out/done; {SLEEP}")
+    container.create(*options)
+    container.start()
+    return caller, container.wait_file("/out/done").strip(), container.exec(*KEYCTL).line
+
+
+@pytest.mark.needs("keyrings")
+def test_exec_has_the_keyring_of_the_container(arena: Arena) -> None:
+    caller, first, second = rings(arena)
+    assert first == second != caller
+
+
+@pytest.mark.needs("keyrings")
+def test_exec_never_has_the_keyring_of_the_caller(arena: Arena) -> None:
+    """Also where the container was given that of who created it: then exec gets one of its own."""
+    caller, first, second = rings(arena, "--no-new-keyring")
+    assert first == caller != second
+
+
+PLANT = """
+import ctypes, os, sys
+call, number = ctypes.CDLL(None).syscall, 250 if os.uname().machine == "x86_64" else 219
+ring = call(number, 1, sys.argv[1].encode(), 0, 0, 0)  # KEYCTL_JOIN_SESSION_KEYRING
+call(number, 5, ring, 0x3f3f0000, 0, 0)  # KEYCTL_SETPERM: for everything of this user
+print(ring, flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.needs("keyrings")
+def test_nobody_can_be_there_before_the_container(arena: Arena) -> None:
+    """By a name that others of the host know they make the ring first, and plant keys."""
+    container = arena.container()
+    words = [sys.executable, "-c", PLANT, f"_ses.{container.id}"]
+    planted = arena.helper(*words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert planted.stdout is not None
+    serial = planted.stdout.readline().decode().strip()
+    container.process["args"] = KEYCTL
+    assert container.make("run").line != serial
+
+
+@pytest.mark.needs("keyrings", "runc-1.1.5+ds1")
+def test_control_runc_takes_the_ring_that_is_there(arena: Arena) -> None:
+    container = arena.container(arena.installed("runc"))
+    words = [sys.executable, "-c", PLANT, f"_ses.{container.id}"]
+    planted = arena.helper(*words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert planted.stdout is not None
+    serial = planted.stdout.readline().decode().strip()
+    container.process["args"] = KEYCTL
+    assert container.make("run").line == serial
