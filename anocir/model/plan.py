@@ -328,20 +328,37 @@ def _process(process: Config, facts: Mapping[str, Any]) -> Plan:
     }
 
 
-def _join_cgroups(setup: list[Step], new_namespace: bool) -> None:
-    """Put the late cgroups, and the cgroup namespace after them, as far back as can be.
+# The steps that make what is the container's, before which the cgroup that counts memory is joined.
+_CHARGED: Final = frozenset(
+    (
+        "filesystem",
+        "cgroup_mount",
+        "device",
+        "masked_path",
+        "host_hooks",
+        "hooks",
+        "home",
+        "command",
+    )
+)
 
-    Memory that is used before is not charged to the container.  The root of a cgroup namespace
-    is where its maker is in each hierarchy, and a mount of type cgroup shows it.
+
+def _join_cgroups(setup: list[Step], new_namespace: bool) -> None:
+    """Put the late cgroups, and the cgroup namespace after them, before what is the container's.
+
+    Memory that is used before is not charged to the container: that of the interpreter and of the
+    plan is not, but file systems, what is copied into them, and what hooks are told are.  The root
+    of a cgroup namespace is where its maker is in each hierarchy, and a mount of type cgroup shows
+    it.
     """
-    where = len(setup)
     steps: list[Step] = [("join_late", "linux.resources")]
     if new_namespace:
         steps.append(("unshare", "linux.namespaces", CLONE_NEWCGROUP))
-        for index, step in enumerate(setup):
-            if step[0] in ("cgroup_mount", "host_hooks", "hooks"):
-                where = index
-                break
+    where = len(setup)
+    for index, step in enumerate(setup):
+        if step[0] in _CHARGED:
+            where = index
+            break
     setup[where:where] = steps
 
 

@@ -179,3 +179,30 @@ def test_a_rule_that_names_the_console_grants_it(arena: Arena) -> None:
 def test_control_with_a_rule_that_allows_them_they_are_usable(arena: Arena) -> None:
     found = usable_devices(arena, [{"allow": True, "access": "rwm"}])
     assert {"disk at first", "disk after update"} <= set(found)
+
+
+# memory --------------------------------------------------------------------------------------------------
+
+
+def copied_for_nothing(arena: Arena, **modules: str) -> drive.Result:
+    """Let an image have 120 MiB where a tmpfs gets a copy, with a limit of 32 MiB."""
+    container = arena.container(arena.altered(**modules) if modules else None)
+    directory = container.bundle.make_directory("/big")
+    for number in range(8):
+        with open(os.path.join(directory, str(number)), "wb") as file:
+            file.truncate(15 << 20)
+    container.bundle.add_mount("/big", "tmpfs", "tmpfs", "tmpcopyup")
+    container.bundle.resources["memory"] = {"limit": 32 << 20}
+    return container.make("create", ok=None)
+
+
+def test_what_is_copied_is_charged(arena: Arena) -> None:
+    """T-CG4: tmpcopyup is done in the container's memory cgroup."""
+    result = copied_for_nothing(arena)
+    assert result.status == 1 and "memory limit" in result.stderr, result.explain()
+
+
+@pytest.mark.needs("cgroup1:memory")  # on version 2 init is born in the cgroup
+def test_control_before_the_cgroup_is_joined_it_is_free(arena: Arena) -> None:
+    late = "_CHARGED = frozenset(('command',))\n"
+    assert copied_for_nothing(arena, model__plan=late).status == 0

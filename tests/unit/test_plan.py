@@ -239,14 +239,16 @@ def test_the_root_is_entered_in_one_of_three_ways() -> None:
         assert [step for step in steps(compiled(config, **more)) if step in ways] == [expected]
 
 
-def test_the_cgroup_namespace_is_made_late_but_before_the_cgroup_mount() -> None:
+def test_the_cgroup_namespace_is_made_before_what_is_the_containers() -> None:
     made = compiled(load("spec"))
     names = steps(made)
     where = [index for index, step in enumerate(made["setup"])
              if step[0] == "unshare" and step[2] == const.CLONE_NEWCGROUP]  # fmt: skip
     assert len(where) == 1
     assert made["setup"][where[0] - 1][0] == "join_late"
-    assert made["setup"][where[0] + 1][0] == "cgroup_mount"
+    # What the file systems take is charged to the container, what the interpreter took is not.
+    assert made["setup"][where[0] + 1][0] == "filesystem"
+    assert names.index("join_late") < min(names.index("cgroup_mount"), names.index("filesystem"))
     assert not any(
         step[0] == "unshare" and step[2] & const.CLONE_NEWCGROUP for step in made["prepare"]
     )
