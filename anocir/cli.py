@@ -45,7 +45,7 @@ NO_LIMIT: Final = 1 << 30
 # In the order of the help.
 COMMANDS: Final = (
     "create", "start", "run", "exec", "kill", "delete", "state", "list", "ps",
-    "pause", "resume", "update", "events", "features", "spec", "validate", "check",
+    "pause", "resume", "update", "events", "features", "spec", "validate", "explain", "check",
     "repack", "completion",
 )  # fmt: skip
 HIDDEN: Final = ("init",)

@@ -307,9 +307,7 @@ def must_raise(process: dict[str, Any]) -> bool:
     from ..linux import tasks
     from ..model.spec.process import RLIMITS
 
-    return any(
-        limit["hard"] > tasks.getrlimit(RLIMITS.index(limit["type"]))[1] for limit in limits
-    )
+    return any(limit["hard"] > tasks.getrlimit(RLIMITS.index(limit["type"]))[1] for limit in limits)
 
 
 def raise_limits(pid: int, process: dict[str, Any]) -> None:

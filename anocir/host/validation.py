@@ -36,7 +36,8 @@ _FACTS: Final[dict[str, Any]] = {
     "id": "validated", "bundle": "/bundle", "rootfs": "/bundle/rootfs", "state": {},
     "cgroup": {"version": 2, "own_path": "/", "host_mountpoint": "/sys/fs/cgroup"},
     "cgroup_fallback": None, "seccomp": None, "apparmor": True, "selinux": True,
-    "no_pivot": False, "no_new_keyring": False, "preserve_fds": 0, "listen_fds": 0,
+    "no_pivot": False, "no_new_keyring": False,
+    "keyring": "", "clone": True, "preserve_fds": 0, "listen_fds": 0,
     "user_namespace": False, "check_command": True, "join": [],
 }  # fmt: skip
 

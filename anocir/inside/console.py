@@ -33,9 +33,7 @@ if TYPE_CHECKING:
 _UNIX98_PTY_SLAVE_MAJOR: Final = range(136, 144)
 
 
-def console(
-    context: Context, uid: int, height: int, width: int, bind: bool, own: bool
-) -> None:
+def console(context: Context, uid: int, height: int, width: int, bind: bool, own: bool) -> None:
     """Open a pty in the container's devpts and make it our standard streams.
 
     The slave comes from the master by TIOCGPTPEER, never by its name, which the image could

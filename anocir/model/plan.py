@@ -266,9 +266,7 @@ def compile_exec(config: Config, process: Config, facts: Mapping[str, Any]) -> P
     launch, born = process_steps(process, facts, config.get("annotations") or {}, late=True)
     if affinity.get("final"):
         launch.insert(0, ("affinity", "process.execCPUAffinity.final", cpus(affinity["final"])))
-    joined = [
-        (NAMESPACES[kind], index, path) for index, (kind, path) in enumerate(facts["join"])
-    ]
+    joined = [(NAMESPACES[kind], index, path) for index, (kind, path) in enumerate(facts["join"])]
     return {
         "prepare": [*_stream_steps(process), ("join_all", "linux.namespaces", joined)],
         "setup": setup,

@@ -111,8 +111,7 @@ def test_control_without_closing_it_the_program_of_the_host_runs(arena: Arena) -
     runtime = arena.altered(
         inside__init="def _close_foreign(first, *kept):\n    return\n",
         inside__root=NO_CHECK_OF_CWD,
-        inside__program=NAIVE_CHDIR
-        + "def close_descriptors(context):\n    return\n",
+        inside__program=NAIVE_CHDIR + "def close_descriptors(context):\n    return\n",
     )
     # Who prepares exec is not in the container's pid namespace: its procfs has no /proc/self for it.
     assert escapes_by_the_callers_leak(arena, runtime) == ["cwd", "args"]
@@ -183,7 +182,10 @@ def descriptors_of_init(arena: Arena, **modules: str) -> list[str]:
     container.create()
     pid = container.pid
     wrong = []
-    line = [os.path.join(container.runtime.root, container.id, name) for name in ("start.fifo", "report.fifo")]
+    line = [
+        os.path.join(container.runtime.root, container.id, name)
+        for name in ("start.fifo", "report.fifo")
+    ]
     for name in sorted(os.listdir(f"/proc/{pid}/fd"), key=int):
         if int(name) < 3:
             continue

@@ -206,7 +206,12 @@ def test_control_a_descriptor_of_the_host_is_found(arena: Arena) -> None:
         "    files.open('/', files.O_PATH)\n"
     )
     found = scan(
-        arena, userns=False, ptrace=True, wanted=("escape by",), inside__init=leak, inside__program=UNCLOSED
+        arena,
+        userns=False,
+        ptrace=True,
+        wanted=("escape by",),
+        inside__init=leak,
+        inside__program=UNCLOSED,
     )
     assert found["escapes"] > 0
 

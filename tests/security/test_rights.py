@@ -17,7 +17,19 @@ from tests import drive
 from tests.security.conftest import Arena
 from tests.security.test_identity import SLEEP, status
 
-FIELDS = ("Uid", "Gid", "Groups", "Umask", "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp")
+FIELDS = (
+    "Uid",
+    "Gid",
+    "Groups",
+    "Umask",
+    "CapInh",
+    "CapPrm",
+    "CapEff",
+    "CapBnd",
+    "CapAmb",
+    "NoNewPrivs",
+    "Seccomp",
+)
 FILTER = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
     {"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 13}]}  # fmt: skip
 FEW = ["CAP_CHOWN", "CAP_KILL"]
@@ -134,7 +146,9 @@ def test_a_container_without_a_process_has_no_rights(arena: Arena) -> None:
 # what exec shows ---------------------------------------------------------------------------------
 
 
-def watched(arena: Arena, *, uid: int, runtime: drive.Runtime | None = None, wanted: str = "") -> list[str]:
+def watched(
+    arena: Arena, *, uid: int, runtime: drive.Runtime | None = None, wanted: str = ""
+) -> list[str]:
     """What a process of the container sees of a dozen execs."""
     container = arena.container(runtime)
     arena.install(container, "attack", "/bin/attack")
@@ -157,7 +171,11 @@ def watched(arena: Arena, *, uid: int, runtime: drive.Runtime | None = None, wan
     container.exec("/bin/touch", "/tmp/stop", options=["--user", f"{uid}:{uid}"])
     drive.until("its answer", lambda: "\nend" in container.output())
     print(container.output())
-    return [line for line in container.output().splitlines() if line.startswith(("rights", "holds", "reads"))]
+    return [
+        line
+        for line in container.output().splitlines()
+        if line.startswith(("rights", "holds", "reads"))
+    ]
 
 
 ALLOWED = 1 << 0 | 1 << 5 | 1 << 19 | 1 << 2
@@ -173,7 +191,9 @@ def rights(lines: list[str]) -> list[dict[str, str]]:
 
 
 @pytest.mark.parametrize("uid", [0, 1000])
-def test_exec_shows_a_container_no_process_with_more_rights_than_its_own(arena: Arena, uid: int) -> None:
+def test_exec_shows_a_container_no_process_with_more_rights_than_its_own(
+    arena: Arena, uid: int
+) -> None:
     lines = watched(arena, uid=uid, wanted="rights")
     assert lines, "nothing of twelve and more execs was seen"
     for row in rights(lines):
@@ -208,7 +228,9 @@ def test_control_runc_shows_one_with_all(arena: Arena) -> None:
 # a pod: the pid namespace of another container --------------------------------------------------------
 
 
-def pod(arena: Arena, runtime: drive.Runtime | None = None, rounds: int = 6, **more: Any) -> list[str]:
+def pod(
+    arena: Arena, runtime: drive.Runtime | None = None, rounds: int = 6, **more: Any
+) -> list[str]:
     """What the first container of a pod sees while others are created into its pid namespace, and of the created."""
     canary = os.path.join(arena.directory(), "canary")
     with open(canary, "w") as file:
@@ -240,7 +262,11 @@ def pod(arena: Arena, runtime: drive.Runtime | None = None, rounds: int = 6, **m
     first.exec("/bin/touch", "/tmp/stop", ok=None)
     drive.until("its answer", lambda: "\nend" in first.output())
     print(first.output())
-    return [line for line in first.output().splitlines() if line.startswith(("rights", "holds", "reads"))]
+    return [
+        line
+        for line in first.output().splitlines()
+        if line.startswith(("rights", "holds", "reads"))
+    ]
 
 
 OLD_PROC = "def fsconfig_fd(fs_fd, key, fd):\n    raise OSError(22, 'fsconfig', key)\n"
@@ -260,8 +286,12 @@ def test_the_first_of_a_pod_sees_neither_the_host_nor_rights(arena: Arena, kerne
         assert row["Uid"] == row["Gid"] == "1000" and row["NoNewPrivs"] == "1", row
         assert int(row["CapPrm"], 16) & ~ALLOWED == int(row["CapBnd"], 16) & ~ALLOWED == 0, row
         assert row["Seccomp"] == "2", row
-    held = {line.rpartition("/")[2].partition(" (")[0] for line in lines if line.startswith("holds")}
-    assert held <= {"start.fifo", "report.fifo", "holds socket:"} | ({"holds anon_inode:"} if helper else set())
+    held = {
+        line.rpartition("/")[2].partition(" (")[0] for line in lines if line.startswith("holds")
+    }
+    assert held <= {"start.fifo", "report.fifo", "holds socket:"} | (
+        {"holds anon_inode:"} if helper else set()
+    )
 
 
 def test_control_an_init_that_is_cloned_first_is_looked_through(arena: Arena) -> None:
@@ -278,7 +308,9 @@ def test_control_runc_is_looked_through(arena: Arena) -> None:
 # startContainer hooks ---------------------------------------------------------------------------------
 
 
-def of_the_hook(arena: Arena, program: str, runtime: drive.Runtime | None = None) -> dict[str, dict[str, str]]:
+def of_the_hook(
+    arena: Arena, program: str, runtime: drive.Runtime | None = None
+) -> dict[str, dict[str, str]]:
     """The status, directory and environment of a startContainer hook and of the process."""
     container = arena.container(runtime)
     limited(container, *PROGRAMS[program])
@@ -331,7 +363,14 @@ def test_hooks_have_the_umask_of_the_caller(arena: Arena, mask: int) -> None:
     container.process["args"] = ["/bin/sleep", "100"]
     container.process["user"]["umask"] = 0o007
     made = {}
-    for name in ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"):
+    for name in (
+        "prestart",
+        "createRuntime",
+        "createContainer",
+        "startContainer",
+        "poststart",
+        "poststop",
+    ):
         path = made[name] = os.path.join(arena.directory(), name)
         if name == "startContainer":
             path, made[name] = "/tmp/hook", os.path.join(container.bundle.rootfs, "tmp/hook")
@@ -342,7 +381,11 @@ def test_hooks_have_the_umask_of_the_caller(arena: Arena, mask: int) -> None:
             container.bundle.write()
         command = container.runtime.command(*verb, container.id)
         with open(container.stdout_path, "ab") as out:
-            drive.call(["/bin/sh", "-c", f'umask {mask:o}; exec "$@"', "sh", *command], stdout=out, stderr=out)
+            drive.call(
+                ["/bin/sh", "-c", f'umask {mask:o}; exec "$@"', "sh", *command],
+                stdout=out,
+                stderr=out,
+            )
     for name, path in made.items():
         assert os.stat(path).st_mode & 0o777 == 0o666 & ~mask, name
 
@@ -355,7 +398,9 @@ def test_the_command_line_of_init_names_nothing_of_the_host(arena: Arena) -> Non
     container.create()
     with open(f"/proc/{container.pid}/cmdline") as file:
         words = file.read().split("\0")
-    assert not [word for word in words if container.runtime.path in word or arena.defender.directory in word], words
+    assert not [
+        word for word in words if container.runtime.path in word or arena.defender.directory in word
+    ], words
     assert shutil.which("python3") or words
 
 
@@ -378,7 +423,9 @@ def test_exec_ends_and_says_so_when_its_init_is_hit(arena: Arena, number: int) -
     container = arena.container()
     arena.install(container, "attack", "/bin/attack")
     container.process["args"] = ["/bin/attack", "signal", str(number)]
-    container.process["capabilities"]["permitted"] = container.process["capabilities"]["effective"] = ["CAP_KILL"]
+    container.process["capabilities"]["permitted"] = container.process["capabilities"][
+        "effective"
+    ] = ["CAP_KILL"]
     container.process["capabilities"]["bounding"] = ["CAP_KILL"]
     container.launch()
     drive.until("the attacker", lambda: "ready" in container.output())

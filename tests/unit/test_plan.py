@@ -102,7 +102,9 @@ def test_a_plan_is_plain_data_that_init_can_execute(name: str) -> None:
 
 
 def steps(made: dict) -> list[str]:
-    return [step[0] for phase in ("prepare", "setup", "launch", "born", "start") for step in made[phase]]
+    return [
+        step[0] for phase in ("prepare", "setup", "launch", "born", "start") for step in made[phase]
+    ]
 
 
 def before(made: dict, first: str, second: str) -> None:
@@ -536,7 +538,11 @@ def test_a_pid_namespace_of_others_is_joined_when_the_root_is_entered() -> None:
     assert made["late"] and made["pids"] == 0
     before(made, "pivot_root", "join_pids")
     before(made, "join_pids", "drop_bounding")
-    assert not any(const.CLONE_NEWPID in [e[0] for e in step[2]] for step in made["prepare"] if step[0] == "join_all")
+    assert not any(
+        const.CLONE_NEWPID in [e[0] for e in step[2]]
+        for step in made["prepare"]
+        if step[0] == "join_all"
+    )
     assert [step[0] for step in made["born"]][:1] == ["session"]
 
 
@@ -550,7 +556,9 @@ def test_a_filter_that_forbids_the_clone_comes_after_it_or_all_does() -> None:
     config = load("docker")
     for last in (False, True):
         process = {**config["process"], "noNewPrivileges": last}
-        made = plan.compile_exec(config, process, {**EXEC_FACTS, "seccomp": FACTS["seccomp"], "clone": False})
+        made = plan.compile_exec(
+            config, process, {**EXEC_FACTS, "seccomp": FACTS["seccomp"], "clone": False}
+        )
         names = [step[0] for step in made["born"]]
         assert names[0] == "session" and "seccomp" in names
         assert (made["launch"] == []) == (not last)
@@ -564,13 +572,18 @@ def test_a_filter_that_forbids_the_clone_comes_after_it_or_all_does() -> None:
 def test_a_scheduler_that_a_clone_does_not_pass_on_comes_after_it(scheduler: dict) -> None:
     made = exec_plan({"scheduler": scheduler})
     assert made["launch"] == [] and "scheduler" in [step[0] for step in made["born"]]
-    assert "scheduler" in [step[0] for step in exec_plan({"scheduler": {"policy": "SCHED_IDLE"}})["launch"]]
+    assert "scheduler" in [
+        step[0] for step in exec_plan({"scheduler": {"policy": "SCHED_IDLE"}})["launch"]
+    ]
 
 
 def test_the_limit_of_processes_comes_after_the_clone_that_it_would_count() -> None:
     limits = [{"type": name, "soft": 1, "hard": 1} for name in ("RLIMIT_NPROC", "RLIMIT_CORE")]
     made = exec_plan({"rlimits": limits})
-    kinds = {phase: [e[0] for step in made[phase] if step[0] == "rlimits" for e in step[2]] for phase in ("launch", "born")}
+    kinds = {
+        phase: [e[0] for step in made[phase] if step[0] == "rlimits" for e in step[2]]
+        for phase in ("launch", "born")
+    }
     assert kinds == {"launch": [4], "born": [6]}
 
 

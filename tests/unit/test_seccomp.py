@@ -520,9 +520,13 @@ def test_whether_init_can_be_cloned_behind_the_filter() -> None:
     assert seccomp.lets_clone(compiled(engine_profile()), terminal=True)
     assert seccomp.lets_clone(compiled(profile("ALLOW")), terminal=True)
     for name in ("clone", "exit_group", "setsid", "prlimit64"):
-        assert not seccomp.lets_clone(compiled(profile("ALLOW", rule(name, "ERRNO"))), terminal=False)
+        assert not seccomp.lets_clone(
+            compiled(profile("ALLOW", rule(name, "ERRNO"))), terminal=False
+        )
     ioctl = compiled(profile("ALLOW", rule("ioctl", "KILL")))
-    assert seccomp.lets_clone(ioctl, terminal=False) and not seccomp.lets_clone(ioctl, terminal=True)
+    assert seccomp.lets_clone(ioctl, terminal=False) and not seccomp.lets_clone(
+        ioctl, terminal=True
+    )
     # Namespaces are forbidden by a mask over the flags; the one clone that is made has none.
     masked = profile("ERRNO", rule("clone", "ALLOW", condition(0, "MASKED_EQ", 0x7E020000, 0)),
                      rule("exit_group setsid prlimit64", "ALLOW"))  # fmt: skip
