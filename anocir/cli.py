@@ -45,15 +45,10 @@ NO_LIMIT: Final = 1 << 30
 # In the order of the help.
 COMMANDS: Final = (
     "create", "start", "run", "exec", "kill", "delete", "state", "list", "ps",
-    "pause", "resume", "update", "events", "features", "spec", "validate", "explain", "check",
-    "repack", "completion",
+    "pause", "resume", "update", "events", "checkpoint", "restore", "features", "spec",
+    "validate", "explain", "check", "repack", "completion",
 )  # fmt: skip
 HIDDEN: Final = ("init",)
-# Podman and CRI-O run `checkpoint --help` and take exit status 0 for "supported".
-REFUSED: Final = {
-    "checkpoint": "checkpoint is not supported: anocir has no CRIU support yet",
-    "restore": "restore is not supported: anocir has no CRIU support yet",
-}
 
 GLOBALS: Final[Table] = (
     ("root", "", "text", "", "DIR",
@@ -74,6 +69,8 @@ GLOBALS: Final[Table] = (
      "when the program cannot be executed: start fails and says why (report), or start "
      "succeeds and the container prints the reason and exits with 127 (container)"),
     ("criu", "", "text", "", "PATH", ""),
+    ("old-criu", "", "flag", False, "",
+     "take a criu older than 4.2.1, in which a container can forge its credentials"),
 )  # fmt: skip
 HELP_ROW: Final[Option] = ("help", "h", "flag", False, "", "print this help")
 VERSION_ROW: Final[Option] = ("version", "v", "flag", False, "", "print the version")
@@ -92,6 +89,7 @@ class Settings:
         "log",
         "log_format",
         "log_level",
+        "old_criu",
         "root",
         "root_given",
         "rootless",
@@ -122,6 +120,7 @@ class Settings:
         self.criu = ""
         # --root was given: it is not the default.
         self.root_given = False
+        self.old_criu = False
         # The words have been read: what fails from here on is the operation.
         self.understood = False
         self.help = False
@@ -149,8 +148,6 @@ def parse(argv: list[str], settings: Settings) -> tuple[str, Run, Options, list[
     if not name or name == "help":
         return "help", _print_help, found, words[1:2]
     settings.command = name
-    if name in REFUSED:
-        raise errors.Error(REFUSED[name])
     if name not in COMMANDS and name not in HIDDEN:
         raise unknown(name)
     command = load(name)

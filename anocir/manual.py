@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import posix
 
-from . import __version__, cli, errors
+from . import __version__, cli
 from .base import log
 
 TYPE_CHECKING = False
@@ -61,12 +61,15 @@ _WITH_ID: Final = (
 )  # fmt: skip
 
 
-def print_help(_settings: Settings, _options: Options, args: list[str]) -> int:
+def print_help(settings: Settings, _options: Options, args: list[str]) -> int:
     """Print the help of the program or of one command."""
-    if args and args[0] in cli.REFUSED:
-        raise errors.Error(cli.REFUSED[args[0]])
     if args and args[0] not in cli.COMMANDS:
         raise cli.unknown(args[0])
+    if args:
+        # Podman and CRI-O run `checkpoint --help` and take exit status 0 for "supported".
+        available = getattr(cli.load(args[0]), "available", None)
+        if available:
+            available(settings)
     text = _command_help(args[0]) if args else _help()
     log.result(_coloured(text) if _colour() else text)
     return 0

@@ -26,6 +26,8 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 SKIPS = pytest.StashKey["list[tuple[str, str]]"]()
 
 
+machine.use_criu()
+
 # Ignored signals are inherited: what nohup(1), a background job of a shell or make(1) (32 and 33, by
 # posix_spawn(3)) ignores must not be what a peer passes on to its containers.
 for _number in processes.RESERVED:

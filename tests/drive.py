@@ -324,6 +324,21 @@ class Container:
         """Delete it."""
         return self.runtime("delete", *options, self.id, ok=ok)
 
+    def checkpoint(self, *options: str, ok: bool | None = True, **streams: Any) -> Result:
+        """Write it down below its bundle."""
+        images = ("--image-path", self.images)
+        return self.runtime("checkpoint", *images, *options, self.id, ok=ok, **streams)
+
+    def restore(self, *options: str, ok: bool | None = True, **streams: Any) -> Result:
+        """Bring it back, detached, with its own stdout and stderr files."""
+        images = ("--image-path", self.images)
+        return self.make("restore", "-d", *images, *options, ok=ok, **streams)
+
+    @property
+    def images(self) -> str:
+        """The directory of its checkpoint."""
+        return os.path.join(self.bundle.path, "checkpoint")
+
     def exec(
         self, *command: str, ok: bool | None = True, options: Sequence[str] = (), **s: Any
     ) -> Result:

@@ -351,12 +351,81 @@ def _link() -> str:
     return "" if in_child(make_one) else "dummy network links"
 
 
+def _veth() -> str:
+    def make_one() -> None:
+        unshare(CLONE_NEWNET)
+        command = ["ip", "link", "add", "probe0", "type", "veth", "peer", "name", "probe1"]
+        subprocess.run(command, check=True, capture_output=True)
+
+    if not shutil.which("ip"):
+        return "ip(8)"
+    return "" if in_child(make_one) else "virtual network links"
+
+
 def _session_keyrings() -> str:
     try:
         with open("/proc/keys"):
             return ""
     except OSError:
         return "kernel keyrings (/proc/keys)"
+
+
+CRIU = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "build/criu/bin")
+"""Where tests/prepare.sh puts a criu when the machine's own does not work."""
+
+
+def use_criu() -> None:
+    """Let everything that is started find that criu."""
+    if os.path.isdir(CRIU) and CRIU not in os.environ["PATH"].split(":"):
+        os.environ["PATH"] = CRIU + ":" + os.environ["PATH"]
+
+
+def criu_says(*words: str) -> tuple[bool, str]:
+    """Whether a command of criu succeeds, and the last that it says."""
+    if not shutil.which("criu"):
+        return False, "no criu"
+    done = subprocess.run(["criu", *words], capture_output=True, text=True, check=False)
+    lines = (done.stdout + done.stderr).strip().split("\n")
+    return done.returncode == 0, lines[-1]
+
+
+def _criu() -> str:
+    good, said = criu_says("check")
+    return "" if good else f"a criu that works: {said}"
+
+
+def _lazy_pages() -> str:
+    """Let criu alone dump and restore a process lazily: 4.2.1 cannot on Linux 6.18."""
+    if not criu_says("check", "--feature", "uffd-noncoop")[0]:
+        return "criu with userfaultfd"
+    port = str(20000 + os.getpid() % 10000)
+    with tempfile.TemporaryDirectory() as images:
+        null = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
+        target = subprocess.Popen(["sleep", "100"], start_new_session=True, stderr=-3, **null)
+        at = ["--address", "127.0.0.1", "--port", port, "-D", images]
+        try:
+            dump = subprocess.Popen(
+                ["criu", "dump", "-t", str(target.pid), "--lazy-pages", *at, "-o", "dump.log"]
+            )
+            time.sleep(1)
+            serve = ["criu", "lazy-pages", "--page-server", *at, "-o", "lazy.log"]
+            server = subprocess.Popen(serve, **null)
+            time.sleep(1)
+            restore = ["criu", "restore", "--lazy-pages", "-d", "-D", images, "-o", "restore.log"]
+            command = ["unshare", "--pid", "--fork", "--mount-proc", *restore]
+            subprocess.run(command, **null, stderr=-3, timeout=10, check=False)
+            good = server.wait(10) == 0 and dump.wait(10) == 0
+        except subprocess.TimeoutExpired:
+            good = False
+        finally:
+            for child in (dump, server, target):
+                child.kill()
+                child.wait()
+    return "" if good else "a criu whose lazy pages work on this kernel"
+
+
+def _criu_feature(name: str) -> str:
+    return "" if criu_says("check", "--feature", name)[0] else f"criu with {name}"
 
 
 def _page_size_in_hugetlb() -> str:
@@ -380,7 +449,12 @@ GATES: dict[str, Callable[[], str]] = {
     "two-cpus": _two_cpus,
     "compiler": _compiler,
     "network-link": _link,
+    "veth": _veth,
     "keyrings": _session_keyrings,
+    "criu": _criu,
+    "soft-dirty": lambda: _criu_feature("mem_dirty_track"),
+    "no-soft-dirty": lambda: _negated(lambda: _criu_feature("mem_dirty_track"), "soft-dirty"),
+    "lazy-pages": _lazy_pages,
     "hugepages": _page_size_in_hugetlb,
 }
 for (

@@ -185,6 +185,62 @@ install_packages() {
     done
 }
 
+# A criu that works with this kernel, for the tests of checkpoint and restore. The machine's own may be
+# older than its kernel; then Debian's newest goes, with the libraries that it wants, below build/criu,
+# and build/criu/bin/criu runs it with them. Nothing of the system is replaced.
+criu_works() {
+    "$1" check >/dev/null 2>&1 && [ "$("$1" --version | sed -n 's/^Version: *//p' |
+        sort -V - build/criu.least | head -1)" = "$(cat build/criu.least)" ]
+}
+
+install_criu() {
+    mkdir -p build
+    echo 4.2.1 >build/criu.least # older ones need --old-criu
+    ! criu_works criu && ! criu_works build/criu/bin/criu || return 0
+    keys=/usr/share/keyrings/debian-archive-keyring.gpg
+    site=$(apt-get indextargets --format '$(SITE) $(ORIGIN)' 2>/dev/null |
+        sed -n '/security/d;s/ Debian$//p' | head -1)
+    if [ -z "$site" ] || [ ! -e $keys ]; then
+        say "no criu that works here, and no Debian archive to take one from; its tests are skipped"
+        return 0
+    fi
+    for suite in sid testing stable; do
+        say "taking criu of Debian $suite into build/criu"
+        take_criu "$suite" || { say "criu of Debian $suite cannot be had"; continue; }
+        criu_works build/criu/bin/criu && return 0
+        say "criu of Debian $suite does not work on this kernel: $(
+            build/criu/bin/criu check 2>&1 | tail -1)"
+    done
+    rm -rf build/criu
+}
+
+take_criu() {
+    rm -rf build/criu
+    mkdir -p build/criu/root build/criu/bin build/criu/apt/lists/partial \
+        build/criu/apt/archives/partial
+    here=$(pwd)/build/criu
+    echo "deb [signed-by=$keys] $site $1 main" >"$here/apt/sources.list"
+    # Lists and state of its own: what is installed here does not matter.
+    set -- -qq -o Dir::Etc::sourcelist="$here/apt/sources.list" -o Dir::Etc::sourceparts=/dev/null \
+        -o Dir::State::lists="$here/apt/lists" -o Dir::Cache="$here/apt" \
+        -o Dir::State::status=/dev/null -o APT::Sandbox::User=root
+    apt-get "$@" update >/dev/null 2>&1 || return 1
+    wanted=$(apt-cache "$@" depends --recurse --no-recommends --no-suggests --no-conflicts \
+        --no-breaks --no-replaces --no-enhances criu | grep '^[a-z]' | sort -u)
+    (cd "$here/apt/archives" && apt-get "$@" download $wanted >/dev/null 2>&1) || return 1
+    for package in "$here"/apt/archives/*.deb; do
+        dpkg-deb -x "$package" "$here/root"
+    done
+    loader=$(find "$here/root" -name 'ld-linux-*.so.*' -type f | head -1)
+    libraries=$(dirname "$loader")
+    cat >"$here/bin/criu" <<END
+#!/bin/sh
+exec $loader --library-path $libraries $here/root/usr/sbin/criu "\$@"
+END
+    chmod +x "$here/bin/criu"
+    rm -rf "$here/apt"
+}
+
 what=${1:-}
 [ $# = 0 ] || shift
 [ $# -gt 0 ] || set -- tests
@@ -211,6 +267,9 @@ case "$what" in
 esac
 install_packages "$list"
 [ "$what" != demo ] || exit 0
+case "${tiers:-}" in
+    *runtime* | *security* | *engines*) install_criu ;;
+esac
 
 # The same Python that runs the archive also runs the tests.
 [ -x $venv/bin/python ] && $venv/bin/python -c 'import pip' 2>/dev/null || $python build.py tools

@@ -25,14 +25,14 @@ ARGS = (0, 0)
 
 def run(settings: Settings, options: Options, args: list[str]) -> int:
     """Print the document; touches neither the state directory nor a cgroup."""
-    del settings, options, args
+    del options, args
     from ..base import jsonio
 
-    log.result(jsonio.dumps(document(), indent=4) + "\n")
+    log.result(jsonio.dumps(document(settings), indent=4) + "\n")
     return 0
 
 
-def document() -> dict[str, Any]:
+def document(settings: Settings) -> dict[str, Any]:
     """Return the features document (features.md and features-linux.md of specification 1.3)."""
     from .. import __version__, seccomp
     from ..linux import capabilities
@@ -41,7 +41,7 @@ def document() -> dict[str, Any]:
     annotations = {
         "org.anocir.version": __version__,
         # The name that engines look for.
-        "org.opencontainers.runc.checkpoint.enabled": "false",
+        "org.opencontainers.runc.checkpoint.enabled": _checkpoint(settings),
     }
     library = seccomp.library_version()
     if library:
@@ -74,8 +74,22 @@ def document() -> dict[str, Any]:
         },
         "annotations": annotations,
         "potentiallyUnsafeConfigAnnotations": [
+            "org.criu.config",
             "org.systemd.property.",
             "run.oci.hooks.",
             "run.oci.keep_original_groups",
         ],
     }
+
+
+def _checkpoint(settings: Settings) -> str:
+    """Tell whether there is a criu that checkpoint and restore would take."""
+    from ..errors import Error
+    from ..host import criu
+
+    try:
+        criu.usable(settings.old_criu)
+    except (Error, OSError) as error:
+        log.debug(f"features: {error}")
+        return "false"
+    return "true"

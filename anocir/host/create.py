@@ -59,22 +59,7 @@ def make(
                 log.debug(f'annotations["{name}"]: is not known, ignored')
     facts.check_terminal(config.get("process") or {}, options, foreground)
     rootfs = facts.rootfs(config, bundle)
-    creator = posix.getpid()
-    intent = {
-        "bundle": bundle,
-        "rootfs": rootfs,
-        "created": store.now(),
-        "owner": facts.owner(),
-        "annotations": config.get("annotations") or {},
-        "cgroup": cgroup.choose(settings, config, container_id),
-        "creator": [creator, processes.stat(creator)[3]],
-        "private_pids": facts.private_pids(config),
-        "keyring": "" if options["no_new_keyring"] else "anocir." + posix.urandom(16).hex(),
-    }
-    if "mount" not in plan.namespaces(config):
-        from . import ending
-
-        intent["host_mounts"] = ending.mount_count(rootfs)
+    intent = intent_of(settings, container_id, config, bundle, rootfs, options)
     known = facts.of_create(settings, container_id, config, options, intent)
     known["listen_fds"] = init.listen_fds
     facts.check_sysctls(config)
@@ -100,6 +85,34 @@ def make(
         if facts.lacks_rights(error):
             raise Error(reason(error), facts.NO_RIGHTS) from None
         raise
+
+
+def intent_of(
+    settings: Settings,
+    container_id: str,
+    config: dict[str, Any],
+    bundle: str,
+    rootfs: str,
+    options: Options,
+) -> dict[str, Any]:
+    """Return what is written down before the first side effect."""
+    creator = posix.getpid()
+    intent = {
+        "bundle": bundle,
+        "rootfs": rootfs,
+        "created": store.now(),
+        "owner": facts.owner(),
+        "annotations": config.get("annotations") or {},
+        "cgroup": cgroup.choose(settings, config, container_id),
+        "creator": [creator, processes.stat(creator)[3]],
+        "private_pids": facts.private_pids(config),
+        "keyring": "" if options.get("no_new_keyring") else "anocir." + posix.urandom(16).hex(),
+    }
+    if "mount" not in plan.namespaces(config):
+        from . import ending
+
+        intent["host_mounts"] = ending.mount_count(rootfs)
+    return intent
 
 
 def _make(
@@ -247,7 +260,7 @@ def _for_init(
     """Do what only this side may, once the namespaces are there; detached mounts by index."""
     launch.raise_limits(init.subject(), config.get("process") or {})
     _net_devices(init, config)
-    _intel_rdt(container, config, init.subject())
+    intel_rdt(container, config, init.subject())
     return _idmapped(init, config, intent)
 
 
@@ -322,7 +335,7 @@ def _net_devices(init: Init, config: dict[str, Any]) -> None:
         netdevices.move(entries, init.subject())
 
 
-def _intel_rdt(container: Container, config: dict[str, Any], pid: int) -> None:
+def intel_rdt(container: Container, config: dict[str, Any], pid: int) -> None:
     """Put init into its resource control group (resctrl)."""
     entry = (config.get("linux") or {}).get("intelRdt")
     if entry is not None:

@@ -77,6 +77,14 @@ TRANSITIONS: Final[dict[str, dict[str, str | None]]] = {
         PAUSED: None,
         STOPPED: CONTRACT["not running"],
     },
+    # In the words of runc.
+    "checkpoint": {
+        CREATING: "container cannot be checkpointed in {status} state",
+        CREATED: "container cannot be checkpointed in {status} state",
+        RUNNING: None,
+        PAUSED: None,
+        STOPPED: "container cannot be checkpointed in {status} state",
+    },
     "events": {
         CREATING: "container with id {id} is not running",
         CREATED: None,

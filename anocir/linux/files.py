@@ -149,6 +149,11 @@ def set_inheritable(fd: int, inheritable: bool) -> None:
     posix.set_inheritable(fd, inheritable)
 
 
+def status_flags(fd: int) -> int:
+    """fcntl(2) F_GETFL: how a descriptor was opened, and its O_NONBLOCK."""
+    return _fcntl.fcntl(fd, _fcntl.F_GETFL)
+
+
 def pipe() -> tuple[int, int]:
     """pipe2(2) with O_CLOEXEC: the end to read, the end to write."""
     return posix.pipe2(O_CLOEXEC)

@@ -101,6 +101,13 @@ def _spawn_by_fork(
     return pid
 
 
+def default_signals() -> None:
+    """Undo what the interpreter does to signals, as `spawn` has it, before execve(2)."""
+    for number in _ALL_SIGNALS:
+        _signal.signal(number, _signal.SIG_DFL)
+    _signal.pthread_sigmask(_signal.SIG_SETMASK, [])
+
+
 def wait(pid: int) -> int:
     """waitpid(2): the exit status, or 128 + N for signal N."""
     _, status = posix.waitpid(pid, 0)

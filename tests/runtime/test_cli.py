@@ -6,7 +6,6 @@ import datetime
 import json
 import os
 import resource
-import shutil
 from typing import Any
 
 import pytest
@@ -114,14 +113,6 @@ def test_options_that_engines_may_send_are_taken(runtime: Runtime, value: str) -
 def test_an_option_without_its_value_says_so(runtime: Runtime) -> None:
     text = runtime("create", "--bundle", ok=False).stderr
     assert "needs an argument" in text or "requires an argument" in text
-
-
-def test_checkpoint_help_fails_as_long_as_there_is_no_criu(runtime: Runtime) -> None:
-    if shutil.which("criu"):
-        pytest.skip("[no-criu] criu is installed")
-    # engines take success for "can checkpoint"
-    result = runtime.bare("checkpoint", "--help", ok=None)
-    assert result.status != 0 or runtime.name == "runc"
 
 
 # ids ----------------------------------------------------------------------------------------------

@@ -1,0 +1,141 @@
+"""What a restored container may do, held against config.json, before it runs on.
+
+Side: host.  Cold.  CRIU gives a process the credentials and namespaces that the images say
+(CVE-2026-18107: a container can have others written there than it has).  All processes are stopped
+here; whatever is more than config.json allows ends the container.
+"""
+
+from __future__ import annotations
+
+from ..base import inroot
+from ..errors import Error
+from ..linux import capabilities, files
+from ..model import plan
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any, Final
+
+    Config = Mapping[str, Any]
+
+_SETS: Final = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
+
+
+def check(
+    config: Config, pids: Sequence[int], init: int, joined: Mapping[str, int], root: tuple[int, int]
+) -> None:
+    """Raise Error when a process has more than config.json gives.
+
+    `joined` is the inode of each namespace that config.json names by path, `root` the device and
+    inode of the container's root.
+    """
+    _namespaces(config, init, joined)
+    found = files.stat(f"/proc/{init}/root")
+    if "mount" in plan.namespaces(config) and (found.st_dev, found.st_ino) != root:
+        raise Error(f"restored process {init} has another root than root.path")
+    for pid in {init, *pids}:
+        try:
+            status = _status(pid)
+        except FileNotFoundError:
+            continue  # a zombie that init has reaped
+        _credentials(config, pid, status)
+
+
+def check_mounts(init: int, mounted: Mapping[str, tuple[tuple[int, int], int]]) -> None:
+    """Raise Error unless at each place lies what was handed over, with its flags or stricter."""
+    root_fd = files.open(f"/proc/{init}/root", files.O_PATH | files.O_DIRECTORY)
+    try:
+        for point, (wanted, flags) in mounted.items():
+            fd = inroot.open(root_fd, point, follow_links=False)
+            try:
+                found = files.fstat(fd)
+                lost = flags & ~files.fstatvfs(fd).f_flag
+            finally:
+                files.close(fd)
+            if (found.st_dev, found.st_ino) != wanted or lost:
+                raise Error(f"the restored container has another mount at {point!a}")
+    finally:
+        files.close(root_fd)
+
+
+def _namespaces(config: Config, init: int, joined: Mapping[str, int]) -> None:
+    spaces = plan.namespaces(config)
+    for kind, name in plan.NAMESPACE_FILES.items():
+        if kind == "time":
+            continue  # CRIU makes one, so that clocks go on
+        try:
+            inode = files.stat(f"/proc/{init}/ns/{name}").st_ino
+            ours = files.stat(f"/proc/self/ns/{name}").st_ino
+        except FileNotFoundError:
+            continue  # not in this kernel
+        if spaces.get(kind):
+            right = inode == joined[kind]
+        else:
+            right = (inode == ours) == (kind not in spaces)
+        if not right:
+            raise Error(f"linux.namespaces: the restored process has another {kind} namespace")
+    if spaces.get("user") == "":
+        for name in ("uid", "gid"):
+            _maps(config, init, name)
+
+
+def _maps(config: Config, init: int, name: str) -> None:
+    listed = (config.get("linux") or {}).get(f"{name}Mappings") or []
+    wanted = sorted((m["containerID"], m["hostID"], m["size"]) for m in listed)
+    lines = files.read_file(f"/proc/{init}/{name}_map").split(b"\n")
+    found = sorted(tuple(int(word) for word in line.split()) for line in lines if line)
+    if found != wanted:
+        raise Error(f"linux.{name}Mappings: the restored user namespace has others")
+
+
+def _status(pid: int) -> dict[str, list[str]]:
+    """Return proc_pid_status(5): name to words."""
+    found = {}
+    for line in files.read_file(f"/proc/{pid}/status").decode("utf-8", "replace").split("\n"):
+        name, _, value = line.partition(":")
+        found[name] = value.split()
+    return found
+
+
+def _credentials(config: Config, pid: int, status: Mapping[str, Sequence[str]]) -> None:
+    if status["State"][0] in "ZX":
+        return
+    process = config.get("process") or {}
+    bounding = 0
+    listed = process.get("capabilities")
+    for name in (listed or {}).get("bounding") or []:
+        bounding |= 1 << capabilities.NAMES.index(name)
+    for name in _SETS:
+        more = int(status[name][0], 16) & ~bounding
+        if more:
+            words = [n for i, n in enumerate(capabilities.NAMES) if more >> i & 1]
+            raise Error(
+                f"process.capabilities: restored process {pid} has {', '.join(words) or hex(more)} "
+                f"in {name}"
+            )
+    if process.get("noNewPrivileges") and status["NoNewPrivs"][0] != "1":
+        raise Error(f"process.noNewPrivileges: restored process {pid} has it not")
+    if (config.get("linux") or {}).get("seccomp") and status["Seccomp"][0] != "2":
+        raise Error(f"linux.seccomp: restored process {pid} has no filter")
+    _user(config, pid, status, bounding)
+
+
+def _user(config: Config, pid: int, status: Mapping[str, Sequence[str]], bounding: int) -> None:
+    """Check the user where nothing can have changed it: no setuid program, no CAP_SETUID."""
+    process = config.get("process") or {}
+    user = process.get("user") or {}
+    setuid = 1 << capabilities.NAMES.index("CAP_SETUID")
+    if not process.get("noNewPrivileges") or bounding & setuid:
+        return
+    wanted = outside(config, "uid", user.get("uid", 0))
+    if any(int(word) != wanted for word in status["Uid"]):
+        raise Error(f"process.user: restored process {pid} has the ids {' '.join(status['Uid'])}")
+
+
+def outside(config: Config, name: str, number: int) -> int:
+    """Return what an id of the container is on the host."""
+    for entry in (config.get("linux") or {}).get(f"{name}Mappings") or []:
+        if entry["containerID"] <= number < entry["containerID"] + entry["size"]:
+            return int(entry["hostID"] + number - entry["containerID"])
+    return number

@@ -1,0 +1,420 @@
+"""T-CR: images of a checkpoint, and links of a container, that ask a restore for more than config.json gives.
+
+CVE-2026-119101 (runc), CVE-2026-115520 (crun): a mount was named by its destination, resolved in the root, so the image's
+links had a say in which source it got. CVE-2026-53489, -53492: an image directory was trusted. CVE-2026-18107: credentials.
+Each attack is also run against an archive that names mounts and trusts images as those did.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import struct
+from typing import Any, Callable
+
+import pytest
+
+from anocir.base import protobuf
+from tests import drive
+from tests.drive import Container
+from tests.security.conftest import Arena
+
+pytestmark = pytest.mark.needs("criu")
+
+NAMES = {
+    "the key ends early": "a]:b",
+    "and a host's directory follows": "x]:/etc",
+    "a new line": "a\nb",
+    "a backslash": "a\\040b",
+    "a control character": "a\x7fb",
+}
+# No look at the text of a place, nor at what lies there, nor at what the images say.
+NO_TEXT = {"host__externals": "def check_text(where, point): pass\n"}
+NAIVE = {
+    "host__externals": "def _check_source(seen, external, mount, same): pass\n",
+    "host__restored": "def check_mounts(init, mounted): pass\n",
+    "model__distrust": "def check(*args): pass\n",
+}
+
+
+def launched(container: Container) -> int:
+    container.launch("echo >/up; exec sleep 1000")
+    container.wait_file("up")
+    return container.pid
+
+
+def written_down(container: Container) -> None:
+    pid = container.pid
+    container.checkpoint()
+    container.wait_exit(pid)
+
+
+def gone(container: Container) -> bool:
+    return container.runtime("state", container.id, ok=None).status != 0
+
+
+# names ---------------------------------------------------------------------------------------------
+
+
+def place(container: Container, name: str, link: bool) -> None:
+    """A bind mount at a directory of this name, or at a link to it that the image has."""
+    source = container.bundle.outside("source")
+    container.bundle.make_directory(name)
+    destination = "/" + name
+    if link:
+        os.symlink("/" + name, os.path.join(container.bundle.rootfs, "link"))
+        destination = "/link"
+    container.bundle.add_mount(destination, "", source, "bind")
+
+
+@pytest.mark.parametrize("link", [False, True])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_place_that_criu_would_read_otherwise(arena: Arena, name: str, link: bool) -> None:
+    container = arena.container()
+    place(container, NAMES[name], link)
+    launched(container)
+    done = container.checkpoint(ok=False)
+    assert "cannot be handed to criu" in done.stderr
+    assert len(done.stderr.strip().split("\n")) == 2, "a name must not make lines of its own"
+    assert not os.path.exists(os.path.join(container.images, "dump.log")), "criu was started"
+    assert container.status == "running"
+
+
+@pytest.mark.parametrize("name", ["the key ends early", "a new line"])
+def test_the_control_hands_it_over(arena: Arena, name: str) -> None:
+    container = arena.container(arena.altered(**NO_TEXT))
+    place(container, NAMES[name], True)
+    launched(container)
+    container.checkpoint(ok=None)
+    assert os.path.exists(os.path.join(container.images, "dump.log"))
+
+
+def test_two_links_to_one_directory(arena: Arena) -> None:
+    container = arena.container()
+    container.bundle.make_directory("place")
+    for name in ("one", "two"):
+        os.symlink("/place", os.path.join(container.bundle.rootfs, name))
+        container.bundle.add_mount("/" + name, "", container.bundle.outside(f"s{name}"), "bind")
+    launched(container)
+    done = container.checkpoint(ok=False)
+    assert "mounts[6]" in done.stderr or "mounts[7]" in done.stderr
+    assert container.status == "running"
+    assert not os.path.exists(os.path.join(container.images, "dump.log"))
+
+
+def swapped(arena: Arena, runtime: drive.Runtime | None = None) -> tuple[str, Container]:
+    """A container that has exchanged the links to a read-only and to a writable source."""
+    container = arena.container(runtime)
+    sources = {}
+    for name, option in (("locked", "ro"), ("open", "rw")):
+        container.bundle.make_directory("at-" + name)
+        os.symlink("/at-" + name, os.path.join(container.bundle.rootfs, name))
+        sources[name] = container.bundle.outside("source-" + name)
+        container.bundle.add_mount("/" + name, "", sources[name], "bind", option)
+    launched(container)
+    container.exec("sh", "-c", "rm /locked /open; ln -s /at-open /locked; ln -s /at-locked /open")
+    return sources["locked"], container
+
+
+def test_links_that_have_changed_places(arena: Arena) -> None:
+    _, container = swapped(arena)
+    done = container.checkpoint(ok=False)
+    assert "lies another mount than that of" in done.stderr
+    assert container.status == "running"
+
+
+def test_the_control_writes_to_a_read_only_source(arena: Arena) -> None:
+    source, container = swapped(arena, arena.altered(**NAIVE))
+    written_down(container)
+    container.restore()
+    container.exec("sh", "-c", "echo broken >/at-open/file", ok=None)
+    assert os.path.exists(os.path.join(source, "file")), "the attack does not work any more"
+
+
+def test_links_that_change_between_checkpoint_and_restore(arena: Arena) -> None:
+    """The image of the container is another one by then: its links lead elsewhere."""
+    container = arena.container()
+    for name in ("here", "there"):
+        container.bundle.make_directory(name)
+    link = os.path.join(container.bundle.rootfs, "link")
+    os.symlink("/here", link)
+    container.bundle.add_mount("/link", "", container.bundle.outside("source"), "bind")
+    launched(container)
+    written_down(container)
+    os.unlink(link)
+    os.symlink("/there", link)
+    container.restore(ok=False)
+    assert "its place is '/there'" in container.errors()
+    assert gone(container)
+
+
+# read-only sources ---------------------------------------------------------------------------------
+
+
+def without_its_mount_point(arena: Arena, runtime: drive.Runtime | None = None) -> Container:
+    container = arena.container(runtime)
+    source = container.bundle.outside("source")
+    os.mkdir(os.path.join(source, "point"))
+    container.bundle.add_mount("/locked", "", source, "bind", "ro")
+    container.bundle.add_mount("/locked/point", "tmpfs", "tmpfs")
+    launched(container)
+    written_down(container)
+    os.rmdir(os.path.join(source, "point"))
+    return container
+
+
+def test_nothing_is_made_below_a_read_only_source(arena: Arena) -> None:
+    container = without_its_mount_point(arena)
+    container.restore(ok=False)
+    assert "mounts[7]" in container.errors()
+    assert "its mount point is missing below a read-only mount" in container.errors()
+    assert os.listdir(container.bundle.outside("source")) == []
+    assert gone(container)
+
+
+def test_the_control_makes_it(arena: Arena) -> None:
+    careless = (
+        "_careful = _options\n"
+        "def _options(external):\n"
+        "    return {**_careful(external), 'set': 0}\n"
+    )
+    container = without_its_mount_point(arena, arena.altered(host__staging=careless))
+    container.restore(ok=None)
+    assert os.listdir(container.bundle.outside("source")) == ["point"]
+
+
+# images that somebody has changed ------------------------------------------------------------------
+
+
+def change_mounts(container: Container, change: Callable[[dict[int, Any]], None]) -> None:
+    """Rewrite the mounts in the images: `change` gets the fields of each by their number."""
+    (name,) = [n for n in os.listdir(container.images) if n.startswith("mountpoints-")]
+    path = os.path.join(container.images, name)
+    with open(path, "rb") as file:
+        data = file.read()
+    out, at = data[:8], 8
+    while at < len(data):
+        (size,) = struct.unpack_from("=I", data, at)
+        fields = {n: v for n, _, v in protobuf._fields(data[at + 4 : at + 4 + size])}
+        at += 4 + size
+        change(fields)
+        table: Any = {
+            str(n): (n, protobuf.INT if isinstance(v, int) else protobuf.BYTES)
+            for n, v in fields.items()
+        }
+        new = protobuf.encode({str(n): v for n, v in fields.items()}, table)
+        out += struct.pack("=I", len(new)) + new
+    with open(path, "wb") as file:
+        file.write(out)
+
+
+def make_writable(fields: dict[int, Any]) -> None:
+    if fields.get(18, b"").startswith(b"anocir-"):
+        fields[5] &= ~1
+
+
+def with_a_locked_source(arena: Arena, runtime: drive.Runtime | None = None) -> Container:
+    container = arena.container(runtime)
+    container.bundle.add_mount("/locked", "", container.bundle.outside("source"), "bind", "ro")
+    launched(container)
+    written_down(container)
+    return container
+
+
+def test_images_that_make_a_source_writable(arena: Arena) -> None:
+    container = with_a_locked_source(arena)
+    change_mounts(container, make_writable)
+    container.restore(ok=False)
+    assert "without ro" in container.errors()
+    assert gone(container)
+
+
+def test_the_control_is_writable(arena: Arena) -> None:
+    container = with_a_locked_source(arena, arena.altered(**NAIVE))
+    change_mounts(container, make_writable)
+    container.restore()
+    container.exec("sh", "-c", "echo broken >/locked/file")
+    assert os.listdir(container.bundle.outside("source")) == ["file"]
+
+
+def test_images_whose_mounts_are_looked_at_too_late(arena: Arena) -> None:
+    """Without the look before, the one at the stopped processes finds it."""
+    runtime = arena.altered(model__distrust="def check(*args): pass\n")
+    container = with_a_locked_source(arena, runtime)
+    change_mounts(container, make_writable)
+    container.restore(ok=False)
+    assert "has another mount at '/locked'" in container.errors()
+    assert os.listdir(container.bundle.outside("source")) == []
+
+
+def a_link(path: str) -> None:
+    os.rename(path, path + ".real")
+    os.symlink(path + ".real", path)
+
+
+def a_fifo(path: str) -> None:
+    os.unlink(path)
+    os.mkfifo(path)
+
+
+def too_large(path: str) -> None:
+    os.truncate(path, 2 << 20)
+
+
+CHANGES: dict[str, tuple[str, Callable[[str], None], str]] = {
+    "pages behind a link": ("pages-1.img", a_link, "neither a file nor a directory"),
+    "a pipe that nobody writes": ("descriptors.json", a_fifo, "neither a file nor a directory"),
+    "descriptors behind a link": ("descriptors.json", a_link, "neither a file nor a directory"),
+    "descriptors without end": ("descriptors.json", too_large, "at the most"),
+    "a record without end": ("anocir.json", too_large, "at the most"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_files_that_are_none(arena: Arena, change: str) -> None:
+    name, alter, said = CHANGES[change]
+    container = with_a_locked_source(arena)
+    alter(os.path.join(container.images, name))
+    container.restore(ok=False)
+    assert said in container.errors()
+    assert gone(container)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("anocir.json", '{"version": 2}', "version"),
+        ("anocir.json", '{"version": 1, "mounts": {}}', "mounts is not a list"),
+        ("anocir.json", '{"version": 1, "mounts": []}', "no mount at '/locked'"),
+        ("descriptors.json", "[1, 2]", "not a list of names"),
+        ("descriptors.json", "[", "descriptors.json"),
+    ],
+)
+def test_records_that_lie(arena: Arena, name: str, text: str, said: str) -> None:
+    container = with_a_locked_source(arena)
+    with open(os.path.join(container.images, name), "w") as file:
+        file.write(text)
+    container.restore(ok=False)
+    assert said in container.errors()
+    assert gone(container)
+
+
+def test_a_record_with_another_name(arena: Arena) -> None:
+    container = with_a_locked_source(arena)
+    path = os.path.join(container.images, "anocir.json")
+    with open(path) as file:
+        text = file.read()
+    with open(path, "w") as file:
+        file.write(text.replace('"anocir-6"', '"x]:/etc"'))
+    container.restore(ok=False)
+    assert "is no name of a mount" in container.errors()
+
+
+# what a restored process may do --------------------------------------------------------------------
+
+
+def fewer_capabilities(container: Container) -> None:
+    for names in container.process["capabilities"].values():
+        names.remove("CAP_NET_RAW")
+
+
+def no_new_privileges(container: Container) -> None:
+    container.process["noNewPrivileges"] = True
+
+
+def a_filter(container: Container) -> None:
+    container.linux["seccomp"] = {"defaultAction": "SCMP_ACT_ALLOW"}
+
+
+def the_hosts_network(container: Container) -> None:
+    container.bundle.drop_namespace("network")
+
+
+def a_cgroup_namespace(container: Container) -> None:
+    container.bundle.set_namespace("cgroup")
+
+
+def another_user(container: Container) -> None:
+    container.process["user"] = {"uid": 1000, "gid": 1000}
+
+
+PRIVILEGES: dict[str, tuple[Callable[[Container], None], str]] = {
+    "a capability": (fewer_capabilities, "CAP_NET_RAW"),
+    "new privileges": (no_new_privileges, "process.noNewPrivileges"),
+    "no filter": (a_filter, "linux.seccomp"),
+    "another network": (the_hosts_network, "another network namespace"),
+    "another view of cgroups": (a_cgroup_namespace, "another cgroup namespace"),
+}
+
+
+@pytest.mark.parametrize("more", PRIVILEGES)
+def test_images_with_more_than_the_configuration(arena: Arena, more: str) -> None:
+    """As if the images had been changed: here it is config.json that gives less than they hold."""
+    change, said = PRIVILEGES[more]
+    container = with_a_locked_source(arena)
+    change(container)
+    container.restore(ok=False)
+    assert said in container.errors()
+    assert gone(container)
+
+
+def test_images_with_another_user(arena: Arena) -> None:
+    container = arena.container()
+    container.process["noNewPrivileges"] = True
+    container.process["capabilities"] = {}
+    launched(container)
+    written_down(container)
+    another_user(container)
+    container.restore(ok=False)
+    assert "process.user: restored process" in container.errors()
+
+
+def test_the_control_does_not_look(arena: Arena) -> None:
+    nothing = "def check(*args): pass\ndef check_mounts(*args): pass\n"
+    container = with_a_locked_source(arena, arena.altered(host__restored=nothing))
+    no_new_privileges(container)
+    container.restore()
+    assert container.status == "running"
+
+
+# which criu ----------------------------------------------------------------------------------------
+
+
+def old_criu(directory: str) -> dict[str, str]:
+    """A criu that says that it is 4.1.1, and else is the one that is there."""
+    path = os.path.join(directory, "criu")
+    text = (
+        "import os, socket, sys\n"
+        "fd = int(sys.argv[2])\n"
+        "sock = socket.socket(fileno=os.dup(fd))\n"
+        "data = sock.recv(65536, socket.MSG_PEEK)\n"
+        "if data.startswith(bytes([8, 10])):\n"
+        "    sock.recv(65536)\n"
+        "    sock.send(bytes([8, 10, 16, 1, 0x52, 6, 8, 4, 16, 1, 32, 1]))\n"
+        "    sys.exit()\n"
+        f"os.execv({shutil.which('criu')!r}, sys.argv)\n"
+    )
+    with open(path + ".py", "w") as file:
+        file.write(text)
+    with open(path, "w") as file:
+        file.write(f'#!/bin/sh\nexec /usr/bin/python3 {path}.py "$@"\n')
+    os.chmod(path, 0o755)
+    return {**os.environ, "PATH": directory + ":" + os.environ["PATH"]}
+
+
+def test_a_criu_with_known_holes_needs_a_word(arena: Arena) -> None:
+    container = arena.container()
+    launched(container)
+    env = old_criu(arena.directory())
+    done = container.checkpoint(ok=False, env=env)
+    assert "criu 4.1.1" in done.stderr
+    assert "CVE-2026-18107" in done.stderr
+    assert "--old-criu" in done.stderr
+    assert container.status == "running"
+    assert container.runtime.bare("checkpoint", "--help", ok=None, env=env).status == 1
+    assert container.runtime.bare("--old-criu", "checkpoint", "--help", env=env).status == 0
+    pid = container.pid
+    options = ("--image-path", container.images, container.id)
+    done = container.runtime("--old-criu", "checkpoint", *options, env=env)
+    assert "CVE-2026-18107" in done.stderr, "it warns"
+    container.wait_exit(pid)
