@@ -2,17 +2,19 @@
 
 Side: inside.  A mount is made detached, given its flags while nobody can see it, and then moved
 onto a descriptor that was resolved inside the root: no path is looked up twice, so there is
-nothing to swap in between.  Kernels without the newer calls get mount(2) on /proc/self/fd/N,
-which names the same descriptor.
+nothing to swap in between.
 
-Sources: mount(2), open_tree(2), fsopen(2), mount_setattr(2).
+Kernels before 5.2, and seccomp filters around us, lack open_tree(2), fsopen(2) and move_mount(2):
+there mount(2) does it on /proc/self/fd/N, which names the same descriptor.  Those before 5.12 lack
+mount_setattr(2): there a mount is attached first and gets its flags by remounting.
+
+Sources: mount(2), open_tree(2), fsopen(2), mount_setattr(2), statfs(2).
 """
 
 from __future__ import annotations
 
 import posix
 
-from ..base import inroot
 from ..errors import Error
 from ..linux import files, mounts
 from ..linux.const import (
@@ -20,20 +22,29 @@ from ..linux.const import (
     AT_RECURSIVE,
     EINVAL,
     ENODEV,
-    ENOSYS,
     EPERM,
+    MOUNT_ATTR__ATIME,
+    MOUNT_ATTR_NOATIME,
     MOUNT_ATTR_NODEV,
+    MOUNT_ATTR_NODIRATIME,
     MOUNT_ATTR_NOEXEC,
     MOUNT_ATTR_NOSUID,
     MOUNT_ATTR_NOSYMFOLLOW,
     MOUNT_ATTR_RDONLY,
+    MOUNT_ATTR_STRICTATIME,
     MS_BIND,
+    MS_I_VERSION,
+    MS_NOATIME,
     MS_NODEV,
+    MS_NODIRATIME,
     MS_NOEXEC,
     MS_NOSUID,
+    MS_NOSYMFOLLOW,
     MS_RDONLY,
     MS_REC,
+    MS_RELATIME,
     MS_REMOUNT,
+    MS_STRICTATIME,
     OPEN_TREE_CLONE,
 )
 
@@ -42,26 +53,60 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, Final
 
-    from .context import Context
-
     Options = dict[str, Any]
 
 CLONE: Final = OPEN_TREE_CLONE | AT_EMPTY_PATH
 
-# Whether the calls of Linux 5.2 (fsopen, open_tree, move_mount) are used; the tests turn it off.
+# Whether the calls of Linux 5.2 (fsopen, open_tree, move_mount) and of 5.12 (mount_setattr) are
+# used: until one is missing; the tests turn them off.
 use_new_calls = True
+use_setattr = True
 
 
 def clone(fd: int, recursive: bool) -> int | None:
     """Return a detached copy of the mount at `fd`, or None where open_tree(2) is missing."""
+    global use_new_calls
     if not use_new_calls:
         return None
     try:
         return mounts.open_tree(fd, "", CLONE | (AT_RECURSIVE if recursive else 0))
     except OSError as error:
-        if error.errno == ENOSYS:
-            return None
-        raise
+        if not files.missing(error):
+            raise
+        use_new_calls = False
+    return None
+
+
+def move(mount_fd: int, target: int) -> bool:
+    """Attach a detached mount; tell whether move_mount(2) is there to do it."""
+    global use_new_calls
+    try:
+        mounts.move_mount(mount_fd, target)
+    except OSError as error:
+        if not files.missing(error):
+            raise
+        use_new_calls = False
+    return use_new_calls
+
+
+def bind(fd: int, target: int, again: Callable[[], int], recursive: bool, options: Options) -> int:
+    """Mount what `fd` refers to on what `target` does: a descriptor of the new mount.
+
+    `again` opens the place of `target` once more, for `on_top`.  The caller closes the descriptor.
+    """
+    mount_fd = clone(fd, recursive)
+    if mount_fd is not None:
+        done = set_flags(mount_fd, options, attached=False)
+        if move(mount_fd, target):
+            if not done:
+                set_flags(mount_fd, options)
+            return mount_fd
+        files.close(mount_fd)
+    flags = MS_BIND | (MS_REC if recursive else 0)
+    mounts.mount(f"/proc/self/fd/{fd}", f"/proc/self/fd/{target}", "", flags)
+    mount_fd = on_top(target, again, fd)
+    set_flags(mount_fd, options)
+    return mount_fd
 
 
 def new_filesystem(kind: str, source: str, options: Options, attributes: int) -> int | None:
@@ -71,7 +116,7 @@ def new_filesystem(kind: str, source: str, options: Options, attributes: int) ->
     lower directories exceed.
     """
     data = options["data"]
-    if not use_new_calls or options["ms"] & (1 << 23) or any(len(item) > 250 for item in data):
+    if not use_new_calls or options["ms"] & MS_I_VERSION or any(len(item) > 250 for item in data):
         return None
     try:
         fs_fd = mounts.fsopen(kind)
@@ -98,25 +143,29 @@ def new_filesystem(kind: str, source: str, options: Options, attributes: int) ->
         files.close(fs_fd)
 
 
-def mount_onto(target: int, kind: str, source: str, flags: int, data: str) -> None:
+def mount_onto(target: int, kind: str, source: str, flags: int, data: list[str]) -> None:
     """Mount a file system on a descriptor by mount(2)."""
-    mounts.mount(source, f"/proc/self/fd/{target}", kind, flags, data)
+    mounts.mount(source, f"/proc/self/fd/{target}", kind, flags, ",".join(data))
 
 
 def propagate(mount_fd: int, options: Options) -> None:
     """Set the propagation that the options of a mount ask for."""
     for flags in options["propagation"]:
-        _set_propagation(mount_fd, flags)
+        set_propagation(mount_fd, flags)
 
 
-def _set_propagation(mount_fd: int, flags: int) -> None:
-    try:
-        recursive = AT_RECURSIVE if flags & MS_REC else 0
-        mounts.mount_setattr(mount_fd, AT_EMPTY_PATH | recursive, propagation=flags & ~MS_REC)
-    except OSError as error:
-        if error.errno != ENOSYS:
-            raise
-        mounts.mount("", f"/proc/self/fd/{mount_fd}", "", flags)
+def set_propagation(mount_fd: int, flags: int) -> None:
+    """Set the propagation of an attached mount, MS_PRIVATE and its like."""
+    if use_setattr:
+        try:
+            tree = AT_RECURSIVE if flags & MS_REC else 0
+            mounts.mount_setattr(mount_fd, AT_EMPTY_PATH | tree, propagation=flags & ~MS_REC)
+        except OSError as error:
+            if not files.missing(error):
+                raise
+        else:
+            return
+    mounts.mount("", f"/proc/self/fd/{mount_fd}", "", flags)
 
 
 def recursive(mount_fd: int, options: Options) -> None:
@@ -131,84 +180,183 @@ def recursive(mount_fd: int, options: Options) -> None:
             options["recursive_clear"],
         )
     except OSError as error:
-        if error.errno == ENOSYS:
+        release = posix.uname().release
+        if files.missing(error) and not mounts.has_mount_setattr():
             raise Error(
-                "recursive mount options need mount_setattr(2)",
-                f"Linux 5.12 has it, this is {posix.uname().release}",
+                f"a recursive mount option such as rro needs Linux 5.12, this is {release}",
+                "the call is mount_setattr(2)",
             ) from None
         if error.errno == EINVAL and options["recursive_set"] & MOUNT_ATTR_NOSYMFOLLOW:
-            raise Error(
-                "rnosymfollow: invalid argument",
-                f"it needs Linux 5.14, this is {posix.uname().release}",
-            ) from None
+            raise Error(f"rnosymfollow needs Linux 5.14, this is {release}") from None
         raise
 
 
-def set_flags(mount_fd: int, options: Options) -> None:
-    """Give a bind mount its flags; those of the source that it does not name stay."""
-    if not options["set"] and not options["clear"]:
-        return
+# What a bind mount that names any flag has not unless it is named, as runc and mount(8) have it.
+_EXACT: Final = (
+    MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC
+    | MOUNT_ATTR_NOSYMFOLLOW
+)  # fmt: skip
+# The attribute, the flag of mount(2), the flag of statfs(2) (include/linux/statfs.h), the option.
+_FLAGS: Final = (
+    (MOUNT_ATTR_RDONLY, MS_RDONLY, 0x0001, "ro"),
+    (MOUNT_ATTR_NOSUID, MS_NOSUID, 0x0002, "nosuid"),
+    (MOUNT_ATTR_NODEV, MS_NODEV, 0x0004, "nodev"),
+    (MOUNT_ATTR_NOEXEC, MS_NOEXEC, 0x0008, "noexec"),
+    (MOUNT_ATTR_NODIRATIME, MS_NODIRATIME, 0x0800, "nodiratime"),
+    (MOUNT_ATTR_NOSYMFOLLOW, MS_NOSYMFOLLOW, 0x2000, "nosymfollow"),
+)
+_ST_NOATIME: Final = 0x0400
+_ST_RELATIME: Final = 0x1000
+
+
+def set_flags(mount_fd: int, options: Options, attached: bool = True) -> bool:
+    """Give a mount its flags; those of the source that it does not name stay.
+
+    With "exact" among the options, those that could be named and are not go.  Returns False when
+    that has to wait until the mount is attached.
+    """
+    global use_setattr
+    add, remove = options["set"], options["clear"]
+    if options.get("exact"):
+        remove |= _EXACT & ~add
+    if not add and not remove:
+        return True
+    if not use_setattr and not attached:
+        return False
     try:
-        mounts.mount_setattr(mount_fd, AT_EMPTY_PATH, options["set"], options["clear"])
+        _change(mount_fd, add, remove)
     except OSError as error:
-        if error.errno == EPERM and options["clear"]:
-            # A user namespace may not take away what the mount's owner has locked.
-            mounts.mount_setattr(mount_fd, AT_EMPTY_PATH, options["set"], 0)
-        elif error.errno == ENOSYS:
-            flags = options["ms"] & ~MS_REC | MS_REMOUNT | MS_BIND
-            mounts.mount("", f"/proc/self/fd/{mount_fd}", "", flags | _old_flags(mount_fd))
-        else:
+        if use_setattr and files.missing(error) and not mounts.has_mount_setattr():
+            use_setattr = False
+            return set_flags(mount_fd, options, attached)
+        if error.errno != EPERM:
             raise
+        _keep_locked(mount_fd, options)
+    return True
 
 
-def _old_flags(mount_fd: int) -> int:
-    """Return the flags that a mount has, as MS_*: a remount replaces all of them."""
-    flags = files.fstatvfs(mount_fd).f_flag
-    # ST_RDONLY, ST_NOSUID, ST_NODEV and ST_NOEXEC have the numbers of MS_*.
-    return flags & (MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC)
-
-
-def bind_node(fd: int, target: int, on_top: Callable[[], int]) -> None:
-    """Mount the device node of the host that `fd` refers to on what `target` refers to.
-
-    Read-only: that says nothing about the device, but the node's mode, owner and times are the
-    host's.  `on_top` opens what lies there, for kernels where a new mount has no descriptor.
-    """
-    flags = {
-        "set": MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC,
-        "clear": 0,
-        "ms": MS_RDONLY | MS_NOSUID | MS_NOEXEC,
-    }
-    copy = clone(fd, recursive=False)
-    if copy is None:
-        mounts.mount(f"/proc/self/fd/{fd}", f"/proc/self/fd/{target}", "", MS_BIND)
-        copy = on_top()
-        set_flags(copy, flags)
+def _change(mount_fd: int, add: int, remove: int) -> None:
+    if use_setattr:
+        mounts.mount_setattr(mount_fd, AT_EMPTY_PATH, add, remove)
     else:
-        set_flags(copy, flags)
-        mounts.move_mount(copy, target)
-    files.close(copy)
+        _remount(mount_fd, add, remove)
 
 
-def on_top(context: Context, path: str, same: int) -> int:
-    """Open what mount(2) has just put at a path, and check that it is the same file as `same`.
+_MS_ATIMES: Final = {
+    MOUNT_ATTR_NOATIME: MS_NOATIME,
+    MOUNT_ATTR_STRICTATIME: MS_STRICTATIME,
+    0: MS_RELATIME,
+}
+_MS_FLAGS: Final = sum(row[1] for row in _FLAGS) | MS_NOATIME | MS_STRICTATIME | MS_RELATIME
 
-    Only for kernels without open_tree(2), where a mount has no descriptor of its own: somebody
-    may have put another directory at the path meanwhile.
+
+def _ms(attributes: int) -> int:
+    """Return MOUNT_ATTR_* as the flags of mount(2), without relatime, which is the default."""
+    flags = sum(flag for attribute, flag, _, _ in _FLAGS if attributes & attribute)
+    return flags | (_MS_ATIMES[attributes & MOUNT_ATTR__ATIME] & ~MS_RELATIME)
+
+
+def _has(mount_fd: int) -> tuple[int, int]:
+    """Return the flags that a mount has as MOUNT_ATTR_*, and its way to keep access times."""
+    found = files.fstatvfs(mount_fd).f_flag
+    flags = sum(attribute for attribute, _, bit, _ in _FLAGS if found & bit)
+    if found & _ST_NOATIME:
+        return flags, MOUNT_ATTR_NOATIME
+    return flags, 0 if found & _ST_RELATIME else MOUNT_ATTR_STRICTATIME
+
+
+_ATIMES: Final = {MOUNT_ATTR_NOATIME: "noatime", MOUNT_ATTR_STRICTATIME: "strictatime"}
+
+
+def _keep_locked(mount_fd: int, options: Options) -> None:
+    """Do what can be done where a user namespace has locked flags of the mount's owner.
+
+    What is asked away in so many words, and cannot go, is an error.
     """
-    fd = inroot.open(context.root_fd, path)
-    found, wanted = files.fstat(fd), files.fstat(same)
-    if (found.st_dev, found.st_ino) != (wanted.st_dev, wanted.st_ino):
+    flags, atime = _has(mount_fd)
+    asked = flags & options["clear"] & ~MOUNT_ATTR__ATIME
+    names = [name for attribute, _, _, name in _FLAGS if asked & attribute]
+    if options["clear"] & MOUNT_ATTR__ATIME and options["set"] & MOUNT_ATTR__ATIME != atime:
+        names.append(_ATIMES.get(atime, "relatime"))
+    if names:
+        raise Error(
+            f"cannot clear flags that are locked: {','.join(names)}",
+            "the mount is another user namespace's",
+        ) from None
+    _change(mount_fd, options["set"] & ~MOUNT_ATTR__ATIME, 0)
+
+
+def _remount(mount_fd: int, add: int, remove: int) -> None:
+    """Change the flags of an attached mount by mount(2), which replaces all of them.
+
+    Access times stay as they are when none of their flags is given.
+    """
+    flags, atime = _has(mount_fd)
+    wanted = flags & ~remove | add
+    ms = sum(flag for attribute, flag, _, _ in _FLAGS if wanted & attribute)
+    if (add | remove) & (MOUNT_ATTR__ATIME | MOUNT_ATTR_NODIRATIME):
+        ms |= _MS_ATIMES[add & MOUNT_ATTR__ATIME if remove & MOUNT_ATTR__ATIME else atime]
+    else:
+        ms &= ~MS_NODIRATIME
+    mounts.mount("", f"/proc/self/fd/{mount_fd}", "", MS_REMOUNT | MS_BIND | ms)
+    if add & MOUNT_ATTR_NOSYMFOLLOW and not _has(mount_fd)[0] & MOUNT_ATTR_NOSYMFOLLOW:
+        raise Error(f"nosymfollow needs Linux 5.10, this is {posix.uname().release}")
+
+
+def filesystem(
+    kind: str,
+    source: str,
+    target: int,
+    again: Callable[[], int],
+    options: Options,
+    attributes: int,
+    fill: Callable[[int], None] | None = None,
+) -> int:
+    """Mount a new file system on what `target` refers to: a descriptor of it.
+
+    `again` is as for `bind`; `fill` is given the mount before anybody can see it.
+    """
+    mount_fd = new_filesystem(kind, source, options, attributes)
+    if mount_fd is not None:
+        if fill is not None:
+            fill(mount_fd)
+        if move(mount_fd, target):
+            return mount_fd
+        files.close(mount_fd)
+    mount_onto(target, kind, source, options["ms"] & ~_MS_FLAGS | _ms(attributes), options["data"])
+    mount_fd = on_top(target, again)
+    if fill is not None:
+        fill(mount_fd)
+    return mount_fd
+
+
+# A device node is the host's, whose mode, owner and times are to stay; read-only says nothing about
+# the device itself.
+NODE: Final = {"set": MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, "clear": 0}
+
+
+def on_top(target: int, again: Callable[[], int], same: int = -1) -> int:
+    """Open what mount(2) has just put on `target`, by opening its place `again`.
+
+    Only for kernels without open_tree(2) and move_mount(2), where a mount has no descriptor of its
+    own.  Somebody may have put another directory there meanwhile, so what is found must lie where
+    `target` lies, and be the same file as `same` if that is one.
+    """
+    fd = again()
+    places = {files.readlink(f"/proc/self/fd/{one}") for one in (fd, target)}
+    found, wanted = files.fstat(fd), files.fstat(same if same >= 0 else fd)
+    if len(places) > 1 or (found.st_dev, found.st_ino) != (wanted.st_dev, wanted.st_ino):
         files.close(fd)
-        raise Error(f"{path} was replaced while it was being mounted")
+        raise Error(f"{places.pop()} was replaced while it was being mounted")
     return fd
 
 
 def read_only(mount_fd: int) -> None:
     """Make one mount read-only."""
-    options = {"set": MOUNT_ATTR_RDONLY, "clear": 0, "ms": MS_RDONLY}
-    set_flags(mount_fd, options)
+    set_flags(mount_fd, READ_ONLY)
 
 
+READ_ONLY: Final = {"set": MOUNT_ATTR_RDONLY, "clear": 0}
+NO_FLAGS: Final = {"set": 0, "clear": 0}
 RESTRICTED: Final = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC
 PROC_ROOT_INODE: Final = 1

@@ -13,16 +13,14 @@ from ..base import inroot
 from ..errors import Error
 from ..linux import files, mounts, terminals
 from ..linux.const import (
-    AT_EMPTY_PATH,
     DEVPTS_SUPER_MAGIC,
     ENOENT,
-    OPEN_TREE_CLONE,
     TIOCGPTN,
     TIOCGPTPEER,
     TIOCSPTLCK,
 )
 from ..wire import channel
-from . import places
+from . import attach, places
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -90,9 +88,14 @@ def _bind_console(context: Context, slave: int) -> None:
         target = files.open("console", files.O_PATH | files.O_NOFOLLOW, dir_fd=directory)
         if files.fstat(target).st_mode & files.S_IFMT in (files.S_IFLNK, files.S_IFDIR):
             raise Error("/dev/console of the image is a link or a directory")
-        tree = mounts.open_tree(slave, "", OPEN_TREE_CLONE | AT_EMPTY_PATH)
-        mounts.move_mount(tree, target)
-        files.close(tree)
+        bound = attach.bind(
+            slave,
+            target,
+            lambda: files.open("console", files.O_PATH | files.O_NOFOLLOW, dir_fd=directory),
+            False,
+            attach.NO_FLAGS,
+        )
+        files.close(bound)
         files.close(target)
     finally:
         files.close(directory)

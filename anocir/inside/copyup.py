@@ -47,10 +47,10 @@ def copy(source_fd: int, target_fd: int) -> None:
                     target = _into(target, inner)
                     names, found = files.listdir(source), files.fstat(source)
                 continue
+            if not above:
+                return  # the top stays as it was mounted
             files.fchown(target, found.st_uid, found.st_gid)
             files.fchmod(target, found.st_mode & 0o7777)
-            if not above:
-                return
             names, found = above.pop()
             source = _into(source, "..")
             target = _into(target, "..")

@@ -117,7 +117,8 @@ def _bind_device(directory: int, name: str, path: str, wanted: tuple[int, int]) 
             raise Error(f"{path} of the host is another device")
         target = _plain_file(directory, name)
         try:
-            attach.bind_node(fd, target, lambda: _plain_file(directory, name))
+            node = attach.bind(fd, target, lambda: _plain_file(directory, name), False, attach.NODE)
+            files.close(node)
         finally:
             files.close(target)
     finally:

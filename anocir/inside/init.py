@@ -299,6 +299,7 @@ def main() -> NoReturn:
             context.host_fds, context.line_fds = context.host_fds[:-2], context.host_fds[-2:]
         _import_rest(context.plan)
         seal(path_fd)
+        tasks.host_proc = False
         _run(context)
     except BaseException as error:
         _fail(context, error)

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 from ..base import inroot
 from ..errors import Error
-from ..linux import files, mounts
+from ..linux import files
 from ..linux.const import (
+    EINVAL,
     ENOENT,
     ENOTDIR,
     MOUNT_ATTR_RDONLY,
-    MS_BIND,
-    MS_RDONLY,
-    MS_REC,
 )
 from . import attach, places
 
@@ -41,16 +39,15 @@ def readonly_path(context: Context, path: str) -> None:
             # A mount on top of the root would not be what is entered.
             attach.read_only(context.root_fd)
             return
-        clone = attach.clone(target, recursive=True)
-        if clone is None:
-            name = f"/proc/self/fd/{target}"
-            mounts.mount(name, name, "", MS_BIND | MS_REC)
-            clone = attach.on_top(context, path, target)
-            attach.read_only(clone)
-        else:
-            attach.read_only(clone)
-            mounts.move_mount(clone, target)
-        files.close(clone)
+        files.close(
+            attach.bind(
+                target,
+                target,
+                lambda: inroot.open(context.root_fd, path),
+                True,
+                attach.READ_ONLY,
+            )
+        )
     finally:
         files.close(target)
 
@@ -71,38 +68,43 @@ def masked_path(context: Context, path: str, label: str) -> None:
         if places.is_root(context, target):
             raise Error(f'"{path}" is the root itself, which cannot be masked')
         if files.fstat(target).st_mode & files.S_IFMT == files.S_IFDIR:
-            _mask_directory(context, target, label)
+            _mask_directory(context, target, path, label)
         else:
-            _mask_file(context, path, target)
+            _mask_file(context, target, path)
     finally:
         files.close(target)
 
 
-def _mask_directory(context: Context, target: int, label: str) -> None:
+def _mask_directory(context: Context, target: int, path: str, label: str) -> None:
+    def again() -> int:
+        return inroot.open(context.root_fd, path)
+
     if context.mask_fd >= 0:
         # A copy of the first one, which is attached by now.
-        clone = mounts.open_tree(context.mask_fd, "", attach.CLONE)
-        mounts.move_mount(clone, target)
-        files.close(clone)
+        files.close(attach.bind(context.mask_fd, target, again, False, attach.NO_FLAGS))
         return
-    data = ["nr_blocks=1", "nr_inodes=1", "mode=755"]
+    plain: Options = {"ms": 0, "super": ["ro"], "data": ["nr_blocks=1", "nr_inodes=1", "mode=755"]}
     if label:
-        data.append(f'context="{label}"')
-    plain = {"ms": 0, "super": ["ro"], "data": data}
-    mount_fd = attach.new_filesystem("tmpfs", "tmpfs", plain, MOUNT_ATTR_RDONLY)
-    if mount_fd is None:
-        attach.mount_onto(target, "tmpfs", "tmpfs", MS_RDONLY, ",".join(data))
-        return
-    mounts.move_mount(mount_fd, target)
-    context.mask_fd = mount_fd
+        plain["data"].append(f'context="{label}"')
+    try:
+        mask_fd = attach.filesystem("tmpfs", "tmpfs", target, again, plain, MOUNT_ATTR_RDONLY)
+    except OSError as error:
+        if error.errno != EINVAL:
+            raise
+        # Ubuntu's Linux 5.4 wants one for the root and one more.
+        plain["data"][1] = "nr_inodes=2"
+        mask_fd = attach.filesystem("tmpfs", "tmpfs", target, again, plain, MOUNT_ATTR_RDONLY)
+    context.mask_fd = mask_fd
 
 
-def _mask_file(context: Context, path: str, target: int) -> None:
+def _mask_file(context: Context, target: int, path: str) -> None:
     fd = files.open("/dev/null", files.O_PATH | files.O_NOFOLLOW)
     try:
         found = files.fstat(fd)
         if (found.st_mode & files.S_IFMT, found.st_rdev) != (files.S_IFCHR, files.makedev(1, 3)):
             raise Error("/dev/null of the host is not the null device")
-        attach.bind_node(fd, target, lambda: attach.on_top(context, path, fd))
+        files.close(
+            attach.bind(fd, target, lambda: inroot.open(context.root_fd, path), False, attach.NODE)
+        )
     finally:
         files.close(fd)

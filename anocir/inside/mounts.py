@@ -13,21 +13,22 @@ from ..base import inroot
 from ..errors import Error, strerror
 from ..linux import files, mounts
 from ..linux.const import (
-    AT_EMPTY_PATH,
+    EBUSY,
     EEXIST,
+    EINVAL,
     ELOOP,
+    ENODEV,
     ENOENT,
     ENOTDIR,
+    EPERM,
     MOUNT_ATTR_RDONLY,
-    MS_BIND,
-    MS_RDONLY,
-    MS_REC,
     PROC_SUPER_MAGIC,
 )
 from . import attach, copyup, places, procfs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from .context import Context
@@ -35,15 +36,19 @@ if TYPE_CHECKING:
     Options = dict[str, Any]
 
 
-def source(context: Context, index: int, path: str, copy_symlink: bool, destination: str) -> None:
-    """Open the source of a bind mount as the caller, before the first mount is made."""
+def source(context: Context, index: int, path: str, link: str, destination: str) -> None:
+    """Open the source of a bind mount as the caller, before the first mount is made.
+
+    `link` says what a symbolic link there is: "follow", "copy" or "nofollow".
+    """
     try:
-        if copy_symlink:
+        if link == "copy":
             found = files.lstat(path)
             if found.st_mode & files.S_IFMT == files.S_IFLNK:
                 context.sources[index] = files.readlink(path)
                 return
-        context.sources[index] = files.open(path, files.O_PATH)
+        flags = files.O_PATH | (files.O_NOFOLLOW if link == "nofollow" else 0)
+        context.sources[index] = files.open(path, flags)
     except OSError as error:
         reason = strerror(error.errno or 0)
         raise Error(
@@ -55,29 +60,28 @@ def filesystem(
     context: Context, kind: str, source: str, destination: str, options: Options
 ) -> None:
     """Mount a new file system."""
-    target = _directory_target(context, destination, kind)
+    target, made = _directory_target(context, destination, kind)
     try:
         _check_target(context, target, destination, kind)
-        if kind == "tmpfs":
+        if kind == "tmpfs" and not made:
             _keep_mode(target, options)
         read_only = bool(options["set"] & MOUNT_ATTR_RDONLY)
         # A tmpfs gets its contents (devices, copies, mount points) first.
         late = kind == "tmpfs" and read_only
         attributes = options["set"] & ~(MOUNT_ATTR_RDONLY if late else 0)
         if kind == "proc" and context.plan["pids"] >= 0:
-            mount_fd: int | None = procfs.of_others(context, source, options, attributes)
-        else:
-            mount_fd = attach.new_filesystem(kind, source, options, attributes)
-        if mount_fd is None:
-            flags = options["ms"] & ~(MS_RDONLY if late else 0)
-            attach.mount_onto(target, kind, source, flags, ",".join(options["data"]))
-            mount_fd = inroot.open(context.root_fd, destination)
-            if options["copyup"]:
-                copyup.copy(target, mount_fd)
-        else:
-            if options["copyup"]:
-                copyup.copy(target, mount_fd)
+            mount_fd = procfs.of_others(context, source, options, attributes)
             mounts.move_mount(mount_fd, target)
+        else:
+            mount_fd = attach.filesystem(
+                kind,
+                source,
+                target,
+                lambda: inroot.open(context.root_fd, destination),
+                options,
+                attributes,
+                (lambda fd: copyup.copy(target, fd)) if options["copyup"] else None,
+            )
         attach.recursive(mount_fd, options)
         attach.propagate(mount_fd, options)
         places.own(context, mount_fd)
@@ -89,22 +93,21 @@ def filesystem(
         files.close(target)
 
 
-def _directory_target(context: Context, destination: str, kind: str) -> int:
-    """Open the mount point of a file system, making it where it is missing.
+def _directory_target(context: Context, destination: str, kind: str) -> tuple[int, bool]:
+    """Open the mount point of a file system, making it where it is missing; tell whether it was.
 
     For proc and sysfs it must be a plain directory: were it reached by a link of the image, the
     masked and read-only paths would lie elsewhere (CVE-2019-19921, CVE-2023-27561).
     """
-    if kind not in ("proc", "sysfs"):
-        return places.make_directory(context, destination)
     flags = files.O_PATH | files.O_DIRECTORY
-    for attempt in (1, 2):
+    plain = kind in ("proc", "sysfs")
+    for made in (False, True):
         try:
-            return inroot.open(context.root_fd, destination, flags, follow_links=False)
+            return inroot.open(context.root_fd, destination, flags, follow_links=not plain), made
         except OSError as error:
-            if error.errno == ENOENT and attempt == 1:
+            if error.errno == ENOENT and not made:
                 files.close(places.make_directory(context, destination))
-            elif error.errno in (ELOOP, ENOTDIR):
+            elif plain and error.errno in (ELOOP, ENOTDIR):
                 raise Error(
                     f'mount of {kind}: "{destination}" must be a directory, not a link'
                 ) from None
@@ -122,7 +125,10 @@ def _check_target(context: Context, target: int, destination: str, kind: str) ->
 
 
 def _keep_mode(target: int, options: Options) -> None:
-    """Give a tmpfs the mode of the directory that it covers, unless one is asked for."""
+    """Give a tmpfs the mode of the directory that it covers, unless one is asked for.
+
+    On a mount point that was made for it, it has that of tmpfs(5): 1777.
+    """
     if not any(option.startswith("mode=") for option in options["data"]):
         mode = files.fstat(target).st_mode & 0o7777
         options["data"] = [*options["data"], f"mode={mode:o}"]
@@ -135,26 +141,24 @@ def bind(context: Context, index: int, source: str, destination: str, options: O
         _copy_link(context, opened, destination)
         return
     is_directory = files.fstat(opened).st_mode & files.S_IFMT == files.S_IFDIR
-    make = places.make_directory if is_directory else places.make_file
-    target = make(context, destination)
+    target = _bind_target(context, destination, is_directory, options["dest_nofollow"])
     try:
         if files.fstat(target).st_mode & files.S_IFMT == files.S_IFDIR and not is_directory:
             # move_mount(2) calls it EINVAL, mount(2) and everybody who reads the text ENOTDIR.
             raise OSError(ENOTDIR, "move_mount", destination)
         _check_bind(context, target, opened, destination)
         mount_fd = context.spare_fds.pop(index, -1)
-        attached = False
-        if mount_fd < 0:
-            clone = attach.clone(opened, options["rec"])
-            if clone is None:
-                flags = MS_BIND | (MS_REC if options["rec"] else 0)
-                mounts.mount(f"/proc/self/fd/{opened}", f"/proc/self/fd/{target}", "", flags)
-                clone = attach.on_top(context, destination, opened)
-                attached = True
-            mount_fd = clone
-        attach.set_flags(mount_fd, options)
-        if not attached:
+        if mount_fd >= 0:
+            attach.set_flags(mount_fd, options)
             mounts.move_mount(mount_fd, target)
+        else:
+            mount_fd = attach.bind(
+                opened,
+                target,
+                lambda: _bind_target(context, destination, is_directory, options["dest_nofollow"]),
+                options["rec"],
+                options,
+            )
         attach.recursive(mount_fd, options)
         attach.propagate(mount_fd, options)
         places.bound(context, mount_fd, destination)
@@ -163,6 +167,22 @@ def bind(context: Context, index: int, source: str, destination: str, options: O
         files.close(target)
         files.close(opened)
         del context.sources[index]
+
+
+def _bind_target(context: Context, destination: str, is_directory: bool, nofollow: bool) -> int:
+    """Open the mount point of a bind mount, made where it is missing.
+
+    With `nofollow` it has to be there, and a link is one itself.
+    """
+    if not nofollow:
+        make = places.make_directory if is_directory else places.make_file
+        return make(context, destination)
+    directory, _, name = destination.rpartition("/")
+    parent = inroot.open(context.root_fd, directory or "/")
+    try:
+        return files.open(name, files.O_PATH | files.O_NOFOLLOW, dir_fd=parent)
+    finally:
+        files.close(parent)
 
 
 def _check_bind(context: Context, target: int, opened: int, destination: str) -> None:
@@ -217,22 +237,22 @@ def cgroup_mount(
     """
     if fallback is not None and not _is_there(view):
         view = fallback
+
+    def again() -> int:
+        return inroot.open(context.root_fd, destination)
+
     target = places.make_directory(context, destination)
     try:
         _check_target(context, target, destination, "cgroup")
         if view["version"] == 2:
-            mount_fd = _cgroup2(view, own_namespace, options)
-            mounts.move_mount(mount_fd, target)
+            host = f"{view['host_mountpoint']}{view['own_path']}"
+            mount_fd = _cgroup("cgroup2", [], host, target, again, own_namespace, options)
             attach.propagate(mount_fd, options)
             files.close(mount_fd)
             return
         plain = {**options, "super": [], "data": ["mode=755"], "ms": 0}
-        tmpfs = attach.new_filesystem("tmpfs", "tmpfs", plain, options["set"] & ~MOUNT_ATTR_RDONLY)
-        if tmpfs is None:
-            attach.mount_onto(target, "tmpfs", "tmpfs", options["ms"] & ~MS_RDONLY, "mode=755")
-            tmpfs = inroot.open(context.root_fd, destination)
-        else:
-            mounts.move_mount(tmpfs, target)
+        attributes = options["set"] & ~MOUNT_ATTR_RDONLY
+        tmpfs = attach.filesystem("tmpfs", "tmpfs", target, again, plain, attributes)
         for name, data, own_path, mountpoint in view["hierarchies"]:
             _hierarchy(tmpfs, name, data, f"{mountpoint}{own_path}", own_namespace, options)
         for link, text in view["links"]:
@@ -253,19 +273,29 @@ def _is_there(view: dict[str, Any]) -> bool:
     return all(files.exists(f"{row[3]}{row[2]}") for row in view["hierarchies"])
 
 
-def _cgroup2(view: dict[str, Any], own_namespace: bool, options: Options) -> int:
+def _cgroup(
+    kind: str,
+    data: list[str],
+    host: str,
+    target: int,
+    again: Callable[[], int],
+    own_namespace: bool,
+    options: Options,
+) -> int:
+    """Mount a hierarchy, or bind its directory `host` where the kernel does not permit that."""
+    attributes = options["set"] | attach.RESTRICTED
     if own_namespace:
-        plain = {**options, "super": [], "data": [], "ms": 0}
-        mount_fd = attach.new_filesystem("cgroup2", "cgroup", plain, options["set"])
-        if mount_fd is not None:
-            return mount_fd
-    fd = files.open(f"{view['host_mountpoint']}{view['own_path']}", files.O_PATH)
+        plain = {"super": [], "data": data, "ms": 0}
+        try:
+            return attach.filesystem(kind, "cgroup", target, again, plain, attributes)
+        except OSError as error:
+            if error.errno not in (EPERM, EBUSY, EINVAL, ENODEV):
+                raise
+    fd = files.open(host, files.O_PATH)
     try:
-        mount_fd = mounts.open_tree(fd, "", attach.CLONE)
+        return attach.bind(fd, target, again, False, {"set": attributes, "clear": 0})
     finally:
         files.close(fd)
-    mounts.mount_setattr(mount_fd, AT_EMPTY_PATH, options["set"] | attach.RESTRICTED)
-    return mount_fd
 
 
 def _hierarchy(
@@ -273,22 +303,15 @@ def _hierarchy(
 ) -> None:
     """Mount one hierarchy of cgroup v1 below the tmpfs."""
     files.mkdir(name, 0o755, dir_fd=tmpfs)
-    target = files.open(name, files.O_PATH | files.O_DIRECTORY, dir_fd=tmpfs)
-    attributes = options["set"] | attach.RESTRICTED
-    mount_fd = None
+
+    def again() -> int:
+        return files.open(name, files.O_PATH | files.O_DIRECTORY, dir_fd=tmpfs)
+
+    target = again()
+    kind = "cgroup2" if data == "cgroup2" else "cgroup"
+    words = [] if kind == "cgroup2" else data.split(",")
     try:
-        if own_namespace:
-            kind = "cgroup2" if data == "cgroup2" else "cgroup"
-            words = [] if kind == "cgroup2" else data.split(",")
-            plain = {**options, "super": [], "data": words, "ms": 0}
-            mount_fd = attach.new_filesystem(kind, "cgroup", plain, attributes)
-        if mount_fd is None:
-            fd = files.open(own, files.O_PATH)
-            mount_fd = mounts.open_tree(fd, "", attach.CLONE)
-            files.close(fd)
-            mounts.mount_setattr(mount_fd, AT_EMPTY_PATH, attributes)
-        mounts.move_mount(mount_fd, target)
-        files.close(mount_fd)
+        files.close(_cgroup(kind, words, own, target, again, own_namespace, options))
     finally:
         files.close(target)
 

@@ -21,8 +21,7 @@ from ..linux.const import (
     CLONE_NEWUTS,
     EINVAL,
     ENOENT,
-    ENOSYS,
-    EPERM,
+    EXDEV,
     MNT_DETACH,
     MOUNT_ATTR_RDONLY,
     PROC_SUPER_MAGIC,
@@ -65,9 +64,32 @@ def open_proc(context: Context, path: str, flags: int) -> int:
     try:
         return mounts.openat2(context.proc_fd, path, flags, resolve)
     except OSError as error:
-        if error.errno not in (ENOSYS, EPERM):
+        if not files.missing(error):
             raise OSError(error.errno, "open", f"/proc/{path}") from None
-    return files.open(path, flags | files.O_NOFOLLOW, dir_fd=context.proc_fd)
+    return _walk(context.proc_fd, path, flags)
+
+
+def _walk(proc_fd: int, path: str, flags: int) -> int:
+    """Open a file one component at a time, each on the same file system none through a link."""
+    device = files.fstat(proc_fd).st_dev
+    if path.startswith("thread-self/"):  # a plain link to PID/task/TID
+        path = files.readlink("thread-self", dir_fd=proc_fd) + path[len("thread-self") :]
+    *directories, name = path.split("/")
+    fd = files.open(".", files.O_PATH | files.O_DIRECTORY, dir_fd=proc_fd)
+    try:
+        for part in directories:
+            below = files.open(part, files.O_PATH | files.O_DIRECTORY | files.O_NOFOLLOW, dir_fd=fd)
+            files.close(fd)
+            fd = below
+            if files.fstat(fd).st_dev != device:
+                raise OSError(EXDEV, "open", f"/proc/{path}")
+        found = files.open(name, flags | files.O_NOFOLLOW, dir_fd=fd)
+        if files.fstat(found).st_dev != device:
+            files.close(found)
+            raise OSError(EXDEV, "open", f"/proc/{path}")
+        return found
+    finally:
+        files.close(fd)
 
 
 def sysctl(context: Context, path: str, value: str) -> None:

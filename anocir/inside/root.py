@@ -14,7 +14,7 @@ from ..linux.const import (
     ENOTDIR,
     EPERM,
     MNT_DETACH,
-    MS_BIND,
+    MS_MOVE,
     MS_PRIVATE,
     MS_RDONLY,
     MS_REC,
@@ -36,31 +36,36 @@ def propagation(context: Context, flags: int) -> None:
     mounts.mount("", "/", "", flags)
 
 
-def root(context: Context, path: str, own_namespace: bool) -> None:
-    """Open the rootfs and mount it onto itself, since pivot_root(2) needs a mount."""
+def root(context: Context, path: str, shared: bool, private: bool) -> None:
+    """Open the rootfs and mount it onto itself, since pivot_root(2) needs a mount.
+
+    It refuses one in a mount that is `shared`.  Others stay slaves, and what is cloned from them
+    is told of later mounts of the host; the root itself only unless it is to be `private`.
+    """
     fd = files.open(path, files.O_PATH | files.O_DIRECTORY)
-    if own_namespace:
-        _make_parent_private(path)
-    tree = attach.clone(fd, recursive=True)
-    if tree is None:
-        target = f"/proc/self/fd/{fd}"
-        mounts.mount(target, target, "", MS_BIND | MS_REC)
-        tree = files.open(path, files.O_PATH | files.O_DIRECTORY)
-    else:
-        mounts.move_mount(tree, fd)
+    if shared:
+        _make_parent_slave(path)
+    context.root_fd = attach.bind(
+        fd,
+        fd,
+        lambda: files.open(path, files.O_PATH | files.O_DIRECTORY),
+        True,
+        attach.NO_FLAGS,
+    )
     files.close(fd)
-    context.root_fd = tree
-    places.own(context, tree)
+    places.own(context, context.root_fd)
+    if private:
+        attach.set_propagation(context.root_fd, MS_PRIVATE)
 
 
-def _make_parent_private(path: str) -> None:
-    """Make the mount that holds the rootfs private: pivot_root(2) refuses a shared one.
+def _make_parent_slave(path: str) -> None:
+    """Make the mount that holds the rootfs one that tells nobody of mounts in it.
 
     Only its mount point can be named, so the path is tried from the end.
     """
     while True:
         try:
-            mounts.mount("", path, "", MS_PRIVATE)
+            mounts.mount("", path, "", MS_SLAVE)
         except OSError as error:
             if error.errno != EINVAL or path in ("", "/"):
                 raise
@@ -117,7 +122,8 @@ def move_root(context: Context) -> None:
     _hide_host(context)
     slash = files.open("/", files.O_PATH | files.O_DIRECTORY)
     try:
-        mounts.move_mount(context.root_fd, slash)
+        if not attach.move(context.root_fd, slash):
+            mounts.mount(f"/proc/self/fd/{context.root_fd}", "/", "", MS_MOVE)
     finally:
         files.close(slash)
     files.fchdir(context.root_fd)

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from _struct import pack, unpack_from
 
-from . import ffi
+from . import ffi, files
 from .const import (
     AT_EMPTY_PATH,
-    ENOSYS,
     FSCONFIG_CMD_CREATE,
     FSCONFIG_SET_FD,
     FSCONFIG_SET_FLAG,
@@ -130,6 +129,15 @@ def mount_setattr(
     _mount_setattr(mount_fd, path, flags, attributes, len(attributes))
 
 
+def has_mount_setattr() -> bool:
+    """Tell whether mount_setattr(2) is there: then arguments of no size are EINVAL."""
+    try:
+        _mount_setattr(-1, "", 0, None, 0)
+    except OSError as error:
+        return not files.missing(error)
+    return True
+
+
 def fstatfs_type(fd: int) -> int:
     """fstatfs(2): the magic number of the file system that `fd` lies on."""
     data = bytearray(120)
@@ -148,6 +156,6 @@ def mount_id(fd: int) -> int:
         if unpack_from("=I", data)[0] & STATX_MNT_ID:
             return int(unpack_from("=Q", data, 144)[0])
     except OSError as error:
-        if error.errno != ENOSYS:
+        if not files.missing(error):
             raise
     return int(read_file(f"/proc/self/fdinfo/{fd}").partition(b"mnt_id:")[2].split()[0])

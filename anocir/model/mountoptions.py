@@ -5,7 +5,6 @@ Side: pure.  Sources: config.md (Linux mount options), mount(8), mount_setattr(2
 
 from __future__ import annotations
 
-from ..errors import at
 from ..linux.const import (
     MOUNT_ATTR__ATIME,
     MOUNT_ATTR_NOATIME,
@@ -101,7 +100,8 @@ PROPAGATION: Final = {
 RECURSIVE: Final = {"r" + name: value[:2] for name, value in ATTRIBUTES.items()}
 
 OTHER: Final = (
-    "bind", "rbind", "remount", "defaults", "tmpcopyup", "copy-symlink", "idmap", "ridmap",
+    "bind", "rbind", "remount", "defaults", "tmpcopyup", "copy-symlink", "src-nofollow",
+    "dest-nofollow", "idmap", "ridmap",
 )  # fmt: skip
 
 
@@ -110,27 +110,30 @@ def names() -> list[str]:
     return sorted({*ATTRIBUTES, *SUPERBLOCK, *PROPAGATION, *RECURSIVE, *OTHER})
 
 
-def parse(options: Sequence[str], path: str) -> dict[str, Any]:
-    """Sort the options of one mount; `path` is the JSON path of the list.
+def parse(options: Sequence[str]) -> dict[str, Any]:
+    """Sort the options of one mount.
 
     Returns plain data: `set`, `clear` (MOUNT_ATTR_* for the mount), `recursive_set`,
     `recursive_clear`, `ms` (the flags of mount(2)), `super` (fsconfig names), `propagation`
-    (MS_* in order), `bind`, `rec`, `remount`, `copyup`, `copy_symlink`, `idmap` (None or text,
-    empty for the container's own mapping), `idmap_rec`, and `data` (what is left, for the file
-    system).
+    (MS_* in order), `exact` (a flag of the mount is named, so a bind mount has those that are, and
+    no other), `bind`, `rec`, `remount`, `copyup`, `copy_symlink`, `src_nofollow`, `dest_nofollow`,
+    `idmap` (None or text, empty for the container's own mapping), `idmap_rec`, and `data` (what is
+    left, for the file system).  An empty option is none: Podman 5 writes some.
     """
     result: dict[str, Any] = {
         "set": 0, "clear": 0, "recursive_set": 0, "recursive_clear": 0, "ms": 0, "super": [],
         "propagation": [], "bind": False, "rec": False, "remount": False, "copyup": False,
-        "copy_symlink": False, "idmap": None, "idmap_rec": False, "data": [],
+        "exact": False, "copy_symlink": False, "src_nofollow": False, "dest_nofollow": False,
+        "idmap": None, "idmap_rec": False, "data": [],
     }  # fmt: skip
-    for index, option in enumerate(options):
+    for option in options:
         attribute = ATTRIBUTES.get(option)
         if attribute is not None:
             add, remove, ms_add, ms_remove = attribute
             result["set"] = result["set"] & ~remove | add
             result["clear"] = result["clear"] & ~add | remove
             result["ms"] = result["ms"] & ~ms_remove | ms_add
+            result["exact"] = True
         elif option in PROPAGATION:
             result["propagation"].append(PROPAGATION[option])
         elif option in RECURSIVE:
@@ -140,6 +143,7 @@ def parse(options: Sequence[str], path: str) -> dict[str, Any]:
         elif option in SUPERBLOCK:
             ms_add, ms_remove, name = SUPERBLOCK[option]
             result["ms"] = result["ms"] & ~ms_remove | ms_add
+            result["exact"] = True
             if name:
                 result["super"].append(name)
         elif option in ("bind", "rbind"):
@@ -151,14 +155,12 @@ def parse(options: Sequence[str], path: str) -> dict[str, Any]:
             result["ms"] |= MS_REMOUNT
         elif option == "tmpcopyup":
             result["copyup"] = True
-        elif option == "copy-symlink":
-            result["copy_symlink"] = True
+        elif option in ("copy-symlink", "src-nofollow", "dest-nofollow"):
+            result[option.replace("-", "_")] = True
         elif option in ("idmap", "ridmap") or option.startswith(("idmap=", "ridmap=")):
             name, _, text = option.partition("=")
             result["idmap"] = text
             result["idmap_rec"] = name == "ridmap"
-        elif option == "":
-            raise at(f"{path}[{index}]", "must not be empty")
-        elif option != "defaults":
+        elif option not in ("", "defaults"):
             result["data"].append(option)
     return result

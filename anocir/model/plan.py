@@ -33,6 +33,7 @@ from ..linux.const import (
     CLONE_NEWUTS,
     MS_PRIVATE,
     MS_REC,
+    MS_SHARED,
     MS_SLAVE,
 )
 from .spec.linux import MEMORY_FLAGS, MEMORY_MODES, sysctl_path
@@ -420,6 +421,10 @@ _NOTIFY: Final = -1
 _NOTIFY_AT: Final = "/run/notify"
 
 
+# What a symbolic link as the source of a bind mount is, by the option that says so.
+_LINKS: Final = (("copy-symlink", "copy"), ("src-nofollow", "nofollow"))
+
+
 def _root_steps(config: Config, facts: Mapping[str, Any]) -> list[Step]:
     """Open the rootfs and every bind source while the host's mounts are untouched.
 
@@ -431,7 +436,7 @@ def _root_steps(config: Config, facts: Mapping[str, Any]) -> list[Step]:
     linux = config.get("linux") or {}
     if "mount" in spaces:
         propagation = _ROOTFS_PROPAGATION[linux.get("rootfsPropagation") or ""]
-        if propagation & ~MS_REC not in (MS_PRIVATE, MS_SLAVE, 1 << 20):
+        if propagation & ~MS_REC not in (MS_PRIVATE, MS_SLAVE, MS_SHARED):
             propagation = MS_PRIVATE | MS_REC  # unbindable only makes sense for the new root
         steps.append(("propagation", "linux.rootfsPropagation", propagation))
     for index, mount in enumerate(config.get("mounts") or []):
@@ -443,14 +448,18 @@ def _root_steps(config: Config, facts: Mapping[str, Any]) -> list[Step]:
                 raise at(where, "a bind mount needs a source")
             if not source.startswith("/"):
                 source = f"{facts['bundle']}/{source}"
-            steps.append(
-                ("source", where, index, source, "copy-symlink" in options, mount["destination"])
-            )
+            link = next((way for word, way in _LINKS if word in options), "follow")
+            steps.append(("source", where, index, source, link, mount["destination"]))
     if facts.get("notify"):
         steps.append(
-            ("source", "NOTIFY_SOCKET", _NOTIFY, facts["notify_source"], False, _NOTIFY_AT)
+            ("source", "NOTIFY_SOCKET", _NOTIFY, facts["notify_source"], "follow", _NOTIFY_AT)
         )
-    steps.append(("root", "root.path", facts["rootfs"], "mount" in spaces))
+    word = linux.get("rootfsPropagation") or ""
+    own = "mount" in spaces
+    # Without "r" or with rshared the mount that holds the rootfs may still be shared.
+    shared = own and word not in ("", "rslave", "rprivate", "unbindable", "runbindable")
+    private = own and word not in ("slave", "rslave")
+    steps.append(("root", "root.path", facts["rootfs"], shared, private))
     return steps
 
 
@@ -460,7 +469,7 @@ def _mount_steps(config: Config, facts: Mapping[str, Any]) -> list[Step]:
     label = linux.get("mountLabel", "") if facts["selinux"] else ""
     for index, mount in enumerate(config.get("mounts") or []):
         where = f"mounts[{index}]"
-        options = mountoptions.parse(mount.get("options") or [], where + ".options")
+        options = mountoptions.parse(mount.get("options") or [])
         destination = normal(mount["destination"])
         kind = mount.get("type") or ""
         source = mount.get("source") or ""
@@ -472,11 +481,14 @@ def _mount_steps(config: Config, facts: Mapping[str, Any]) -> list[Step]:
                 _mappings(mount.get("uidMappings") or []),
                 _mappings(mount.get("gidMappings") or []),
             ]
+        if options["idmap"] is not None and not options["bind"] and kind != "bind":
+            raise at(where, "id-mapped mounts are only supported for bind mounts")
         if options["bind"] or kind == "bind":
             _check_proc(destination, where, bind=True)
+            _check_bind(mount.get("options") or [], options, where)
             steps.append(("bind", where, index, source, destination, options))
         elif options["remount"]:
-            steps.append(("remount", where, destination, options))
+            steps.append(("remount", where, destination, {**options, "exact": False}))
         elif kind in ("cgroup", "cgroup2"):
             _check_proc(destination, where, bind=False)
             if facts["cgroup"] is None:
@@ -487,8 +499,8 @@ def _mount_steps(config: Config, facts: Mapping[str, Any]) -> list[Step]:
                     "cgroup_mount",
                     where,
                     destination,
-                    facts["cgroup"],
-                    facts["cgroup_fallback"],
+                    _view(facts["cgroup"], kind),
+                    facts["cgroup_fallback"] and _view(facts["cgroup_fallback"], kind),
                     own,
                     options,
                 )
@@ -504,8 +516,22 @@ def _mount_steps(config: Config, facts: Mapping[str, Any]) -> list[Step]:
     return steps
 
 
+def _check_bind(words: Sequence[str], options: Mapping[str, Any], where: str) -> None:
+    """Refuse what the kernel would pass over in silence: an option that a bind mount has not."""
+    if options["data"]:
+        word = options["data"][0]
+        raise at(
+            f"{where}.options[{words.index(word)}]",
+            f'"{word}" is no option of a bind mount',
+            "options of the file system cannot be given to it a second time",
+        )
+    for name in ("src-nofollow", "dest-nofollow"):
+        if options["copy_symlink"] and options[name.replace("-", "_")]:
+            raise at(f"{where}.options", f"copy-symlink and {name} exclude each other")
+
+
 def _notify_mount(facts: Mapping[str, Any]) -> Step:
-    options = mountoptions.parse(["bind", "ro", "nosuid", "nodev", "noexec"], "NOTIFY_SOCKET")
+    options = mountoptions.parse(["bind", "ro", "nosuid", "nodev", "noexec"])
     return ("bind", "NOTIFY_SOCKET", _NOTIFY, facts["notify_source"], _NOTIFY_AT, options)
 
 
@@ -592,6 +618,14 @@ def _finish_steps(config: Config, facts: Mapping[str, Any]) -> list[Step]:
             ("final_propagation", "linux.rootfsPropagation", mountoptions.PROPAGATION[propagation])
         )
     return steps + _domain_steps(linux)
+
+
+def _view(view: dict[str, Any], kind: str) -> dict[str, Any]:
+    """Return what a mount of type cgroup or cgroup2 shows: of a hybrid host the part asked for."""
+    for _, data, path, mountpoint in view.get("hierarchies") or ():
+        if kind == "cgroup2" and data == "cgroup2":
+            return {"version": 2, "own_path": path, "host_mountpoint": mountpoint}
+    return view
 
 
 def _once(paths: Sequence[str]) -> list[tuple[int, str]]:

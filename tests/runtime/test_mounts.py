@@ -213,12 +213,6 @@ def test_a_directory_cannot_be_bound_on_a_file(container: Container) -> None:
     assert "not a directory" in container.refused().lower()
 
 
-def test_file_system_options_on_a_bind_are_passed_over(container: Container) -> None:
-    source = container.bundle.outside("source")
-    container.bundle.add_mount("/m", "none", source, "bind", "mode=755", "size=1k", "nosuid")
-    assert "nosuid" in mount_on(container, "/m")["options"]
-
-
 def test_type_bind_without_the_option_is_a_bind_or_an_error_of_one_line(
     container: Container,
 ) -> None:

@@ -233,7 +233,9 @@ def test_listen_fds_with_a_closed_descriptor_runs(container: Container) -> None:
     container.bundle.sh('echo "$LISTEN_FDS"; [ ! -e /proc/$$/fd/3 ] && echo closed')
     container.bundle.write()
     words = container.runtime.command("run", "-b", container.bundle.path, container.id)
-    shown = drive.call(["/bin/sh", "-c", 'export LISTEN_FDS=1 LISTEN_PID=$$; exec "$@" 3<&-', "sh", *words]).stdout
+    shown = drive.call(
+        ["/bin/sh", "-c", 'export LISTEN_FDS=1 LISTEN_PID=$$; exec "$@" 3<&-', "sh", *words]
+    ).stdout
     assert shown.split() == ["1", "closed"]
 
 

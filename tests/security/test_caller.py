@@ -302,10 +302,16 @@ def test_control_without_a_reset_they_are_passed_on(arena: Arena) -> None:
 # descriptors of a service manager ----------------------------------------------------------------------------
 
 
-def passed(arena: Arena, verb: str, variables: str, runtime: drive.Runtime | None = None) -> drive.Result:
+def passed(
+    arena: Arena, verb: str, variables: str, runtime: drive.Runtime | None = None
+) -> drive.Result:
     """Call with descriptor 3 open and variables of this kind; what the program has of them."""
     container = arena.container(runtime)
-    ask = ["/bin/sh", "-c", "echo fds: $LISTEN_FDS; [ -e /proc/self/fd/3 ] && /bin/readlink /proc/self/fd/3; true"]
+    ask = [
+        "/bin/sh",
+        "-c",
+        "echo fds: $LISTEN_FDS; [ -e /proc/self/fd/3 ] && /bin/readlink /proc/self/fd/3; true",
+    ]
     if verb == "run":
         container.process["args"] = ask
         container.bundle.write()
@@ -314,13 +320,17 @@ def passed(arena: Arena, verb: str, variables: str, runtime: drive.Runtime | Non
         container.launch(SLEEP)
         words = [container.id, *ask]
     command = container.runtime.command(verb, *words)
-    return drive.call(["/bin/sh", "-c", f'exec 3</etc/hostname; {variables}; exec "$@"', "sh", *command], ok=None)
+    return drive.call(
+        ["/bin/sh", "-c", f'exec 3</etc/hostname; {variables}; exec "$@"', "sh", *command], ok=None
+    )
 
 
 @pytest.mark.parametrize("verb", ["run", "exec"])
 @pytest.mark.parametrize("variables", ["export LISTEN_FDS=1", "export LISTEN_FDS=1 LISTEN_PID=1",
                                        "export LISTEN_FDS=1 LISTEN_PID="])  # fmt: skip
-def test_descriptors_for_somebody_else_are_not_passed_on(arena: Arena, verb: str, variables: str) -> None:
+def test_descriptors_for_somebody_else_are_not_passed_on(
+    arena: Arena, verb: str, variables: str
+) -> None:
     result = passed(arena, verb, variables)
     assert result.status == 0 and result.stdout.strip() == "fds:", result.explain()
 

@@ -10,12 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anocir.model import mountoptions
-from anocir.errors import Error
 from anocir.linux import const
 
 pytestmark = pytest.mark.unit
 
-EMPTY = mountoptions.parse([], "x")
+EMPTY = mountoptions.parse([])
 
 # config.md, "Linux mount options": every name that a runtime must know. Those that the specification
 # gives to file systems (data) are not listed.
@@ -28,7 +27,7 @@ ridmap rnodev""".split()
 
 
 def parse(*options: str) -> dict:
-    return mountoptions.parse(options, "mounts[0].options")
+    return mountoptions.parse(options)
 
 
 def changed(*options: str) -> dict:
@@ -94,13 +93,28 @@ TABLE = [
     ids=lambda value: ",".join(value) if isinstance(value, list) else "",
 )
 def test_options_become_flags(options: list[str], expected: dict) -> None:
-    assert changed(*options) == expected
+    found = changed(*options)
+    found.pop("exact", None)
+    assert found == expected
 
 
-def test_an_empty_option_is_refused_with_its_place() -> None:
-    with pytest.raises(Error) as caught:
-        parse("ro", "", "nosuid")
-    assert caught.value.text == "mounts[0].options[1]: must not be empty"
+NAMED = {*mountoptions.ATTRIBUTES, *mountoptions.SUPERBLOCK}
+
+
+@pytest.mark.parametrize("name", mountoptions.names())
+def test_a_flag_of_the_mount_makes_a_bind_mounts_flags_exact(name: str) -> None:
+    """As runc: any flag that is named, set or cleared, but for bind, rbind and remount."""
+    assert parse("rbind", name)["exact"] == (name in NAMED)
+
+
+def test_an_empty_option_is_none() -> None:
+    assert parse("ro", "", "nosuid", "") == parse("ro", "nosuid")
+    assert changed("") == {}
+
+
+def test_links_that_are_not_followed() -> None:
+    assert changed("src-nofollow") == {"src_nofollow": True}
+    assert changed("dest-nofollow", "src-nofollow") == {"src_nofollow": True, "dest_nofollow": True}
 
 
 def test_the_names_are_sorted_and_without_twins() -> None:
@@ -161,4 +175,4 @@ def test_the_last_one_wins(options: list[str], last: str) -> None:
 @given(st.lists(KNOWN, max_size=8))
 def test_parsing_does_not_keep_anything(options: list[str]) -> None:
     assert parse(*options) == parse(*options)
-    assert mountoptions.parse([], "x") == EMPTY
+    assert mountoptions.parse([]) == EMPTY

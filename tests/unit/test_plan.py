@@ -331,7 +331,12 @@ def mounted(*mounts: dict, **more) -> dict:
          'mounts[0].destination: "/proc/sys" must not'),
         ({"destination": "/data", "options": ["bind"]}, "mounts[0].source: a bind mount needs a source"),
         ({"destination": "/data"}, "mounts[0].type: a mount needs a type"),
-        ({"destination": "/data", "source": "/x", "options": ["bind", ""]}, "mounts[0].options[1]: must not"),
+        ({"destination": "/data", "source": "/x", "options": ["bind", "", "readonly"]},
+         'mounts[0].options[2]: "readonly" is no option of a bind mount'),
+        ({"destination": "/data", "source": "/x", "type": "bind", "options": ["size=1m"]},
+         'mounts[0].options[0]: "size=1m" is no option of a bind mount'),
+        ({"destination": "/data", "source": "/x", "options": ["bind", "src-nofollow", "copy-symlink"]},
+         "mounts[0].options: copy-symlink and src-nofollow exclude each other"),
     ],
 )  # fmt: skip
 def test_a_mount_that_cannot_be_is_refused_with_its_path(mount: dict, error: str) -> None:

@@ -289,6 +289,14 @@ GOOD = {
     "a relative mount destination": changed(("mounts[0].destination", "tmp")),
     "the largest user id": changed(("process.user.uid", 4294967294)),
     "null for an optional property": changed(("hostname", None), ("linux.sysctl", None)),
+    "maps without a user namespace, as with runc": changed(
+        ("linux.namespaces", [{"type": "mount"}]),
+        ("hostname", ""),
+        ("domainname", DELETED),
+        ("linux.sysctl", {}),
+        ("linux.timeOffsets", {}),
+        ("linux.netDevices", {}),
+    ),
     "an empty host name without a uts namespace": changed(
         ("linux.namespaces", [{"type": "mount"}]),
         ("linux.uidMappings", []),
@@ -499,8 +507,6 @@ BAD = [
      "linux.namespaces[1].type: must be unique, pid is there twice"),
     ([("linux.namespaces[1].path", "proc/1/ns/pid")],
      'linux.namespaces[1].path: must be an absolute path, got "proc/1/ns/pid"'),
-    ([*NO_SANDBOX, ("linux.uidMappings", [{"containerID": 0, "hostID": 0, "size": 1}])],
-     "linux.uidMappings: must not be set without a user namespace"),
     ([("linux.gidMappings", DELETED)],
      "linux.gidMappings: is missing, must be set for a new user namespace"),
     ([("linux.uidMappings", [])],

@@ -246,9 +246,8 @@ def _linux(linux: Any) -> None:
 
 
 def _id_maps(linux: Any, present: dict[str, str]) -> None:
+    # Without a user namespace they mean nothing, as with runc.
     maps = [key for key in ("uidMappings", "gidMappings") if linux.get(key)]
-    if maps and "user" not in present:
-        raise Mistake("must not be set without a user namespace", maps[0])
     if present.get("user") == "" and len(maps) != 2:
         missing = "gidMappings" if "uidMappings" in maps else "uidMappings"
         raise Mistake("is missing, must be set for a new user namespace", missing)
