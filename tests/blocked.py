@@ -43,7 +43,7 @@ def numbers(text: str) -> list[int]:
     if text in AGES:
         return list(range(AGES[text], LAST + 1))
     found: list[int] = []
-    for part in text.split(","):
+    for part in filter(None, text.split(",")):
         if part in CALLS:
             found.append(CALLS[part])
         else:

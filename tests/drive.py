@@ -18,7 +18,7 @@ import subprocess
 import tempfile
 import termios
 import time
-from typing import IO, Any, Iterator, Mapping, NamedTuple, Sequence
+from typing import IO, Any, Callable, Iterator, Mapping, NamedTuple, Sequence
 
 from tests import machine
 from tests.bundle import Bundle, Template, remove_tree
@@ -60,9 +60,11 @@ class Result(NamedTuple):
 class Runtime:
     """An executable, its --root of this session and what is special about it."""
 
-    __slots__ = ("directory", "name", "oci_version", "path", "root", "template")
+    __slots__ = ("directory", "name", "oci_version", "path", "root", "template", "under")
 
     def __init__(self, path: str, directory: str) -> None:
+        # What each call does in its process before it becomes the runtime (blocked.before_exec).
+        self.under: Callable[[], None] | None = None
         base = os.path.basename(path)
         self.name = next((name for name in ("runc", "crun") if name in base), "anocir")
         self.path = path
@@ -80,6 +82,8 @@ class Runtime:
 
     def __call__(self, *args: str, ok: bool | None = True, **streams: Any) -> Result:
         """Run the runtime with its --root; `ok` says whether it has to succeed, None: whatever."""
+        if self.under is not None:
+            streams.setdefault("preexec_fn", self.under)
         return call(self.command(*args), ok=ok, **streams)
 
     def bare(self, *args: str, ok: bool | None = True, **streams: Any) -> Result:

@@ -6,7 +6,7 @@ usage: vm.py [options] -- COMMAND [ARG...]
 
 QEMU (software emulation) boots Debian's cloud kernel. The host's "/" comes in through virtiofs, read-only in a mount
 namespace of virtiofsd's own, and gets a tmpfs overlay in the machine, so the command may write anywhere and changes
-nothing but what --rw names. By default: cgroup v2 with every controller, AppArmor, all capabilities, root.
+nothing but what --rw names. --kernel takes that of another Debian. By default: cgroup v2 with every controller, AppArmor, all capabilities, root.
 
 Exit status: the command's; 124 when the time is up; 125 when the machine itself failed (its console is shown).
 
@@ -44,10 +44,12 @@ from tests.reliability.ground import mount, unshare_mounts  # noqa: E402
 CACHE = os.environ.get("VM_CACHE") or os.path.join(
     os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "anocir-vm"
 )
-KERNEL = os.path.join(CACHE, "kernel")
-INITRAMFS = os.path.join(CACHE, "initramfs")
 GUEST = os.path.join(HERE, "guest")
 KERNEL_PACKAGE = "linux-image-cloud-amd64"
+# --kernel -> the release of Debian that has it; without the option it is that of this machine
+KERNELS = {"5.10": "bullseye", "6.1": "bookworm", "6.12": "trixie"}
+KEYS = "/usr/share/keyrings/debian-archive-keyring.gpg"
+MIRRORS = ("http://deb.debian.org/debian", "http://archive.debian.org/debian")
 # program that shows it is there -> Debian package
 PACKAGES = {
     "qemu-system-x86_64": "qemu-system-x86",
@@ -85,28 +87,46 @@ def find_virtiofsd() -> str:
     return next((path for path in VIRTIOFSD if os.access(path, os.X_OK)), "")
 
 
-def lacking() -> list[str]:
+def kernel_directory(release: str) -> str:
+    """Where the kernel with its modules is unpacked; an empty release means this machine's Debian."""
+    return os.path.join(CACHE, f"kernel-{release}" if release else "kernel")
+
+
+def initramfs(release: str) -> str:
+    """The archive that a kernel starts with."""
+    return os.path.join(CACHE, f"initramfs-{release}" if release else "initramfs")
+
+
+def has_kernel(release: str) -> bool:
+    """Whether it was unpacked."""
+    return os.path.exists(os.path.join(kernel_directory(release), "version"))
+
+
+def lacking(release: str = "") -> list[str]:
     """What is missing for a machine, by name; empty if one can be booted."""
     found = [program for program in PACKAGES if not shutil.which(program)]
     if not find_virtiofsd():
         found.append("virtiofsd")
-    if not os.path.exists(os.path.join(KERNEL, "version")):
-        found.append("a kernel (tests/vm/vm.py --setup)")
+    if not has_kernel(release):
+        option = f" --kernel {release}" if release else ""
+        found.append(f"a kernel (tests/vm/vm.py --setup{option})")
     if os.geteuid() != 0:
         found.append("root")
     return found
 
 
-def setup() -> None:
+def apt(*words: str) -> None:
+    """Run apt-get."""
+    environment = dict(os.environ, DEBIAN_FRONTEND="noninteractive")
+    done = subprocess.run(
+        ["apt-get", *RETRIES, *words], stdout=sys.stderr, env=environment, check=False
+    )
+    if done.returncode:
+        raise MachineError(f"apt-get {words[0]} failed")
+
+
+def setup(release: str = "") -> None:
     """Install the packages that are missing, fetch and unpack the kernel (it is not installed)."""
-
-    def apt(*words: str) -> None:
-        environment = dict(os.environ, DEBIAN_FRONTEND="noninteractive")
-        if subprocess.run(
-            ["apt-get", *RETRIES, *words], stdout=sys.stderr, env=environment, check=False
-        ).returncode:
-            raise MachineError(f"apt-get {words[0]} failed")
-
     if subprocess.run(
         ["apt-cache", "show", KERNEL_PACKAGE], capture_output=True, check=False
     ).returncode:
@@ -116,53 +136,81 @@ def setup() -> None:
         wanted.append("virtiofsd")  # a package of its own since Debian 13
     if wanted:
         apt("install", "-y", "--no-install-recommends", *wanted)
-    if os.path.exists(os.path.join(KERNEL, "version")):
+    if has_kernel(release):
         return
     os.makedirs(CACHE, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=CACHE) as work:
-        shown = subprocess.run(
-            ["apt-cache", "depends", KERNEL_PACKAGE], capture_output=True, text=True, check=True
-        ).stdout
-        package = next(
-            (line.split()[1] for line in shown.splitlines() if line.strip().startswith("Depends:")),
-            "",
-        )
-        done = subprocess.run(
-            ["apt-get", *RETRIES, "-o", "APT::Sandbox::User=root", "download", package],
-            cwd=work,
-            stdout=sys.stderr,
-            check=False,
-        )
-        if done.returncode:
-            raise MachineError(f"cannot download {package}")
-        archive = next(name for name in os.listdir(work) if name.endswith(".deb"))
-        tree = os.path.join(work, "tree")
-        subprocess.run(["dpkg-deb", "-x", os.path.join(work, archive), tree], check=True)
-        library = os.path.join(tree, "lib")
-        if not os.path.isdir(os.path.join(library, "modules")):  # from Debian 13 on below usr
-            os.symlink("usr/lib", library)
-        version = os.listdir(os.path.join(library, "modules"))[0]
-        images = (
-            os.path.join(tree, "boot", "vmlinuz-" + version),
-            f"{library}/modules/{version}/vmlinuz",
-        )
-        image = next(path for path in images if os.path.exists(path))
-        subprocess.run(["depmod", "-b", tree, version], check=True)
-        made = os.path.join(work, "kernel")
-        os.makedirs(os.path.join(made, "lib"))
-        shutil.move(image, os.path.join(made, "vmlinuz"))
-        shutil.move(os.path.join(library, "modules"), os.path.join(made, "lib", "modules"))
-        with open(os.path.join(made, "version"), "w", encoding="ascii") as stream:
-            stream.write(version)
-        shutil.rmtree(KERNEL, ignore_errors=True)
-        os.rename(made, KERNEL)
+        if not release:
+            unpack_kernel(work, release, [])
+            return
+        lists = apt_of(work, KERNELS[release])
+        unpack_kernel(work, release, lists)
+
+
+def apt_of(work: str, suite: str) -> list[str]:
+    """apt's words for another release of Debian, whose lists it has fetched below `work`."""
+    os.makedirs(os.path.join(work, "lists/partial"))
+    words = ["-o", f"Dir::Etc::SourceList={work}/sources.list", "-o", "Dir::Etc::SourceParts=-"]
+    words += ["-o", f"Dir::State::Lists={work}/lists", "-o", "APT::Sandbox::User=root"]
+    words += ["-o", "Acquire::Languages=none", "-o", "Acquire::Check-Valid-Until=false"]
+    for number, mirror in enumerate(MIRRORS, 1):
+        with open(os.path.join(work, "sources.list"), "w", encoding="ascii") as stream:
+            stream.write(f"deb [signed-by={KEYS}] {mirror} {suite} main\n")
+        try:
+            apt(*words, "update", "--error-on=any")
+        except MachineError:
+            if number == len(MIRRORS):
+                raise
+        else:
+            break
+    return words
+
+
+def unpack_kernel(work: str, release: str, words: Sequence[str]) -> None:
+    """Download the kernel that the package depends on, and keep its image and modules."""
+    shown = subprocess.run(
+        ["apt-cache", *words, "depends", KERNEL_PACKAGE], capture_output=True, text=True, check=True
+    ).stdout
+    package = next(
+        (line.split()[1] for line in shown.splitlines() if line.strip().startswith("Depends:")),
+        "",
+    )
+    done = subprocess.run(
+        ["apt-get", *RETRIES, "-o", "APT::Sandbox::User=root", *words, "download", package],
+        cwd=work,
+        stdout=sys.stderr,
+        check=False,
+    )
+    if done.returncode:
+        raise MachineError(f"cannot download {package}")
+    archive = next(name for name in os.listdir(work) if name.endswith(".deb"))
+    tree = os.path.join(work, "tree")
+    subprocess.run(["dpkg-deb", "-x", os.path.join(work, archive), tree], check=True)
+    library = os.path.join(tree, "lib")
+    if not os.path.isdir(os.path.join(library, "modules")):  # from Debian 13 on below usr
+        os.symlink("usr/lib", library)
+    version = os.listdir(os.path.join(library, "modules"))[0]
+    images = (
+        os.path.join(tree, "boot", "vmlinuz-" + version),
+        f"{library}/modules/{version}/vmlinuz",
+    )
+    image = next(path for path in images if os.path.exists(path))
+    subprocess.run(["depmod", "-b", tree, version], check=True)
+    made = os.path.join(work, "kernel")
+    os.makedirs(os.path.join(made, "lib"))
+    shutil.move(image, os.path.join(made, "vmlinuz"))
+    shutil.move(os.path.join(library, "modules"), os.path.join(made, "lib", "modules"))
+    with open(os.path.join(made, "version"), "w", encoding="ascii") as stream:
+        stream.write(version)
+    shutil.rmtree(kernel_directory(release), ignore_errors=True)
+    os.rename(made, kernel_directory(release))
     with contextlib.suppress(FileNotFoundError):
-        os.unlink(INITRAMFS)
+        os.unlink(initramfs(release))
 
 
-def kernel_version() -> str:
+def kernel_version(release: str) -> str:
     """The version that was unpacked."""
-    with open(os.path.join(KERNEL, "version"), encoding="ascii") as stream:
+    with open(os.path.join(kernel_directory(release), "version"), encoding="ascii") as stream:
         return stream.read().strip()
 
 
@@ -178,7 +226,7 @@ def cpio(entries: Sequence[tuple[str, int, bytes]]) -> bytes:
     return b"".join(parts)
 
 
-def build_initramfs() -> None:
+def build_initramfs(release: str) -> None:
     """busybox, the modules that find the shared tree, and guest/init."""
     directory, program, link = stat.S_IFDIR | 0o755, stat.S_IFREG | 0o755, stat.S_IFLNK | 0o777
     entries: list[tuple[str, int, bytes]] = [
@@ -194,7 +242,10 @@ def build_initramfs() -> None:
     files: list[str] = []
     for module in MODULES:
         shown = subprocess.run(
-            ["modprobe", "-d", KERNEL, "-S", kernel_version(), "--show-depends", module],
+            [
+                *("modprobe", "-d", kernel_directory(release)),
+                *("-S", kernel_version(release), "--show-depends", module),
+            ],
             capture_output=True,
             text=True,
             check=True,
@@ -206,16 +257,16 @@ def build_initramfs() -> None:
             entries.append((f"modules/{number}-{os.path.basename(path)}", program, stream.read()))
     with open(os.path.join(GUEST, "init"), "rb") as stream:
         entries.append(("init", program, stream.read()))
-    temporary = f"{INITRAMFS}.{os.getpid()}"
+    temporary = f"{initramfs(release)}.{os.getpid()}"
     with open(temporary, "wb") as out:
         out.write(cpio(entries))
-    os.rename(temporary, INITRAMFS)
+    os.rename(temporary, initramfs(release))
 
 
 # ---------------------------------------------------------------------- one machine
 
 
-def share_files(run: str, cwd: str, writable: Sequence[str]) -> int:
+def share_files(run: str, options: argparse.Namespace, writable: Sequence[str]) -> int:
     """Start virtiofsd over a read-only view of "/" that is writable at the given places; its pid."""
     tree = os.path.join(run, "tree")
     daemon = find_virtiofsd()
@@ -225,7 +276,7 @@ def share_files(run: str, cwd: str, writable: Sequence[str]) -> int:
     try:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         unshare_mounts()
-        own_mount = cwd
+        own_mount = options.cwd
         while not os.path.ismount(own_mount):
             own_mount = os.path.dirname(own_mount)
         for source in dict.fromkeys(("/", own_mount)):
@@ -236,7 +287,8 @@ def share_files(run: str, cwd: str, writable: Sequence[str]) -> int:
         # the machine has a /run of its own, so there is room for the directory of this run
         mount(os.path.join(run, "io"), tree + "/run", None, MS_BIND)
         modules = tree + "/run/modules"
-        mount(os.path.join(KERNEL, "lib/modules"), modules, None, MS_BIND)
+        own = os.path.join(kernel_directory(options.kernel), "lib/modules")
+        mount(own, modules, None, MS_BIND)
         mount("none", modules, None, MS_BIND | MS_REMOUNT | MS_RDONLY)
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -292,7 +344,7 @@ def write_scripts(
         "uid": str(UID),
         "cgroups": "1" if options.cgroup1 else "2",
         "lsm": options.lsm,
-        "version": kernel_version(),
+        "version": kernel_version(options.kernel),
         "disk": str(options.disk),
         "patience": str(int(options.boot_timeout * 3 / 4)),
         "path": os.environ.get("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"),
@@ -336,7 +388,8 @@ def qemu_words(options: argparse.Namespace, run: str) -> list[str]:
     # virtiofsd reads and writes the machine's memory
     found += ["-object", f"memory-backend-memfd,id=mem,size={options.mem}M,share=on"]
     found += ["-numa", "node,memdev=mem"]
-    found += ["-kernel", os.path.join(KERNEL, "vmlinuz"), "-initrd", INITRAMFS, "-append", words]
+    found += ["-kernel", os.path.join(kernel_directory(options.kernel), "vmlinuz")]
+    found += ["-initrd", initramfs(options.kernel), "-append", words]
     found += ["-chardev", _listening("console", f"{run}/serial", f",logfile={run}/console")]
     found += ["-serial", "chardev:console", "-device", "virtio-rng-pci"]
     found += ["-chardev", _listening("control", f"{run}/control")]
@@ -371,11 +424,12 @@ class Tail:
 
 def run_machine(options: argparse.Namespace, command: Sequence[str]) -> int:
     """Boot, run the command, return its status; boot once more if it did not come to the command."""
-    if not os.path.exists(INITRAMFS) or any(
-        os.path.getmtime(INITRAMFS) < os.path.getmtime(path)
+    made = initramfs(options.kernel)
+    if not os.path.exists(made) or any(
+        os.path.getmtime(made) < os.path.getmtime(path)
         for path in (__file__, os.path.join(GUEST, "init"))
     ):
-        build_initramfs()
+        build_initramfs(options.kernel)
     for number in range(1, BOOTS + 1):
         run = tempfile.mkdtemp(prefix="anocir-vm-")
         try:
@@ -409,7 +463,7 @@ def boot(options: argparse.Namespace, run: str, command: Sequence[str]) -> int |
                 ["mkfs.ext4", "-q", "-F", "-m", "0", *features, os.path.join(run, "disk")],
                 check=True,
             )
-        daemon = share_files(run, options.cwd, writable)
+        daemon = share_files(run, options, writable)
         children.append(daemon)
         _await_socket(os.path.join(run, "files"), daemon, run)
         tails = [Tail(os.path.join(io, "stdout"), 1), Tail(os.path.join(io, "stderr"), 2)]
@@ -537,6 +591,9 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         words, command = words[:at], words[at + 1 :]
     parser = argparse.ArgumentParser(description="run a command in a throw-away machine")
     parser.add_argument("--setup", action="store_true", help="install packages, fetch the kernel")
+    parser.add_argument(
+        "--kernel", choices=("", *KERNELS), default="", help="another Debian's than this machine's"
+    )
     parser.add_argument("--systemd", action="store_true", help="systemd is PID 1, with D-Bus")
     parser.add_argument(
         "--user", action="store_true", help=f"as {USER} ({UID}) in a delegated cgroup"
@@ -575,10 +632,10 @@ def main(arguments: Sequence[str]) -> int:
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(143))
     try:
         if options.setup:
-            setup()
+            setup(options.kernel)
         if not command:
             return 0
-        missing = lacking()
+        missing = lacking(options.kernel)
         if missing:
             raise MachineError("missing: " + ", ".join(missing))
         return run_machine(options, command)

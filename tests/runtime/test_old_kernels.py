@@ -1,0 +1,333 @@
+"""Kernels from Linux 4.18 on, and container engines that are older than a call (tests/blocked.py).
+
+What a container sees there must be what it sees here: its mounts with every flag, what it may write, its limits. The
+table below is each call singly, what each kernel lacks, and all together; each with ENOSYS, as the kernel says it, and with
+EPERM, as a filter around us does. What such a kernel really cannot do is refused in words that name the kernel it takes.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import Any, Iterator
+
+import pytest
+
+from tests import blocked, drive
+from tests.drive import Container
+
+TOGETHER = ["4.18", "5.4", "5.10", "5.15", "424,428-437,439,441,442"]
+MOUNTS = ["open_tree", "move_mount", "fsopen", "fsconfig", "fsmount", "openat2", "mount_setattr"]
+PROCESSES = ["pidfd_send_signal", "pidfd_open", "pidfd_getfd", "clone3", "close_range"]
+
+
+def cells(singly: list[str]) -> pytest.MarkDecorator:
+    """A parameter for each of these calls alone and for each group, with either error."""
+    return pytest.mark.parametrize(
+        ("calls", "error"),
+        [
+            pytest.param(calls, error, id=f"{calls}-{errno.errorcode[error]}")
+            for calls in (*singly, *TOGETHER)
+            for error in (errno.ENOSYS, errno.EPERM)
+        ],
+    )
+
+
+LACK = cells(list(blocked.CALLS))
+LACK_MOUNTS = cells(MOUNTS)
+LACK_PROCESSES = cells(PROCESSES)
+RELEASE = os.uname().release
+
+Mount = "tuple[str, ...]"
+
+
+@pytest.fixture
+def lacking(runtime: drive.Runtime) -> Iterator[Any]:
+    """Let each call of the runtime from here on lack some system calls."""
+
+    def lack(calls: str, error: int) -> None:
+        runtime.under = blocked.before_exec(blocked.numbers(calls), error)
+
+    yield lack
+    runtime.under = None
+
+
+def lacks(calls: str, *names: str) -> bool:
+    """Whether one of these calls is among those that fail."""
+    return any(blocked.CALLS[name] in blocked.numbers(calls) for name in names)
+
+
+def rich(container: Container) -> None:
+    """Every kind of mount, of mask and of flag that needs nothing newer than Linux 4.18."""
+    bundle = container.bundle
+    container.config["root"]["readonly"] = True
+    source = bundle.outside("volume")
+    os.makedirs(source + "/sub", exist_ok=True)
+    bundle.outside("volume/file", "text\n")
+    one = bundle.outside("one-file", "alone\n")
+    for path in "ro rbind plain shared data private".split():  # so that a second run finds the same
+        bundle.make_directory("/" + path)
+    bundle.make_directory("/filled", 0o711)
+    bundle.put("/filled/inner", "copied\n")
+    bundle.make_directory("/secret")
+    bundle.put("/secret/key", "hidden\n")
+    bundle.put("/etc/shadow", "hidden\n")
+    bundle.add_mount("/ro", "bind", source, "bind", "ro", "nosuid", "nodev", "noexec")
+    bundle.add_mount("/rbind", "bind", source, "rbind", "rw", "noatime", "rslave")
+    bundle.add_mount("/plain", "bind", source, "rbind")
+    bundle.add_mount("/etc/one", "bind", one, "bind", "ro")
+    bundle.add_mount("/shared", "bind", source, "bind", "shared")
+    bundle.add_mount("/data", "tmpfs", "data", "nosuid", "noexec", "size=1m", "mode=1770")
+    bundle.add_mount("/data/below", "tmpfs", "below", "ro", "nodev", "size=64k")
+    bundle.add_mount("/filled", "tmpfs", "filled", "tmpcopyup", "ro", "mode=711")
+    bundle.add_mount("/private", "tmpfs", "private", "rprivate", "nodiratime")
+    bundle.add_mount("/sys/fs/cgroup", "cgroup", "cgroup", "ro", "nosuid", "noexec", "nodev")
+    container.linux["maskedPaths"] = [
+        "/proc/kcore", "/proc/keys", "/sys/firmware", "/secret", "/etc/shadow", "/bin/none",
+    ]  # fmt: skip
+    container.linux["readonlyPaths"] = ["/proc/bus", "/proc/fs", "/proc/sys", "/rbind/sub"]
+    container.linux["sysctl"] = {"net.ipv4.ip_forward": "1"}
+    container.process["rlimits"] = [{"type": "RLIMIT_NOFILE", "soft": 100, "hard": 120}]
+
+
+LOOK = """
+cat /proc/self/mountinfo; echo ==
+for p in /new /ro/x /rbind/x /rbind/sub/x /plain/x /etc/one /shared/x /data/x /data/below/x /filled/x /private/x \
+    /proc/sys/kernel/domainname /secret/x /etc/shadow /sys/fs/cgroup/x; do
+    if echo text 2>/dev/null >>$p; then echo "$p writable"; else echo "$p not"; fi
+done
+cat /filled/inner /etc/one /secret/key /etc/shadow 2>/dev/null
+stat -c '%n %a %u:%g %F' /data /filled /private /secret /etc/shadow /dev/null /dev/tty
+cat /proc/sys/net/ipv4/ip_forward
+ls -l /proc/self/fd | grep -c /
+ulimit -n
+"""
+
+
+def seen(container: Container, text: str) -> tuple[list[Mount], list[str]]:
+    """What LOOK has printed, without what is another one in every container."""
+    table, _, rest = text.partition("==\n")
+    groups: dict[str, str] = {}
+    rows: list[Mount] = []
+    for line in table.splitlines():
+        words = line.split()
+        dash = words.index("-")
+        fields = []
+        for word in words[6:dash]:
+            name, _, number = word.partition(":")
+            fields.append(f"{name}:{groups.setdefault(number, str(len(groups)))}")
+        root = words[3].replace(container.id, "ID").replace(container.bundle.path, "BUNDLE")
+        # mount(2) makes the file system read-only together with its mount, as runc does
+        kept = [word for word in words[-1].split(",") if word not in ("ro", "rw")]
+        rows.append((words[4], root, words[5], *fields, *words[dash + 1 : -1], ",".join(kept)))
+    return rows, rest.splitlines()
+
+
+def cycle(container: Container, script: str) -> tuple[list[Mount], list[str]]:
+    """run in one container; create, start, state, exec, kill, delete in the same."""
+    first = seen(container, container.run(script))
+    container.bundle.sh("trap 'exit 7' TERM; echo up >&2; while :; do sleep 0.05; done")
+    container.create()
+    assert container.status == "created"
+    pid = container.pid
+    container.start()
+    drive.until("it is up", lambda: "up" in container.errors())
+    state = container.state()
+    assert (state["status"], state["pid"]) == ("running", pid)
+    assert seen(container, container.exec("/bin/sh", "-c", script).stdout)[0] == first[0]
+    assert container.exec("/bin/sh", "-c", "exit 5", ok=None).status == 5
+    assert str(pid) in container.runtime("ps", container.id).stdout
+    container.kill("TERM")
+    assert container.wait_exit(pid) == 7
+    container.wait()
+    assert container.kill("TERM", ok=False).stderr.rstrip().endswith("container not running")
+    container.delete()
+    assert container.runtime("state", container.id, ok=None).status != 0
+    return first
+
+
+@pytest.fixture(scope="module")
+def here() -> dict[str, Any]:
+    """What the containers see where nothing is lacking, by the name of the configuration."""
+    return {}
+
+
+def same(here: dict[str, Any], name: str, container: Container, lacking: Any, cell: Any) -> None:
+    """Go the whole cycle; the first time, before anything is lacking, keep what is seen."""
+    if name not in here:
+        here[name] = seen(container, container.run(LOOK))
+    lacking(*cell)
+    rows, rest = seen(container, container.run(LOOK))
+    differences = [pair for pair in zip(rows, here[name][0]) if pair[0] != pair[1]]
+    assert not differences and len(rows) == len(here[name][0])
+    assert rest == here[name][1]
+
+
+def test_what_is_seen_is_what_was_asked_for(container: Container) -> None:
+    """What the cells of the table are compared with, and what a real kernel is held against (tests/vm)."""
+    rich(container)
+    rows, rest = cycle(container, LOOK)
+    flags = {row[0]: set(row[2].split(",")) for row in rows}
+    for point, wanted in {
+        "/": "ro", "/ro": "ro nosuid nodev noexec", "/rbind": "rw noatime", "/rbind/sub": "ro noatime",
+        "/etc/one": "ro", "/data": "rw nosuid noexec", "/data/below": "ro nodev", "/filled": "ro",
+        "/private": "rw nodiratime", "/sys": "ro nosuid nodev noexec", "/proc/bus": "ro",
+        "/proc/sys": "ro", "/secret": "ro", "/sys/fs/cgroup": "ro nosuid nodev noexec",
+    }.items():  # fmt: skip
+        assert set(wanted.split()) <= flags[point], (point, flags[point])
+    assert not {"ro", "nosuid", "nodev", "noexec"} & flags["/plain"]
+    writable = [line.split()[0] for line in rest if line.endswith(" writable")]
+    assert writable == ["/rbind/x", "/plain/x", "/shared/x", "/data/x", "/private/x", "/etc/shadow"]
+    assert rest[rest.index("copied") :][:2] == ["copied", "alone"]
+    assert "hidden" not in rest
+    assert {"/filled 711 0:0 directory", "/data 1770 0:0 directory"} <= set(rest)
+    assert rest[-1] == "100"
+
+
+@LACK
+def test_a_container_is_the_same(container, lacking, here, calls: str, error: int) -> None:
+    rich(container)
+    same(here, "rich", container, lacking, (calls, error))
+
+
+@LACK_PROCESSES
+def test_every_operation_works(container: Container, lacking, calls: str, error: int) -> None:
+    rich(container)
+    lacking(calls, error)
+    cycle(container, LOOK)
+    container.bundle.sh("sleep 1000")
+    container.create()
+    container.runtime("pause", container.id)
+    container.runtime("resume", container.id)
+    container.start()
+    container.exec("--detach", "/bin/sh", "-c", "sleep 1000")
+    container.runtime("update", "--pids-limit", "50", container.id)
+    container.delete("--force")
+
+
+@LACK_MOUNTS
+def test_cgroup_mounts_are_the_same(new_container, lacking, here, calls: str, error: int) -> None:
+    for kind in ("cgroup", "cgroup2"):
+        for own in (True, False):
+            container = new_container()
+            lacking("", error)
+            if own:
+                container.bundle.set_namespace("cgroup")
+            options = ("ro", "nosuid", "nodev", "noexec")
+            container.bundle.add_mount("/sys/fs/cgroup", kind, kind, *options)
+            same(here, f"{kind} {own}", container, lacking, (calls, error))
+
+
+@LACK_MOUNTS
+@pytest.mark.needs("user-namespace")
+def test_a_user_namespace_is_the_same(container, lacking, here, calls: str, error: int) -> None:
+    rich(container)
+    container.bundle.drop_mount("/sys/fs/cgroup")
+    container.bundle.use_user_namespace()
+    for path in ("", "rootfs", "volume"):
+        os.chmod(os.path.join(container.bundle.path, path), 0o777)
+    for path in "ro rbind plain shared data private filled".split():
+        container.bundle.make_directory("/" + path, 0o777)
+    container.bundle.put("/etc/one", "")
+    container.bundle.make_directory("/data/below", 0o777)
+    same(here, "user", container, lacking, (calls, error))
+
+
+RECURSIVE = [["rro", "rnosuid"], ["ro", "rnodev", "rnoexec"], ["rrw"], ["rnoatime"]]
+
+
+@LACK_MOUNTS
+def test_recursive_attributes_work_or_name_the_kernel(
+    new_container, lacking, here, calls: str, error: int
+) -> None:
+    for options in RECURSIVE:
+        container = new_container()
+        lacking("", error)
+        source = container.bundle.outside("tree")
+        container.bundle.add_mount("/m", "bind", source, "rbind", *options)
+        container.bundle.add_mount("/t", "tmpfs", "tmpfs", *options)
+        if lacks(calls, "mount_setattr"):
+            lacking(calls, error)
+            said = container.refused()
+            assert said.startswith("anocir: mounts[")
+            assert f"needs Linux 5.12, this is {RELEASE}" in said, said
+        else:
+            same(here, " ".join(options), container, lacking, (calls, error))
+
+
+@LACK_MOUNTS
+@pytest.mark.needs("user-namespace")
+def test_id_mapped_mounts_work_or_name_the_kernel(
+    container, lacking, here, calls: str, error: int
+) -> None:
+    entry = container.bundle.add_mount(
+        "/m", "bind", container.bundle.outside("v"), "rbind", "idmap"
+    )
+    for key in ("uidMappings", "gidMappings"):
+        entry[key] = [{"containerID": 0, "hostID": 1000, "size": 10}]
+    if lacks(calls, "mount_setattr", "open_tree", "move_mount"):
+        lacking(calls, error)
+        said = container.refused()
+        assert said.startswith("anocir: mounts[")
+        assert f"needs Linux 5.12, this is {RELEASE}" in said, said
+        return
+    same(here, "idmap", container, lacking, (calls, error))
+
+
+@LACK_PROCESSES
+def test_hooks_of_every_kind_run(container: Container, lacking, calls: str, error: int) -> None:
+    lacking(calls, error)
+    log = os.path.join(container.bundle.path, "log")
+    for name in ("prestart", "createRuntime", "poststart", "poststop"):
+        container.bundle.hook(name, f"cat >/dev/null; echo {name} >>{log}")
+    container.bundle.make_directory("/tmp", 0o1777)
+    for name in ("createContainer", "startContainer"):
+        where = container.bundle.rootfs if name == "createContainer" else ""
+        container.bundle.hook(name, f"cat >/dev/null; echo {name} >>{where}/tmp/log")
+    container.run("exit 0")
+    with open(log) as file:
+        assert file.read().split() == ["prestart", "createRuntime", "poststart", "poststop"]
+    assert container.bundle.read("/tmp/log").split() == ["createContainer", "startContainer"]
+    failing = container.bundle.hook("startContainer", "sleep 1000", timeout=1)
+    container.create()
+    assert "startContainer hook #1" in container.start(ok=False).stderr
+    container.config["hooks"]["startContainer"].remove(failing)
+
+
+@LACK_PROCESSES
+def test_terminals_work(container: Container, console, lacking, calls: str, error: int) -> None:
+    lacking(calls, error)
+    container.process["terminal"] = True
+    container.bundle.sh("tty; sleep 1000")
+    container.create("--console-socket", console.path)
+    master = console.receive()
+    container.start()
+    assert b"/dev/pts/0" in drive.read_terminal(master, b"pts/0")
+    container.delete("--force")
+
+
+@LACK_PROCESSES
+def test_a_pidfd_is_sent_or_the_kernel_is_named(
+    container: Container, console, lacking, calls: str, error: int
+) -> None:
+    lacking(calls, error)
+    container.bundle.sh("sleep 1000")
+    if lacks(calls, "pidfd_open"):
+        said = container.make("create", "--pidfd-socket", console.path, ok=False).stderr
+        assert f"--pidfd-socket needs Linux 5.3, this is {RELEASE}" in said
+        assert container.runtime("state", container.id, ok=None).status != 0
+        return
+    container.create("--pidfd-socket", console.path)
+    with open(f"/proc/self/fdinfo/{console.receive()}") as file:
+        assert f"Pid:\t{container.pid}\n" in file.read()
+
+
+@LACK
+def test_what_needs_no_container_never_fails(runtime, lacking, calls: str, error: int) -> None:
+    wanted = {
+        words: runtime.bare(*words).stdout for words in (("--version",), ("features",), ("--help",))
+    }
+    lacking(calls, error)
+    for words, said in wanted.items():
+        under = blocked.before_exec(blocked.numbers(calls), error)
+        assert runtime.bare(*words, preexec_fn=under).stdout == said
