@@ -11,7 +11,7 @@ import posix
 from .. import SPEC_VERSION, cgroup
 from ..base import log
 from ..errors import Error, at, reason, strerror
-from ..linux import files
+from ..linux import files, processes
 from ..linux.capabilities import NAMES, SETS
 from ..linux.const import EPERM
 from ..model import plan
@@ -49,7 +49,9 @@ def _check_callers_terminal() -> None:
 
 
 def check_terminal(process: dict[str, Any], options: Options, foreground: bool) -> None:
-    """Refuse a terminal that nobody would hold, and a console socket for none."""
+    """Refuse a terminal that nobody would hold, a console socket for none, a pidfd of no kernel."""
+    if options["pidfd_socket"] and not processes.has_pidfds():
+        raise Error(f"--pidfd-socket needs Linux 5.3, this is {posix.uname().release}")
     terminal = bool(process.get("terminal"))
     socket = options["console_socket"]
     if terminal and not foreground and not socket:

@@ -88,8 +88,10 @@ def mount(
 def _hint(number: int) -> str:
     """Say what is missing: the kernel, the file system's part of it, or the right."""
     release = posix.uname().release
-    if number == ENOSYS:
-        return f"id-mapped mounts need Linux 5.12, this is {release}"
+    if number == ENOSYS or (
+        number == EPERM and not (mounts.has_mount_setattr() and mounts.has_open_tree())
+    ):
+        return f"an id-mapped mount needs Linux 5.12, this is {release}"
     if number == EINVAL:
         return (
             "the file system does not support id-mapped mounts: ext4, xfs and fat need Linux 5.12, "

@@ -9,6 +9,8 @@ CVE-2025-52881.
 from __future__ import annotations
 
 
+import posix
+
 from ..base import inroot
 from ..errors import Error, strerror
 from ..linux import files, mounts
@@ -150,7 +152,9 @@ def bind(context: Context, index: int, source: str, destination: str, options: O
         mount_fd = context.spare_fds.pop(index, -1)
         if mount_fd >= 0:
             attach.set_flags(mount_fd, options)
-            mounts.move_mount(mount_fd, target)
+            if not attach.move(mount_fd, target):
+                release = posix.uname().release
+                raise Error(f"an id-mapped mount needs Linux 5.12, this is {release}")
         else:
             mount_fd = attach.bind(
                 opened,

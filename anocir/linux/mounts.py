@@ -138,6 +138,15 @@ def has_mount_setattr() -> bool:
     return True
 
 
+def has_open_tree() -> bool:
+    """Tell whether open_tree(2) is there: then flags that nobody knows are EINVAL."""
+    try:
+        _open_tree(-1, "", 1 << 30)
+    except OSError as error:
+        return not files.missing(error)
+    return True
+
+
 def fstatfs_type(fd: int) -> int:
     """fstatfs(2): the magic number of the file system that `fd` lies on."""
     data = bytearray(120)

@@ -162,6 +162,17 @@ def pidfd_send_signal(pidfd: int, number: int) -> None:
     posix.kill(pid, number)
 
 
+def has_pidfds() -> bool:
+    """Tell whether kernel and interpreter have pidfd_open(2), or `pidfd_open` has a stand-in."""
+    try:
+        posix.close(posix.pidfd_open(posix.getpid(), 0))
+    except AttributeError:
+        return False
+    except OSError as error:
+        return not files.missing(error)
+    return True
+
+
 def is_pidfd(fd: int) -> bool:
     """Tell whether a descriptor of `pidfd_open` is one that other programs can use as well."""
     return posix.fstat(fd).st_mode & files.S_IFMT != files.S_IFIFO

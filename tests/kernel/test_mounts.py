@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from anocir.linux import const, files, mounts
-from tests import machine
+from tests import blocked, machine
 from tests.kernel import child
 
 pytestmark = [pytest.mark.kernel, pytest.mark.needs("root")]
@@ -413,3 +413,23 @@ def test_mount_id_is_the_number_that_fdinfo_shows(tmp_path) -> None:
     with pytest.raises(OSError) as caught:
         mounts.mount_id(-1)
     assert caught.value.errno == errno.EBADF
+
+
+@pytest.mark.parametrize("error", [errno.ENOSYS, errno.EPERM])
+def test_has_mount_setattr_tells_whether_the_call_is_there(error: int) -> None:
+    def action() -> tuple[bool, bool]:
+        before = mounts.has_mount_setattr()
+        blocked.load(blocked.numbers("mount_setattr"), error)
+        return before, mounts.has_mount_setattr()
+
+    assert inside(action) == (True, False)
+
+
+@pytest.mark.parametrize("error", [errno.ENOSYS, errno.EPERM])
+def test_has_open_tree_tells_whether_the_call_is_there(error: int) -> None:
+    def action() -> tuple[bool, bool]:
+        before = mounts.has_open_tree()
+        blocked.load(blocked.numbers("open_tree"), error)
+        return before, mounts.has_open_tree()
+
+    assert inside(action) == (True, False)

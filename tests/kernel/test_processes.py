@@ -389,3 +389,11 @@ def test_is_pidfd_tells_a_stand_in(process, error: int) -> None:
     assert not without(
         "pidfd_open", error, lambda: processes.is_pidfd(processes.pidfd_open(process))
     )
+
+
+@WITHOUT
+def test_has_pidfds_tells_whether_the_call_is_there(monkeypatch, error: int) -> None:
+    assert processes.has_pidfds()
+    assert not without("pidfd_open", error, processes.has_pidfds)
+    monkeypatch.delattr(posix, "pidfd_open")
+    assert not processes.has_pidfds()
