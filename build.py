@@ -49,6 +49,9 @@ FIRST_LINE = (
 MAIN = """\
 import sys, marshal
 
+if sys.version_info < (3, 9):  # on 2.7 too
+    v = (sys.executable,) + sys.version_info[:2]
+    sys.exit("anocir: needs Python 3.9 or newer, %s is %d.%d" % v)
 del sys.path[0]
 f = open(sys.argv[0], "rb")
 f.readline()
@@ -197,7 +200,7 @@ def build(tools: str, pythons: list[str], old: Path | None) -> bytes:
             # What shiv wrote about the build, for its command shiv-info.
             files["environment.json"] = shivs.read("environment.json")
         files["__main__.py"] = MAIN.encode()
-        bare = archive.Archive(line.encode(), archive.SECOND, [], zipped(files))
+        bare = archive.Archive(line.encode(), archive.second(), [], zipped(files))
         made = Path(scratch, "anocir")
         made.write_bytes(bare.pack())
         repack(made, pythons, old)

@@ -24,35 +24,45 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
 
+    Row = tuple[int, int]
+
 TABLE: Final = 1024
 HEAD: Final = 4096  # bytes, of the two lines and the table at the most
-# Any Python can read it, 2.7 too.  host/boot.py starts init through it, with another `entry`.
-# The archive comes last on sys.path: looking for a module of the standard library in it would read
-# the directory of the zip (0.7 ms).  What fails here (memory, descriptors, the disk) is told in one
-# line; only the first line itself cannot do that.
+# Compiled at each start, which costs 1,200 instructions a letter: so it only finds the block, whose
+# preload.py goes on.  host/boot.py starts init through it, with another `entry`.
 SECOND: Final = """\
 try:
-    if sys.version_info < (3, 9):
-        v = (sys.executable,) + sys.version_info[:2]
-        sys.exit("anocir: needs Python 3.9 or newer, %s is %d.%d" % v)
-    import _frozen_importlib_external as e
-    sys.path += [f.name + "/site-packages"]
+    e = sys.modules["_frozen_importlib_external"]
     r = f.read(TABLE).partition(e.MAGIC_NUMBER)[2].split(None, 4)
-    if r:
-        f.seek(int(r[0]), 1)
-        exec(marshal.loads(f.read(int(r[1]))))
-        install(f, int(r[2]))
+    exec(f.seek(int(r[0]), 1) and marshal.loads(f.read(int(r[1]))) if r else \'\'\'OTHER\'\'\')
+except Exception as x:
+    sys.exit("anocir: cannot load itself: %s" % x)
+m.main()
+"""
+# On a Python without a block.  The archive comes last on sys.path: else each module of the standard
+# library would be looked for in it first.
+_OTHER: Final = """
+if sys.version_info < (3, 9):
+    v = (sys.executable,) + sys.version_info[:2]
+    sys.exit("anocir: needs Python 3.9 or newer, %s is %d.%d" % v)
+sys.path += [f.name + "/site-packages"]
+try:
     m = __import__(globals().get("entry", "anocir.__main__"), fromlist=["main"])
 except MemoryError:
     sys.exit("anocir: not enough memory")
-except EnvironmentError as error:
-    sys.exit("anocir: cannot load itself: " + (error.strerror or str(error)).lower())
-except Exception as error:
-    sys.exit("anocir: cannot load itself: %s" % error)
-m.main()
-""".replace("TABLE", str(TABLE))
+except OSError as x:
+    sys.exit("anocir: cannot load itself: " + (x.strerror or str(x)).lower())
+"""
+
+
+def second() -> str:
+    """Return the text of the second line."""
+    return SECOND.replace("TABLE", str(TABLE)).replace("OTHER", _OTHER)
+
 
 _ROW: Final = b"%s%d %d %d %d %s\n"
+# A tuple of three; its first two have no back references, so those within the code stay true.
+_RECORD: Final = b")\3"
 _END: Final = 22  # bytes of the zip's last record, which has no comment
 
 
@@ -71,24 +81,25 @@ class Block:
         self.index_size = index_size
         self.data = data
 
-    def modules(self) -> dict[str, tuple[int, int, bool]]:
-        """Return offset, size and "is a package" by name.
+    def modules(self) -> dict[str, Row]:
+        """Return offset and size of each module's record, by name.
 
         Only the Python of the block can read the code itself; the index anybody.
         """
         at = self.preload_size
-        index: dict[str, tuple[int, int, bool]] = marshal.loads(
-            self.data[at : at + self.index_size]
-        )
+        index: dict[str, Row] = marshal.loads(self.data[at : at + self.index_size])
         return index
 
     def codes(self) -> dict[str, bytes]:
         """Return the marshalled code of each module by the name of its file (`anocir/cli.py`)."""
         start = self.preload_size + self.index_size
         found = {}
-        for name, (offset, size, package) in self.modules().items():
+        for name, (offset, size) in self.modules().items():
+            record = self.data[start + offset : start + offset + size]
+            package = record[len(_RECORD) : len(_RECORD) + 1] == b"T"
             path = name.replace(".", "/") + ("/__init__.py" if package else ".py")
-            found[path] = self.data[start + offset : start + offset + size]
+            rest = record[len(_RECORD) + 1 :]
+            found[path] = rest[len(marshal.dumps(marshal.loads(rest), 2)) :]
         return found
 
     def without(self, names: set[str]) -> Block:
@@ -100,15 +111,31 @@ class Block:
         return Block(self.magic, self.version, self.preload_size, len(table), data)
 
 
-def make_block(magic: bytes, version: str, preload: bytes, codes: dict[str, bytes]) -> Block:
-    """Lay out marshalled code by file name (`anocir/cli.py`)."""
-    index = {}
+def module_name(path: str) -> tuple[str, bool]:
+    """Return a module's name by its file's (`anocir/cli.py`), and whether it is a package."""
+    name = path[: -len(".py")].replace("/", ".")
+    package = name.endswith(".__init__")
+    return name[: -len(".__init__")] if package else name, package
+
+
+def make_block(
+    magic: bytes,
+    version: str,
+    preload: bytes,
+    codes: dict[str, bytes],
+    needs: dict[str, tuple[str, ...]],
+) -> Block:
+    """Lay out marshalled code by file name (`anocir/cli.py`), with what each module needs first.
+
+    A record is a marshalled tuple: whether it is a package, the modules it needs, its code.
+    """
+    index: dict[str, Row] = {}
     blob = b""
-    for file_name, code in sorted(codes.items()):
-        module = file_name[: -len(".py")].replace("/", ".")
-        package = module.endswith(".__init__")
-        index[module[: -len(".__init__")] if package else module] = (len(blob), len(code), package)
-        blob += code
+    for path, code in sorted(codes.items()):
+        name, package = module_name(path)
+        record = _RECORD + marshal.dumps(package) + marshal.dumps(needs[name], 2) + code
+        index[name] = len(blob), len(record)
+        blob += record
     table = marshal.dumps(index, 2)
     return Block(magic, version, len(preload), len(table), preload + table + blob)
 

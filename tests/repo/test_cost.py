@@ -132,6 +132,37 @@ def test_a_command_makes_no_more_system_calls_than_it_did(counted: Counted) -> N
     assert {name: count for name, count in found.items() if count < bounds[name] // 2} == {}, bounds
 
 
+# Instructions in millions more than those of a bare interpreter, which differ between machines by
+# little: callgrind counts, and no clock. The bounds are what was counted with a tenth to spare.
+INSTRUCTIONS = {"state": 5.7, "start": 7.4, "list": 5.9, "kill": 5.8, "delete": 6.7}
+
+
+@pytest.mark.skipif(not shutil.which("valgrind"), reason="[valgrind] this machine has not valgrind")
+def test_a_command_executes_no_more_instructions_than_it_did(counted: Counted) -> None:
+    def instructions(*command: str) -> int:
+        done = subprocess.run(
+            ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", *command],
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=drive.TIMEOUT,
+            check=True, env={"PATH": "/usr/bin:/bin"},
+        )  # fmt: skip
+        found = re.search(r"Collected : (\d+)", done.stderr)
+        assert found, done.stderr
+        return int(found[1])
+
+    bare = instructions(PYTHON, "-IBSc", "import posix;posix._exit(0)")
+    counted.call("create", "--bundle", str(counted.bundle), counted.id)
+    found = {}
+    for name in INSTRUCTIONS:
+        words = {"list": [], "kill": [counted.id, "KILL"]}.get(name, [counted.id])
+        root = ["--root", str(counted.directory / "state")]
+        found[name] = (instructions(counted.archive, *root, name, *words) - bare) / 1e6
+        if name == "kill":
+            await_end(counted.directory / "state", counted.id)
+    assert {name: n for name, n in found.items() if n > INSTRUCTIONS[name]} == {}, found
+    # a bound that is far off guards nothing
+    assert {name: n for name, n in found.items() if n < INSTRUCTIONS[name] / 2} == {}, found
+
+
 def test_only_what_needs_init_starts_a_process(counted: Counted) -> None:
     forks = ("fork", "vfork", "clone", "clone3")
     follow = ("-f", "--seccomp-bpf", "-e", "trace=execve,fork,vfork,clone,clone3")

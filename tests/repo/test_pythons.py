@@ -121,8 +121,10 @@ LIBRARY = ("ps", "features")
 WATCH = """\
 import sys, posix
 def watch(event, args):
-    if event in ("compile", "import"):
-        what = args[0] if event == "import" else args[1]
+    if event in ("compile", "import", "exec"):
+        what = args[0] if event == "import" else args[1] if event == "compile" else args[0].co_filename
+        if event == "exec" and "anocir/" not in what:
+            return
         if isinstance(what, bytes):
             what = what.decode()
         fd = posix.open(%r, posix.O_WRONLY | posix.O_CREAT | posix.O_APPEND, 0o666)
@@ -143,6 +145,7 @@ class Watched:
         self.id = f"pythons-{os.getpid()}"
         self.bundle = directory / "bundle"
         self.root = directory / "root"
+        self.root.mkdir()
         (self.bundle / "rootfs" / "bin").mkdir(parents=True)
         for name in ("sleep", "true"):
             shutil.copy("/bin/busybox", self.bundle / "rootfs" / "bin" / name)
@@ -174,7 +177,11 @@ class Watched:
         found: dict[str, set[str]] = {"compile": set(), "import": set()}
         for line in self.note.read_text().splitlines():
             event, _, what = line.partition(" ")
-            found[event].add(what)
+            if event == "exec":  # a module of ours, whoever has loaded it
+                what = "anocir/" + what.partition("site-packages/anocir/")[2]
+                found["import"].add(what if what != "anocir/" else line.partition(" ")[2])
+            elif event == "compile" or not what.startswith("anocir"):
+                found[event].add(what)
         return found
 
     def life(self, *program: str) -> dict[str, dict[str, set[str]]]:
@@ -313,7 +320,7 @@ def test_without_a_block_everything_is_compiled_in_both_processes(watched: Watch
     usual = watched.life(watched.archive_for(PYTHON, list(PYTHONS)))
     found = watched.life(watched.archive_for(PYTHON, []))
     for name, made in found.items():
-        ours = {module for module in usual[name]["import"] if module.startswith("anocir.")}
+        ours = {module for module in usual[name]["import"] if module.startswith("anocir/")}
         assert len(made["compile"]) >= len(ours) > 3, name
 
 
