@@ -106,6 +106,17 @@ def become_subreaper() -> None:
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
+def _thaw(pid: int) -> None:
+    """Thaw a process that a test left frozen: cgroup v1 delivers it no signal."""
+    point = dict(hierarchies()).get("freezer")
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/cgroup", encoding="utf-8") as stream:
+        for line in stream:
+            _, names, path = line.rstrip("\n").split(":", 2)
+            if "freezer" in names and point:
+                with open(f"{point}{path}/freezer.state", "w", encoding="ascii") as state:
+                    state.write("THAWED")
+
+
 def end_orphans() -> None:
     """Kill what a test left: we are its subreaper."""
     for _ in range(100):
@@ -113,6 +124,8 @@ def end_orphans() -> None:
         for pid in alive:
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
+            if proc_state(pid) == "D":
+                _thaw(pid)
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(pid, os.WNOHANG)
         if not [pid for pid in alive if proc_state(pid) not in ("", "Z")]:

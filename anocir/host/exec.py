@@ -224,7 +224,7 @@ def _process(config: dict[str, Any], options: Options, argv: Sequence[str]) -> d
 
 # What a process object that does not say it takes from the container's, as in runc.
 _TAKEN: Final = (
-    "apparmorProfile", "capabilities", "execCPUAffinity", "ioPriority", "oomScoreAdj", "rlimits",
+    "apparmorProfile", "capabilities", "execCPUAffinity", "ioPriority", "oomScoreAdj",
     "scheduler", "selinuxLabel",
 )  # fmt: skip
 

@@ -231,7 +231,19 @@ class Bats:
 def machine_facts() -> set[str]:
     """What the conditions of expected.md ask of the machine."""
     names = {name for name, _ in hierarchies()}
-    return {"cgroup v2"} if names == {"unified"} else {"cgroup v1"}
+    facts = {"cgroup v2" if names == {"unified"} else "cgroup v1"}
+    for fact, script in (
+        ("no dummy links", "ip link add anocir0 type dummy"),
+        ("no CAP_SYS_RESOURCE", "prlimit --core=0:1 -p $$ && prlimit --core=0:2 -p $$"),
+    ):
+        command = ["unshare", "-n", "sh", "-c", f"{script} 2>/dev/null"]
+        if subprocess.run(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False
+        ).returncode:
+            facts.add(fact)
+    if "hugetlb" not in names and "cgroup v1" in facts:
+        facts.add("no hugetlb hierarchy")
+    return facts
 
 
 def main(arguments: Sequence[str]) -> int:

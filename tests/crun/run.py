@@ -31,7 +31,14 @@ started=
 for word in "$@"; do
     [ -n "$started" ] || { set --; started=1; }
     case $take in
-    manager) [ "$word" = cgroupfs ] || set -- "$@" --systemd-cgroup; take=; continue ;;
+    manager)
+        case $word in
+        systemd) set -- "$@" --systemd-cgroup ;;
+        disabled) set -- "$@" --cgroup-manager disabled ;;
+        esac
+        take=
+        continue
+        ;;
     config) [ "$word" -ef config.json ] || cp -- "$word" config.json; take=; continue ;;
     rest) set -- "$@" "$word"; continue ;;
     esac
@@ -80,7 +87,7 @@ def read_tap(text: str) -> dict[str, tuple[str, str]]:
     """(word, remark) of each test that the suite's output tells of."""
     found = {}
     for line in text.splitlines():
-        told = re.match(r"(not )?ok \d+ - (\S+)(?:.*?#SKIP ?(.*?))?(?: # [\d.]+s)?$", line)
+        told = re.match(r"(not )?ok \d+ - (.*?)(?: #SKIP ?(.*?))?(?: # [\d.]+s)?$", line)
         if told:
             word = "fail" if told.group(1) else "ok" if told.group(3) is None else "skip"
             found[told.group(2)] = (word, told.group(3) or "")
@@ -125,7 +132,7 @@ class Suite:
         ended = suites.run_with_terminal(
             ["/usr/bin/python3", path],
             temporary,
-            dict(self.environment, RUN_TESTS=" ".join(only)),
+            dict(self.environment, RUN_TESTS=" ".join(only)) if only else self.environment,
             self.scratch,
             self.limit,
             shown=True,
@@ -136,14 +143,19 @@ class Suite:
     def file(self, name: str, retries: int, keep: str) -> dict[str, Outcome]:
         """Every test of a file; what failed is tried again alone."""
         path = os.path.join(self.suite, "tests", name)
-        tests = names_in(path)
-        told, printed = self.run(path, tests)
+        told, printed = self.run(path, [])
+        if re.search(r"^1\.\.0$", printed, re.MULTILINE):
+            why = "the file skips itself (test_mounts.py needs the Python module libmount)"
+            return {f"{name}: {test}": Outcome("skip", 0.0, why) for test in names_in(path)}
+        # those of a file that came to no end are listed in it
+        tests = [*told, *(test for test in names_in(path) if test not in told)]
         outcomes = {}
         for test in tests:
             word, remark = told.get(test, ("fail", "no result"))
             tries = 0
             text = printed
-            while word == "fail" and tries < retries:
+            # the suite takes names apart at their spaces
+            while word == "fail" and tries < retries and " " not in test:
                 tries += 1
                 again, text = self.run(path, [test])
                 word, remark = again.get(test, ("fail", "no result"))

@@ -79,6 +79,11 @@ class Draft:
         return self.linux.setdefault("resources", {}).setdefault(group, {})
 
     def mount(self, destination: str, kind: str, source: str, options: Sequence[str]) -> None:
+        if any(entry["destination"] == destination for entry in self.config["mounts"]):
+            return  # of two on one place runc makes the upper read-only for the lower's `ro`
+        times = [word for word in options if word.endswith(("noatime", "relatime", "strictatime"))]
+        # of two words for one thing runc takes both, and the kernel chooses
+        options = [word for word in options if word not in times[1:]]
         entry: Config = {"destination": destination, "type": kind, "source": source}
         if options:
             entry["options"] = list(options)
@@ -261,7 +266,7 @@ def bind(numbers: random.Random, draft: Draft) -> None:
             place = f"/bound{index}"
         kind = numbers.choice(("bind", "bind", "none", ""))
         draft.mount(place, kind, source, options)
-        if not kind:
+        if draft.config["mounts"][-1].get("type") == "":
             del draft.config["mounts"][-1]["type"]
 
 
@@ -342,12 +347,6 @@ def capabilities(numbers: random.Random, draft: Draft) -> None:
     if "inheritable" not in sets:
         sets.pop("ambient", None)
     draft.process["capabilities"] = sets
-
-
-@feature
-def no_capabilities(numbers: random.Random, draft: Draft) -> None:
-    if numbers.random() < 0.2:
-        del draft.process["capabilities"]
 
 
 @feature

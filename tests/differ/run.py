@@ -193,7 +193,8 @@ class Normal:
                 name, _, rest = (
                     line.partition(" mode=") if " mode=" in line else line.partition(" error ")
                 )
-                facts[f"{section[:-1]} {name}"] = self.text(rest)
+                told = f"mode={rest}" if " mode=" in line else rest
+                facts[f"{section[:-1]} {name}"] = self.text(told)
         facts["finished"] = "end" in found
         return facts
 
@@ -201,7 +202,7 @@ class Normal:
 def generalised(text: str) -> str:
     """A value or an error without the numbers and paths of its case."""
     text = re.sub(r"(/[\w.@ -]+){2,}", "PATH", text)
-    return re.sub(r"\b\d+\b", "N", text)
+    return re.sub(r"(?<!mode=)\b\d+\b", "N", text)
 
 
 def _place(field: str, facts: Iterable[dict[str, Any]]) -> str:
@@ -385,6 +386,12 @@ class Side:
                 time.sleep(0.002)
             text += stream.read()
             outside: dict[str, Any] = {}
+            while text.endswith("== end\n") and time.monotonic() < until:
+                # some write it after the program has begun
+                with contextlib.suppress(OSError), open(pid_file, encoding="ascii") as pid:
+                    if pid.read():
+                        break
+                time.sleep(0.002)
             if text.endswith("== end\n"):
                 with (
                     contextlib.suppress(OSError, ValueError),
@@ -472,7 +479,10 @@ def both(sides: Sequence[Side], case: Case) -> list[Difference]:
 class Differ:
     """All cases of a run."""
 
-    def __init__(self, sides: Sequence[Side], able: Able, meant: Sequence[tuple[str, str]]) -> None:
+    def __init__(
+        self, sides: Sequence[Side], able: Able, meant: Sequence[tuple[str, str]], whole: bool
+    ) -> None:
+        self.whole = whole
         self.sides = sides
         self.able = able
         self.meant = meant
@@ -496,6 +506,8 @@ class Differ:
             for kind in new.keys() - again:
                 del self.known[kind], new[kind]  # a race of one of them, not a difference
         found = []
+        while new and self.whole:
+            found.append((new.popitem()[1], self.case(chosen)))
         while new:
             smallest = self.minimise(chosen, next(iter(new)))
             # what else this case shows needs no smaller one of its own
@@ -652,6 +664,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--seconds", type=float, default=0, help="stop after so long, whatever was counted"
     )
+    parser.add_argument(
+        "--whole", action="store_true", help="show cases as they are, not minimised"
+    )
     parser.add_argument("--features", default="", help="only cases of these, with commas")
     parser.add_argument("--keep", metavar="FILE", help="write the minimised cases there, as JSON")
     parser.add_argument("runtimes", nargs=2, metavar="[NAME=]RUNTIME")
@@ -668,7 +683,9 @@ def main(arguments: Sequence[str]) -> int:
     become_subreaper()
     unshare_mounts()
     able = abilities(runtimes)
-    meant = read_meant(os.path.join(HERE, "meant.md"), runtimes[1].name)
+    version = re.search(r"\d+\.\d+\S*", runtimes[1].version())
+    other = f"{runtimes[1].name} {version.group() if version else ''}"
+    meant = read_meant(os.path.join(HERE, "meant.md"), other)
     directory = tempfile.mkdtemp(prefix="anocir-differ-")
     os.chmod(directory, 0o755)
     mount("tmpfs", directory, "tmpfs", 0, "mode=755")
@@ -680,7 +697,7 @@ def main(arguments: Sequence[str]) -> int:
         probe = compile_probe(directory)
         sources = make_sources(directory)
         sides = [Side(runtime, directory, probe, sources) for runtime in runtimes]
-        differ = Differ(sides, able, meant)
+        differ = Differ(sides, able, meant, options.whole)
         numbers = random.Random(options.seed)
         only = [name for name in options.features.split(",") if name]
         while done < options.count and not (

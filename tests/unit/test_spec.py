@@ -627,7 +627,7 @@ BAD = [
     ([("linux.seccomp.syscalls[0].names", [])],
      "linux.seccomp.syscalls[0].names: must not be empty: it says which system calls are meant"),
     ([("linux.seccomp.syscalls[1].names[0]", "write")],
-     "linux.seccomp.syscalls[1].action: must not be SCMP_ACT_NOTIFY for write"),
+     "linux.seccomp.syscalls[1].action: SCMP_ACT_NOTIFY cannot be used for the write syscall"),
     ([("linux.seccomp.listenerPath", DELETED)],
      "linux.seccomp.listenerMetadata: must not be set without listenerPath"),
     ([("linux.seccomp.listenerPath", ""), ("linux.seccomp.listenerMetadata", "")],

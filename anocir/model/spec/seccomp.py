@@ -81,7 +81,8 @@ def _profile(profile: Any) -> None:
             continue
         if "write" in rule["names"]:
             # init reports over write(2) after the filter is loaded, and would wait for itself
-            raise Mistake("must not be SCMP_ACT_NOTIFY for write", "syscalls", index, "action")
+            raise Mistake("SCMP_ACT_NOTIFY cannot be used for the write syscall",
+                          "syscalls", index, "action")  # fmt: skip
         if not listener:
             raise Mistake("is missing, must be a socket: a rule has SCMP_ACT_NOTIFY",
                           "listenerPath")  # fmt: skip
