@@ -226,6 +226,26 @@ def frozen(record: Record) -> bool:
         return False  # gone, with the last process
 
 
+def is_made(record: Record) -> bool:
+    """Tell whether a container's cgroup is one that was not there before it."""
+    place = record.get("fs", record)
+    if place.get("manager") == "v2":
+        return bool(place.get("fresh", place["made"] > 0))
+    return any(made > 0 for _, _, _, made in place.get("hierarchies", ()))
+
+
+def has_parts(record: Record) -> bool:
+    """Tell whether there are cgroups below that the container may have frozen on its own (v1)."""
+    for mountpoint, controllers, path, _ in record.get("fs", record).get("hierarchies", ()):
+        if "freezer" in controllers.split(","):
+            try:
+                # one link for itself, its name and each child
+                return files.stat(mountpoint + path).st_nlink != 2
+            except OSError:
+                return False
+    return False
+
+
 def destroy(record: Record) -> None:
     """Remove what was made for a container, and nothing else; what is gone already is fine."""
     if record.get("manager") not in ("v1", "v2") or "foreign" in record:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 # How long a removal waits for processes to go away.  Also for those that cgroup.procs lists no
 # more: a process that exits holds its cgroup until it has given back all else.
 PATIENCE: Final = 10.0
+# And for processes that live on, as somebody else's do, once they have been seen twice.
+STRANGERS: Final = 1.0
 SIGKILL: Final = 9
 _GONE: Final = (ENOENT, ENODEV)
 
@@ -264,10 +266,15 @@ def _rmdir(path: str, dir_fd: int | None = None) -> bool:
 
 def _remove(directory: str, deadline: float) -> None:
     pause = 0.01
+    before: list[int] = []
     while not _rmdir(directory):
         if not _remove_below(directory) and _rmdir(directory):
             return
         pids = processes(directory)
+        stay = [pid for pid in pids if pid in before and not _is_dying(pid)]
+        if stay and stay == before:
+            deadline = min(deadline, monotonic() + STRANGERS)
+        before = pids
         if monotonic() > deadline:
             text = f"remove cgroup {directory}: {strerror(EBUSY)}"
             if pids:
@@ -276,6 +283,15 @@ def _remove(directory: str, deadline: float) -> None:
             raise Error(text, "they may hang in the kernel (state D) or belong to someone else")
         sleep(pause)
         pause = min(pause * 2, 1.28)
+
+
+def _is_dying(pid: int) -> bool:
+    """Tell whether a process is gone, or hangs in the kernel: proc_pid_stat(5), state."""
+    try:
+        stat = files.read_file(f"/proc/{pid}/stat")
+    except OSError:
+        return True
+    return stat[stat.rindex(b")") + 2 : stat.rindex(b")") + 3] in (b"D", b"X", b"Z", b"x")
 
 
 def _remove_below(directory: str) -> bool:

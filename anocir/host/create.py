@@ -161,7 +161,7 @@ def _make(
     if options["pidfd_socket"]:
         channel.send_fd(options["pidfd_socket"], init.pidfd, b"init")
     container.lock()
-    container.save_state(created=True)
+    container.save_state(created=True, **_evidence(container, init.pid))
     init.send(channel.COMMIT)
     container.unlock()
 
@@ -176,32 +176,27 @@ def _inside(
 ) -> None:
     """Make init by the middle process, and all that is in the container by init."""
     _write_maps(init, config, init.middle)
-    groups = manager.self_join()
-    into = ""
     spaces = plan.namespaces(config)
     mapped = facts.in_user_namespace()
-    rootless = posix.geteuid() != 0 or mapped
-    if "user" in spaces or spaces.get("cgroup") or mapped:
-        # Root of a user namespace may not be born there, nor who has joined a cgroup namespace;
-        # and where clone3(2) fails for that, the new pid namespace can have no first process any
-        # more (ENOMEM).
-        into, groups = groups["into"], {**groups, "into": ""}
-    waits = waits or bool(into)
-    groups = joining.send_cgroups(init, groups, _network(config, mapped), waits)
+    # Root of a user namespace may not be born there, nor who has joined a cgroup namespace; and
+    # where clone3(2) fails for that, the new pid namespace can have no first process any more
+    # (ENOMEM).
+    groups = manager.joining(born=not ("user" in spaces or spaces.get("cgroup") or mapped))
+    waits = waits or groups.waits()
+    joining.send_cgroups(init, groups, _network(config, mapped), waits)
     init.adopt(init.expect(channel.PID, "joining and making namespaces"))
     container.save_state(pid=init.pid, start_time=init.start_time)
-    if not init.in_cgroup or (into and groups and rootless):
-        manager.join(init.pid)
-    elif into and groups:
-        files.write_file(f"{into}/cgroup.procs", str(init.pid))
-    launch.adjust(init, config, rootless)
+    if groups.into and not init.in_cgroup:
+        groups.by_host.append(groups.into)  # it could not be born there
+    if groups.waits():
+        manager.join(init.pid, groups)
+    launch.adjust(init, config, rootless=posix.geteuid() != 0 or mapped)
     if waits or not init.in_cgroup:
         _go(init, _for_init(init, container, config, intent))
     init.reap_middle()
     _host_hooks(init, container, config)
     init.expect(channel.READY, "setting up the container")
-    if not (groups and groups["late"]):
-        manager.finish(init.pid)
+    manager.finish(init.pid, groups)
 
 
 def _outside(
@@ -214,16 +209,18 @@ def _outside(
 ) -> None:
     """Make all by a worker, who clones init into the pid namespace of others at the end."""
     mapped = facts.in_user_namespace()
-    groups = manager.self_join()
-    groups = joining.send_cgroups(init, groups, _network(config, mapped), waits)
+    groups = manager.joining()
+    waits = waits or groups.waits()
+    joining.send_cgroups(init, groups, _network(config, mapped), waits)
     init.adopt_worker(init.expect(channel.WORKER, "joining the cgroups"))
     container.save_state(pid=init.worker, start_time=init.start_time)
     _write_maps(init, config, init.worker)
-    in_cgroup = init.in_cgroup
-    if waits or not in_cgroup:
+    if groups.into and not init.in_cgroup:
+        groups.by_host.append(groups.into)
+    if waits or not init.in_cgroup:
         init.expect(channel.MADE, "joining and making namespaces")
-        if not in_cgroup:
-            manager.join(init.worker)
+        if groups.waits():
+            manager.join(init.worker, groups)
         _go(init, _for_init(init, container, config, intent))
     _host_hooks(init, container, config)
     init.adopt(init.expect(channel.PID, "setting up the container"))
@@ -231,8 +228,7 @@ def _outside(
     init.reap_worker()
     launch.adjust(init, config, posix.geteuid() != 0 or mapped)
     init.expect(channel.READY, "becoming the container's process")
-    if not (groups and groups["late"]):
-        manager.finish(init.pid)
+    manager.finish(init.pid, groups)
 
 
 def _network(config: dict[str, Any], mapped: bool) -> int:
@@ -270,6 +266,15 @@ def _go(init: Init, spare: dict[int, int]) -> None:
         init.send(channel.GO, pack(f"={len(spare)}i", *spare), list(spare.values()))
     finally:
         joining.close_all(spare.values())
+
+
+def _evidence(container: Container, pid: int) -> dict[str, Any]:
+    """Return by what processes that outlive init are known, where some can."""
+    if container.intent["private_pids"]:
+        return {}
+    from . import ending
+
+    return ending.evidence(pid)
 
 
 def _needs_us(config: dict[str, Any]) -> bool:

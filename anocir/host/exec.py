@@ -8,6 +8,7 @@ from __future__ import annotations
 import posix
 
 from .. import cgroup
+from ..cgroup.joining import Joining
 from ..base import jsonio, log
 from ..errors import CONTRACT, Error, at
 from ..linux import files, processes
@@ -134,22 +135,23 @@ def _launch(
     manager = cgroup.load(container.intent["cgroup"])
     subs = list(options["cgroup"])
     init_pid = container.state["pid"]
-    nowhere = {"into": "", "tasks": [], "late": []}
     waits = launch.must_raise(process)
     outside = compiled["outside"]
     try:
-        groups = nowhere if outside else manager.self_join(subs)
+        groups = Joining() if outside else manager.joining(subs)
+        waits = waits or groups.waits()
         joining.send_cgroups(init, groups, -1, waits, always=not outside)
     except (FileNotFoundError, Error):
         if init.gone:
             raise
         # The recorded cgroup is gone or has no such child: exec_join looks where init is now.
-        joining.send_cgroups(init, nowhere)
+        groups = Joining(asked=True)
+        joining.send_cgroups(init, groups)
     init.adopt_worker(init.expect(channel.WORKER, "joining the container's cgroups"))
     alone = not init.in_cgroup
     if waits or (alone and not outside):
         init.expect(channel.MADE, "joining the container's namespaces")
-        if alone and not outside:
+        if not outside and (alone or groups.waits()):
             manager.exec_join(init.worker, init_pid, subs)
         launch.raise_limits(init.worker, process)
         init.send(channel.GO)
@@ -159,6 +161,10 @@ def _launch(
         rootless = posix.geteuid() != 0 or facts.in_user_namespace()
         launch.adjust(init, {"process": process}, rootless)
     init.expect(channel.READY, "preparing the process")
+    if container.intent.get("resctrl"):
+        from . import resctrl
+
+        resctrl.join(container.intent["resctrl"], init.pid)
     if outside:
         manager.exec_join(init.pid, init_pid, subs)
     joining.hand_console(init, options, not options["detach"])

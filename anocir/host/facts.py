@@ -162,11 +162,15 @@ def of_create(
 ) -> dict[str, Any]:
     """Return the facts that the plan of create needs (plan.compile_create says which)."""
     kinds = [mount.get("type") for mount in config.get("mounts") or []]
-    view = fallback = None
+    view = fallback = own = unified = None
     if "cgroup" in kinds or "cgroup2" in kinds:
-        view = cgroup.load(intent["cgroup"]).mount_view()
+        manager = cgroup.load(intent["cgroup"])
+        view = manager.mount_view()
         if intent["cgroup"].get("tolerant"):
-            fallback = cgroup.load({"manager": "disabled", "reason": ""}).mount_view()
+            own = cgroup.load({"manager": "disabled", "reason": ""})
+            fallback = own.mount_view()
+        if "cgroup2" in kinds:  # beside the hierarchies of v1 such a mount shows that one alone
+            unified = (manager.mount_view("cgroup2"), own.mount_view("cgroup2") if own else None)
     state = {
         "ociVersion": SPEC_VERSION,
         "id": container_id,
@@ -182,6 +186,7 @@ def of_create(
         "rootfs": intent["rootfs"],
         "state": state,
         "cgroup": view,
+        "cgroup2": unified,
         "cgroup_fallback": fallback,
         "check_command": settings.start_exec_errors != "container",
         "no_pivot": options["no_pivot"],

@@ -12,6 +12,7 @@ from ..errors import at, reason, strerror
 from ..linux import files, mounts
 from ..linux.const import (
     AT_FDCWD,
+    EINVAL,
     ENOSYS,
     EPERM,
     NS_GET_NSTYPE,
@@ -24,6 +25,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from ..cgroup.joining import Joining
     from ..cli import Options
     from .launch import Init
 
@@ -81,11 +83,11 @@ def _check_net_sysctls(config: dict[str, Any], fd: int) -> None:
 
 def send_cgroups(
     init: Init,
-    joining: dict[str, Any],
+    groups: Joining,
     network: int = -1,
     waits: bool = False,
     always: bool = True,
-) -> dict[str, Any]:
+) -> None:
     """Send init the cgroups that it joins by itself: born in one, then by their tasks files.
 
     And its network namespace, if this side has made it: a descriptor, which is closed.  Unless
@@ -94,19 +96,16 @@ def send_cgroups(
     """
     fds = [network] if network >= 0 else []
     try:
-        if joining["into"]:
-            init.born_in = _cgroup_directory(joining["into"])
+        if groups.into:
+            init.born_in = _cgroup_directory(groups.into)
             fds.append(init.born_in)
-        paths = [*joining["tasks"], *joining["late"]]
+        paths = [*groups.tasks, *groups.late]
         fds += [files.open(path, files.O_WRONLY) for path in paths]
-        waits = waits or (always and not (joining["into"] or paths))
-        head = pack(
-            channel.CGROUP_FRAME, network >= 0, bool(joining["into"]), len(joining["tasks"]), waits
-        )
+        waits = waits or (always and not (groups.into or paths))
+        head = pack(channel.CGROUP_FRAME, network >= 0, bool(groups.into), len(groups.tasks), waits)
         init.send(channel.CGROUP, head, fds, "joining and making namespaces")
     finally:
         close_all(fd for fd in fds if fd != init.born_in)
-    return joining if joining["into"] or paths else {}
 
 
 def _cgroup_directory(path: str) -> int:
@@ -118,7 +117,8 @@ def _cgroup_directory(path: str) -> int:
     try:
         return mounts.open_tree(AT_FDCWD, path, OPEN_TREE_CLONE)
     except OSError as error:
-        if error.errno not in (ENOSYS, EPERM):
+        # EINVAL: it lies on a mount that cannot be bound (mount --make-runbindable).
+        if error.errno not in (EINVAL, ENOSYS, EPERM):
             raise
     return files.open(path, files.O_RDONLY | files.O_DIRECTORY)
 

@@ -6,6 +6,7 @@ Side: host.
 from __future__ import annotations
 
 
+from .. import cgroup
 from ..errors import CONTRACT, Error
 from ..linux import files, processes
 from . import ending, states
@@ -22,24 +23,31 @@ def kill(settings: Settings, container_id: str, number: int, options: Options) -
     everyone = bool(options["all"])
     if status == states.STOPPED and everyone:
         # Without a pid namespace of its own the container's other processes may outlive init.
-        states.manager(container).kill(number)
+        states.manager(container).kill(number, ending.mine(container))
         return
     orphans = number == processes.SIGKILL and not container.intent.get("private_pids")
-    if status == states.STOPPED and orphans and states.manager(container).pids():
+    if status == states.STOPPED and orphans:
         # init of a shared pid namespace has ended before the others.
-        states.manager(container).kill(number)
-        return
+        mine = ending.mine(container)
+        if any(mine(pid) for pid in states.manager(container).pids()):
+            states.manager(container).kill(number, mine)
+            return
     states.check("kill", container, status)
     together = everyone or orphans
     if together:
-        states.manager(container).kill(number)
+        states.manager(container).kill(number, ending.mine(container))
     if status == states.CREATED and number in _ENDING and _ended(container, number):
         return
     # That may have ended init already.
     if not ending.signal_process(container, number) and not together:
         raise Error(CONTRACT["not running"])
-    if number == processes.SIGKILL and status == states.PAUSED:
-        states.manager(container).thaw()  # cgroup v1 delivers no signal to a frozen process
+    if number == processes.SIGKILL:
+        # cgroup v1 delivers no signal to a frozen process, nor does init of a pid namespace end
+        # before all in it have.
+        if status == states.PAUSED:
+            states.manager(container).thaw()
+        if cgroup.has_parts(container.intent.get("cgroup") or {}):
+            states.manager(container).thaw_below()
 
 
 # SIGHUP, SIGINT, SIGQUIT, SIGTERM: they end a container that waits for start, as with runc.

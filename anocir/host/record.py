@@ -100,8 +100,8 @@ def _texts(value: Any) -> str | None:
 
 _NEEDED: Final = {
     "disabled": (),
-    "v1": ("hierarchies",),
-    "v2": ("mountpoint", "path", "made", "owner"),
+    "v1": ("tolerant", "hierarchies"),
+    "v2": ("tolerant", "mountpoint", "path", "made", "owner"),
     "systemd": ("unit", "slice", "description", "cgroup", "directory", "fs"),
 }
 
@@ -136,6 +136,9 @@ _CGROUP: Final[dict[str, Check]] = {
     "fs": _cgroup,
     "leaf": _path,
     "shielded": _flag,
+    "fresh": _flag,
+    "at_top": _flag,
+    "foreign": _flag,
 }
 _INTENT: Final = _object(
     {
@@ -159,7 +162,13 @@ _INTENT: Final = _object(
     }
 )  # fmt: skip
 _STATE: Final = _object(
-    {"pid": _number, "start_time": _number, "created": _flag, "intent": _INTENT}
+    {
+        "pid": _number,
+        "start_time": _number,
+        "created": _flag,
+        "mount_namespace": _list(_number),
+        "intent": _INTENT,
+    }
 )
 _HOOKS: Final = _list(
     _object(

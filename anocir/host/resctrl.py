@@ -58,6 +58,11 @@ def apply(record: dict[str, Any], entry: dict[str, Any], pid: int) -> None:
         write_schemata(record, entry)
     if record["monitor"]:
         _mkdir(record["monitor"])
+    join(record, pid)
+
+
+def join(record: dict[str, Any], pid: int) -> None:
+    """Put a process, of create or of exec, into the group and its monitoring group."""
     files.write_file(f"{record['group']}/tasks", str(pid))
     if record["monitor"]:
         files.write_file(f"{record['monitor']}/tasks", str(pid))

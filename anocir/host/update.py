@@ -63,7 +63,7 @@ def apply(container: Container, manager: Any, options: Options) -> None:
     old = linux.get("resources") or {}
     new = merge(old, wanted)
     spec.check_resources(new, "linux.resources")
-    manager.update(new, old)
+    manager.update(new, old, given(wanted))
     linux["resources"] = new
     schemas = {
         key: options[option]
@@ -98,19 +98,57 @@ def _wanted(options: Options) -> dict[str, Any]:
     return wanted
 
 
-def merge(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
-    """Return `old` with what `new` gives; objects are merged one level down, zeros left out."""
-    result = dict(old)
+def given(new: dict[str, Any]) -> dict[str, Any]:
+    """Return what an update names, zeros that mean nothing left out: that is written."""
+    result: dict[str, Any] = {}
     for key, value in new.items():
-        before = result.get(key)
-        if isinstance(value, dict) and isinstance(before, dict):
+        if isinstance(value, dict):
             unset = _UNSET_BY_ZERO.get(key, ())
-            given = {name: item for name, item in value.items() if item or name not in unset}
-            result[key] = {**before, **given}
-        elif value is not None:
+            value = {name: item for name, item in value.items() if item or name not in unset}  # noqa: PLW2901
+        if value is not None and value != {}:
             result[key] = value
     memory = new.get("memory") or {}
     if memory.get("limit") == -1 and not memory.get("swap"):
         # Without a limit of memory there is none of memory and swap together.
         result["memory"]["swap"] = -1
     return result
+
+
+def merge(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """Return `old` with what `new` gives; objects are merged one level down.
+
+    What `unified` said of a limit that is given now counts no more.
+    """
+    result = dict(old)
+    named = given(new)
+    for key, value in named.items():
+        before = result.get(key)
+        both = isinstance(value, dict) and isinstance(before, dict)
+        result[key] = {**(before or {}), **value} if both else value
+    over = {
+        file
+        for key, name, *names in _UNIFIED
+        for file in names
+        if name in (named.get(key) or {}) and file not in (named.get("unified") or {})
+    }
+    if over & set(result.get("unified") or {}):
+        kept = {file: text for file, text in result["unified"].items() if file not in over}
+        result["unified"] = kept
+    return result
+
+
+# A limit, and the files of cgroup v2 that `unified` may have named for it.
+_UNIFIED: Final = (
+    ("cpu", "quota", "cpu.max"),
+    ("cpu", "period", "cpu.max"),
+    ("cpu", "burst", "cpu.max.burst"),
+    ("cpu", "shares", "cpu.weight"),
+    ("cpu", "idle", "cpu.idle"),
+    ("cpu", "cpus", "cpuset.cpus"),
+    ("cpu", "mems", "cpuset.mems"),
+    ("memory", "limit", "memory.max"),
+    ("memory", "swap", "memory.swap.max"),
+    ("memory", "reservation", "memory.low"),
+    ("pids", "limit", "pids.max"),
+    ("blockIO", "weight", "io.weight", "io.bfq.weight"),
+)

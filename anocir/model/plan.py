@@ -491,16 +491,19 @@ def _mount_steps(config: Config, facts: Mapping[str, Any]) -> list[Step]:
             steps.append(("remount", where, destination, {**options, "exact": False}))
         elif kind in ("cgroup", "cgroup2"):
             _check_proc(destination, where, bind=False)
-            if facts["cgroup"] is None:
+            view, fallback = facts["cgroup"], facts["cgroup_fallback"]
+            if view is None:
                 raise at(where, "the container has no cgroup to mount")
+            if kind == "cgroup2" and facts.get("cgroup2"):
+                view, fallback = facts["cgroup2"]
             own = "cgroup" in namespaces(config)
             steps.append(
                 (
                     "cgroup_mount",
                     where,
                     destination,
-                    _view(facts["cgroup"], kind),
-                    facts["cgroup_fallback"] and _view(facts["cgroup_fallback"], kind),
+                    _view(view, kind),
+                    fallback and _view(fallback, kind),
                     own,
                     options,
                 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from anocir.host.update import merge
+from anocir.host.update import given, merge
 
 OLD = {
     "memory": {"limit": 64, "swap": 128, "disableOOMKiller": True},
@@ -51,3 +51,26 @@ def test_no_limit_of_memory_is_none_of_memory_and_swap():
 def test_the_old_is_not_changed():
     merge(OLD, {"memory": {"limit": 1}, "unified": {"a.b": "1"}})
     assert OLD["memory"]["limit"] == 64 and "unified" not in OLD
+
+
+def test_what_unified_said_of_a_limit_that_is_given_now_counts_no_more():
+    old = {"unified": {"pids.max": "5", "memory.high": "9", "cpu.max": "1000 5000"}}
+    assert merge(old, {"pids": {"limit": 7}})["unified"] == {
+        "memory.high": "9",
+        "cpu.max": "1000 5000",
+    }
+    assert merge(old, {"cpu": {"quota": 0}}) == old
+    assert (
+        merge(old, {"unified": {"pids.max": "6"}, "pids": {"limit": 7}})["unified"]["pids.max"]
+        == "6"
+    )
+
+
+def test_only_what_is_named_is_given_to_be_written():
+    new = {
+        "cpu": {"quota": 5, "shares": 0},
+        "memory": {"limit": -1},
+        "pids": {},
+        "blockIO": {"weight": 0},
+    }
+    assert given(new) == {"cpu": {"quota": 5}, "memory": {"limit": -1, "swap": -1}}
