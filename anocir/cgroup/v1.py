@@ -122,7 +122,15 @@ class Manager:
     def adopt(self, pid: int, resources: Resources, in_place: bool) -> None:  # noqa: ARG002
         """Take a process into directories of which somebody else has made some (systemd.py)."""
         self.fill(resources)
-        Manager.join(self, pid)
+        there = set(_present(pid).values())  # each move costs a grace period of RCU
+        self._join(
+            pid,
+            [
+                directory
+                for controller, directory in self.directories.items()
+                if controller != "memory" and directory not in there
+            ],
+        )
 
     def _make(self, mountpoint: str, controllers: str, path: str, writes: list[Write]) -> None:
         try:
@@ -238,8 +246,12 @@ class Manager:
 
     def finish(self, pid: int, joining: Joining | None = None) -> None:
         """Put the memory limit into force: by its cgroup, unless the process has joined it."""
-        if "memory" in self.directories and not (joining and joining.late):
-            self._join(pid, [self.directories["memory"]])
+        directory = self.directories.get("memory")
+        if directory is None or (joining and joining.late):
+            return
+        if joining and joining.asked and _present(pid).get("memory") == directory:
+            return  # systemd has put it there
+        self._join(pid, [directory])
 
     def _join(self, pid: int, directories: list[str]) -> None:
         late = self.directories.get("memory")

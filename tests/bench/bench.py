@@ -9,8 +9,8 @@ processor time is user plus system time from the same wait4, children included, 
 the container's init as well, which becomes our child (we are a subreaper). `floor` is `python3 -IS -c pass`, the
 price of having an interpreter at all.
 
-Steps (--steps): life list docker-config parallel growth seccomp memory limits cold size; and only when
-named, since they need daemons or images: docker podman.
+Steps (--steps): life systemd list docker-config parallel growth seccomp memory limits cold size; and only when
+named, since they need daemons or images: docker podman. systemd is left out where none can be booted.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ import signal
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any, Callable
@@ -51,6 +52,7 @@ FLOOR = "python3 -IS"
 LIFE = ("create", "start", "state", "exec", "kill", "delete")
 DEFAULT_STEPS = (
     "life",
+    "systemd",
     "docker-config",
     "parallel",
     "list",
@@ -62,6 +64,10 @@ DEFAULT_STEPS = (
     "size",
 )
 OPTIONAL_STEPS = ("docker", "podman")
+# What `systemd` runs under the systemd that it boots.
+INSIDE = "under-systemd"
+UNDER = "systemd: "
+AT_ONCE = 50
 KIB, MIB = 1024, 1024 * 1024
 
 # Each line of the budget: row, other (a runtime, the floor or a figure), largest ratio allowed.
@@ -76,6 +82,10 @@ BUDGET = (
     ),
     ("lifecycle", "runc", 0.95),
     ("100 creates at once", "runc", 1.0),
+    (UNDER + "create", "runc", 1.15),
+    (UNDER + "exec", "runc", 1.0),
+    (UNDER + "delete", "runc", 1.6),
+    (UNDER + "lifecycle", "runc", 1.3),
 )
 
 
@@ -182,6 +192,83 @@ def one_life(bench: Bench, runtime: Runtime, bundle: str) -> dict[str, tuple[flo
                 bench.ground.wait_gone(int(stream.read()))
     samples["lifecycle"] = (total, spent + bench.ground.reap())
     return samples
+
+
+def step_systemd(bench: Bench) -> None:
+    """The life of containers that are units of systemd, and 50 at once: in a systemd that boots for it."""
+    from tests.systemd import boot
+
+    lacking = boot.lacking()
+    if lacking:
+        print(f"\nsystemd is left out: this machine has not {lacking}", file=sys.stderr)
+        return
+    bench.progress.step("under systemd")
+    with tempfile.TemporaryDirectory(prefix="anocir-bench-") as shared:
+        samples = os.path.join(shared, "samples.json")
+        options = ["--bind", shared]
+        words = []
+        for runtime in bench.ground.runtimes:
+            words.append(f"{runtime.name}={' '.join(runtime.argv)} --systemd-cgroup")
+            place = os.path.dirname(runtime.argv[0])
+            if place.startswith("/tmp/"):  # there systemd has a new one
+                options += ["--bind", place]
+        command = (
+            sys.executable,
+            os.path.abspath(__file__),
+            "--steps",
+            INSIDE,
+            "--samples",
+            samples,
+        )
+        count = ("--rounds", str(bench.rounds))
+        done = boot.boot(*options, command=(*command, *count, *words), timeout=3600)
+        if done.returncode != 0:
+            raise SystemExit(f"\nunder systemd: {done.stdout[-2000:]}")
+        with open(samples, encoding="utf-8") as stream:
+            for row, by_name in json.load(stream).items():
+                bench.rows[row] = {
+                    name: [(w, c) for w, c in each] for name, each in by_name.items()
+                }
+
+
+def step_under_systemd(bench: Bench) -> None:
+    """The steps of `systemd`, by runtimes that have its option."""
+    ground = bench.ground
+
+    def unit(name: str) -> Callable[[Config], None]:
+        def change(config: Config) -> None:
+            config["linux"]["cgroupsPath"] = f"system.slice:bench:{name}"
+
+        return change
+
+    bundle = ground.bundle("life", ("/bin/sleep", "1000"), unit("life"))
+    for counted, runtime in bench.turns("life", bench.rounds):
+        samples = one_life(bench, runtime, bundle)
+        if counted:
+            for row, (wall, cpu) in samples.items():
+                bench.add(UNDER + row, runtime.name, wall, cpu)
+    names = [f"p{number}" for number in range(AT_ONCE)]
+    bundles = [ground.bundle(name, ("/bin/sleep", "1000"), unit(name)) for name in names]
+    for counted, runtime in bench.turns("at once", min(bench.rounds, 5)):
+        for verb in ("create", "delete"):
+            began = time.perf_counter()
+            pids = [
+                ground.spawn(
+                    runtime,
+                    ("create", "--bundle", path, name)
+                    if verb == "create"
+                    else ("delete", "--force", name),
+                )
+                for path, name in zip(bundles, names)
+            ]
+            ends = [ground.wait(pid, 300) for pid in pids]
+            wall = time.perf_counter() - began
+            if any(status for status, _ in ends):
+                raise SystemExit(f"\n{runtime.name}: {verb} of {AT_ONCE} at once: {ends}")
+            if counted:
+                cpu = sum(cpu for _, cpu in ends)
+                bench.add(f"{UNDER}{AT_ONCE} {verb}s at once", runtime.name, wall, cpu)
+        ground.reap()
 
 
 def step_docker_config(bench: Bench) -> None:
@@ -584,6 +671,8 @@ def one_word(ground: Ground, runtime: Runtime) -> str:
 
 STEPS: dict[str, Callable[[Bench], None]] = {
     "life": step_life,
+    "systemd": step_systemd,
+    INSIDE: step_under_systemd,
     "list": step_list,
     "docker-config": step_docker_config,
     "parallel": step_parallel,
@@ -888,6 +977,8 @@ def planned(steps: Sequence[str], rounds: int, runtimes: int) -> int:
     few, some = min(rounds, 5) + 1, min(rounds, 10) + 1
     counts = {
         "life": (rounds + 1) * runtimes,
+        "systemd": 1,
+        INSIDE: (rounds + 1 + few) * runtimes,
         "docker-config": (rounds + 1) * runtimes,
         "parallel": few * runtimes,
         "list": (3 * (some + 1) + 1) * runtimes,
@@ -917,6 +1008,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         metavar="DIR",
         help="write results.json, results.md, plot.svg there (default: here, if all steps are run)",
     )
+    parser.add_argument("--samples", metavar="FILE", help=argparse.SUPPRESS)
     parser.add_argument("runtimes", nargs="*", metavar="[NAME=]RUNTIME")
     return parser.parse_args(arguments)
 
@@ -949,6 +1041,10 @@ def main(arguments: Sequence[str]) -> int:
         for step in steps:
             STEPS[step](bench)
     progress.end()
+    if options.samples:
+        with open(options.samples, "w", encoding="utf-8") as stream:
+            json.dump(bench.rows, stream)
+        return 0
     results = {
         "date": datetime.date.today().isoformat(),
         "kernel": platform.release(),

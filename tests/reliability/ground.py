@@ -262,6 +262,9 @@ class Ground:
         point = dict(hierarchies()).get("unified")
         if not point:
             return
+        with open(f"{point}/cgroup.controllers", encoding="utf-8") as stream:
+            if not stream.read().strip():
+                return  # one that only follows processes is no trouble
         ready, tell = os.pipe()
         go, let = os.pipe()
         pid = os.fork()
