@@ -330,16 +330,21 @@ def restricting(fd: int) -> int:
 def _options(external: External) -> dict[str, Any]:
     if external.mount is not None and externals.is_bind(external.mount):
         words = external.mount.get("options") or []
-        return mountoptions.parse(words, f"{external.where}.options")
+        options = mountoptions.parse(words)
+        if options["exact"]:  # as inside/attach.py
+            restricted = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID
+            restricted |= MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC
+            options["clear"] |= restricted & ~options["set"]
+        return options
     if external.key == externals.NOTIFY:
-        return mountoptions.parse(["bind", "ro", "nosuid", "nodev", "noexec"], "NOTIFY_SOCKET")
-    options = mountoptions.parse([], "")
+        return mountoptions.parse(["bind", "ro", "nosuid", "nodev", "noexec"])
+    options = mountoptions.parse([])
     if external.key == externals.NULL:
         # As `create` covers a file; CRIU gives flags to the first of several alike only.
         options["set"] = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC
     if external.mount is not None:  # a cgroup
         words = external.mount.get("options") or []
-        options = mountoptions.parse(words, f"{external.where}.options")
+        options = mountoptions.parse(words)
         options["set"] |= MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC
         options["clear"] &= ~options["set"]
     return options

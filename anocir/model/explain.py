@@ -149,7 +149,7 @@ TABLE: Final[dict[str, tuple[Callable[..., str], str]]] = {
                 "mount_setattr"),
     "reopen_null": (lambda: "take the container's own /dev/null for the host's", "openat2 dup3"),
     "rlimits": (lambda limits: f"set {len(limits)} resource limit(s)", "prlimit64"),
-    "root": (lambda path, _: f"take {path} as the root", "openat open_tree move_mount"),
+    "root": (lambda path, *_: f"take {path} as the root", "openat open_tree move_mount"),
     "root_here": (lambda: "take the root of the container's mount namespace", "openat chdir"),
     "root_readonly": (lambda: "make the root read-only", "mount_setattr"),
     "scheduler": (lambda policy, *_: f"set the scheduling policy {policy}", "sched_setattr"),
