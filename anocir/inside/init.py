@@ -328,9 +328,6 @@ def _run(context: Context) -> None:
         _from_outside(context)
     else:
         _from_inside(context)
-    if context.mask_fd >= 0:
-        files.close(context.mask_fd)  # nothing of the set-up stays open while init waits
-        context.mask_fd = -1
     context.channel.send(channel.READY)
     _launch(context, _wait_for_start(context))
 

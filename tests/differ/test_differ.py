@@ -52,14 +52,13 @@ def test_a_case_is_the_same_for_the_same_seed_and_valid() -> None:
             spec.check_process(json.loads(json.dumps(first.process)))
 
 
-def test_every_feature_changes_a_case() -> None:
-    ground = [("namespaces", 3)]
+def test_features_change_a_case() -> None:
     able = ABLE._replace(options=frozenset(("ro", "tmpcopyup")))
-    plain = generate.build(ground, able, ["/file"])
-    for name in generate.FEATURES:
-        changed = [
-            generate.build([*ground, (name, seed)], able, ["/file"]) != plain for seed in range(20)
-        ]
+    plain = generate.build([], able, ["/file"])
+    for name in generate.FEATURES.keys() - {
+        "sysctl"
+    }:  # which depends on the namespaces that are there
+        changed = [generate.build([(name, seed)], able, ["/file"]) != plain for seed in range(40)]
         assert any(changed), name
 
 
