@@ -63,7 +63,7 @@ def _delete(settings: Settings, container: Container, force: bool) -> None:
         log.warn(f"delete: {reason(error)}")
     if force:
         # Whatever the state said of init: nothing may be left in the container's cgroups.
-        states.manager(container).kill(processes.SIGKILL, ending.mine(container))
+        ending.kill_rest(container)
     ending.destroy(settings, container, config)
 
 

@@ -85,6 +85,14 @@ def mine(container: Container) -> Callable[[int], bool]:
     return lambda _pid: cgroup.is_made(record)
 
 
+def kill_rest(container: Container) -> None:
+    """Kill what is left of a container in its cgroup; of a private pid namespace nothing can be."""
+    pid, started = container.state.get("pid", 0), container.state.get("start_time", -1)
+    known = container.intent.get("private_pids") and started >= 0
+    if not known or processes.alive(pid, started):
+        states.manager(container).kill(processes.SIGKILL, mine(container))
+
+
 def _below(pid: int, init: int) -> bool:
     """Tell whether a process is in the pid namespace of another one, or in one below that."""
     try:
@@ -108,12 +116,14 @@ def kill_and_wait(container: Container) -> None:
     """End every process of the container and wait, 10 seconds at the most, for init to be gone."""
     manager = states.manager(container)
     pidfd = container.hold()
-    manager.kill(processes.SIGKILL, mine(container))
+    if pidfd < 0 or not container.intent.get("private_pids"):
+        kill_rest(container)  # with a pid namespace of their own all others end with init
     if pidfd < 0 or not signal_process(container, processes.SIGKILL):
         return
     if manager.frozen():
         manager.thaw()
-    manager.thaw_below()
+    if cgroup.has_parts(container.intent.get("cgroup") or {}):
+        manager.thaw_below()
     if not processes.exited(pidfd, KILL_PATIENCE):
         raise Error(
             f"container {container.id}: init (pid {container.state['pid']}) is still there "
@@ -124,7 +134,7 @@ def kill_and_wait(container: Container) -> None:
 def destroy(settings: Settings, container: Container, config: dict[str, Any]) -> None:
     """Undo what create made, run the poststop hooks, remove the directory."""
     if not container.intent.get("private_pids"):
-        states.manager(container).kill(processes.SIGKILL, mine(container))
+        kill_rest(container)
     cgroup.destroy(container.intent.get("cgroup") or {})
     if container.intent.get("host_mounts") is not None:
         _unmount(container.intent)
