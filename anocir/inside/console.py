@@ -20,7 +20,7 @@ from ..linux.const import (
     TIOCSPTLCK,
 )
 from ..wire import channel
-from . import attach, places
+from . import attach, places, procfs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,17 +38,7 @@ def console(context: Context, uid: int, height: int, width: int, bind: bool, own
     have put something else under.  The master goes up the channel.  Unless it is our `own`, it
     is for the session of the process that is cloned later.
     """
-    try:
-        master = inroot.open(
-            context.root_fd, "/dev/pts/ptmx", files.O_RDWR | files.O_NOCTTY, follow_links=False
-        )
-    except OSError as error:
-        if error.errno != ENOENT:
-            raise
-        raise Error("a terminal needs a mount of type devpts on /dev/pts") from None
-    found = files.fstat(master)
-    if mounts.fstatfs_type(master) != DEVPTS_SUPER_MAGIC or found.st_rdev != files.makedev(5, 2):
-        raise Error("/dev/pts/ptmx of the container is not the pty multiplexer")
+    master = _multiplexer(context)
     files.ioctl(master, TIOCSPTLCK, pack("=i", 0))
     flags = files.O_RDWR | files.O_NOCTTY | files.O_CLOEXEC
     slave = files.ioctl(master, TIOCGPTPEER, flags)
@@ -71,6 +61,27 @@ def console(context: Context, uid: int, height: int, width: int, bind: bool, own
     for fd in (0, 1, 2):
         files.dup2(slave, fd)
     files.close(slave)
+
+
+def _multiplexer(context: Context) -> int:
+    """Open ptmx of the container's devpts, once it has proved to be that and no other device."""
+    try:
+        seen = inroot.open(context.root_fd, "/dev/pts/ptmx", files.O_PATH, follow_links=False)
+    except OSError as error:
+        if error.errno != ENOENT:
+            raise
+        raise Error("a terminal needs a mount of type devpts on /dev/pts") from None
+    try:
+        found = files.fstat(seen)
+        wanted = (files.S_IFCHR, files.makedev(5, 2))
+        if (
+            mounts.fstatfs_type(seen) != DEVPTS_SUPER_MAGIC
+            or (found.st_mode & files.S_IFMT, found.st_rdev) != wanted
+        ):
+            raise Error("/dev/pts/ptmx of the container is not the pty multiplexer")
+        return procfs.reopen(context, seen, files.O_RDWR | files.O_NOCTTY)
+    finally:
+        files.close(seen)
 
 
 def _bind_console(context: Context, slave: int) -> None:

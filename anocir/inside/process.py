@@ -18,6 +18,7 @@ from ..linux.const import (
     ENOTSUP,
     EPERM,
 )
+from . import attach, procfs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -203,10 +204,44 @@ def umask(context: Context, mask: int) -> None:
     files.umask(mask)
 
 
+def _own_null(context: Context, null: tuple[int, int]) -> int:
+    """Open the container's null device, or return -1."""
+    try:
+        seen = inroot.open(context.root_fd, "/dev/null", files.O_PATH, follow_links=False)
+    except OSError:
+        return -1
+    try:
+        found = files.fstat(seen)
+        if (found.st_mode & files.S_IFMT, found.st_rdev) != null:
+            return -1
+        return procfs.reopen(context, seen, files.O_RDWR | files.O_NOCTTY)
+    except OSError:
+        return -1  # on a mount without devices
+    finally:
+        files.close(seen)
+
+
+def _private_null(null: tuple[int, int]) -> int:
+    """Make a null device in a tmpfs that is attached nowhere and open it, or return -1."""
+    options = {"ms": 0, "super": [], "data": ["nr_blocks=1", "nr_inodes=3", "mode=755"]}
+    mount_fd = attach.new_filesystem("tmpfs", "tmpfs", options, 0)
+    if mount_fd is None:
+        return -1
+    try:
+        files.mknod("null", null[0] | 0o666, null[1], dir_fd=mount_fd)
+        return files.open("null", files.O_RDWR | files.O_NOCTTY, dir_fd=mount_fd)
+    except OSError:
+        return -1  # a user namespace makes no devices; its root does not own the host's
+    finally:
+        files.close(mount_fd)
+
+
 def reopen_null(context: Context) -> None:
     """Replace descriptors 0 to 2 that are the host's null device by the container's own.
 
-    It is looked at before it is opened, and never reached through a link (CVE-2026-88265).
+    It is looked at before it is opened, and never reached through a link (CVE-2026-88265).  Where
+    the container has none, it is a node of a file system that nobody else has: with the host's
+    the container's root could change the mode of /dev/null.
     """
     null = (files.S_IFCHR, files.makedev(1, 3))
     wanted = []
@@ -214,20 +249,13 @@ def reopen_null(context: Context) -> None:
         found = files.fstat(fd)
         if (found.st_mode & files.S_IFMT, found.st_rdev) == null:
             wanted.append(fd)
-    if not wanted or context.host_proc < 0:
+    if not wanted:
         return
-    try:
-        seen = inroot.open(context.root_fd, "/dev/null", files.O_PATH, follow_links=False)
-    except OSError:
-        return  # the image has none: the host's serves as well
-    try:
-        found = files.fstat(seen)
-        if (found.st_mode & files.S_IFMT, found.st_rdev) != null:
-            return
-        flags = files.O_RDWR | files.O_NOCTTY
-        opened = files.open(f"self/fd/{seen}", flags, dir_fd=context.host_proc)
-    finally:
-        files.close(seen)
+    opened = _own_null(context, null)
+    if opened < 0:
+        opened = _private_null(null)
+    if opened < 0:
+        return
     for fd in wanted:
         files.dup2(opened, fd)
     files.close(opened)

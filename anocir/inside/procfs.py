@@ -58,6 +58,16 @@ def own_proc(context: Context) -> None:
     context.proc_fd = mount_fd
 
 
+def reopen(context: Context, fd: int, flags: int) -> int:
+    """Open what an O_PATH descriptor has been looked at through: nothing can have been put there.
+
+    By the host's procfs, which `context.host_proc` is until all descriptors are closed.
+    """
+    if context.host_proc < 0:
+        raise OSError(ENOENT, "open", "/proc")
+    return files.open(f"self/fd/{fd}", flags, dir_fd=context.host_proc)
+
+
 def open_proc(context: Context, path: str, flags: int) -> int:
     """Open a file of the own procfs: beneath its root, on it, through no magic link."""
     resolve = RESOLVE_BENEATH | RESOLVE_NO_XDEV | RESOLVE_NO_MAGICLINKS

@@ -19,6 +19,7 @@ from ..linux.const import (
     ENOTDIR,
 )
 from ..wire import channel
+from . import procfs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,19 +31,26 @@ if TYPE_CHECKING:
 
 def home(context: Context, uid: int) -> None:
     """Set HOME from the container's /etc/passwd, else to "/", as runc does."""
-    directory = "/"
     try:
-        flags = files.O_RDONLY | files.O_NONBLOCK | files.O_NOCTTY
-        fd = inroot.open(context.root_fd, "/etc/passwd", flags)
+        directory = _home_in(_passwd(context), uid) or "/"
     except OSError:
-        fd = -1
-    if fd >= 0:
-        try:
-            if files.fstat(fd).st_mode & files.S_IFMT == files.S_IFREG:
-                directory = _home_in(files.read_fd(fd, 1 << 20), uid) or "/"
-        finally:
-            files.close(fd)
+        directory = "/"
     context.env.append("HOME=" + directory)
+
+
+def _passwd(context: Context) -> bytes:
+    """Read /etc/passwd, if it is a regular file: to open a device would already do something."""
+    seen = inroot.open(context.root_fd, "/etc/passwd")
+    try:
+        if files.fstat(seen).st_mode & files.S_IFMT != files.S_IFREG:
+            return b""
+        fd = procfs.reopen(context, seen, files.O_RDONLY | files.O_NONBLOCK | files.O_NOCTTY)
+    finally:
+        files.close(seen)
+    try:
+        return files.read_fd(fd, 1 << 20)
+    finally:
+        files.close(fd)
 
 
 def _home_in(passwd: bytes, uid: int) -> str:

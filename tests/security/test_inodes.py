@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
 import time
 from typing import Any, Callable, Iterator
 
@@ -18,6 +19,7 @@ from tests import drive, machine
 from tests.host import describe
 from tests.security.conftest import Arena
 from tests.security.test_paths import link, listing
+from tests.security.test_sources import Watch
 
 NODES = {
     "null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9),
@@ -26,6 +28,7 @@ NODES = {
 PEERS = ("runc", "crun")
 NO_CAPABILITIES: dict[str, list[str]] = {"bounding": [], "effective": [], "permitted": []}
 SLEEP = "sleep 100"
+VERBS = ("run", "create", "exec", "exec -d")
 
 
 def peers(name: str) -> Any:
@@ -197,6 +200,100 @@ def test_control_a_peer_binds_them_writable(arena: Arena, devices: Devices, peer
     assert harm_through_nodes(arena, devices, "0", arena.installed(peer))
 
 
+# the standard streams: /dev/null ----------------------------------------------------------------------
+
+STREAMS = CHANGE.format("/proc/self/fd/0 /proc/self/fd/1 /proc/self/fd/2")
+WHICH = "stat -L -c %d:%i /proc/self/fd/0"
+
+
+def harm_through_streams(
+    arena: Arena, devices: Devices, verb: str, dev: str, runtime: drive.Runtime | None = None
+) -> list[str]:
+    """Give /dev/null for all three streams; what has changed on the host, and whether 0 is its inode."""
+    container = weak(arena.container(runtime))
+    script = f"{WHICH} > /which; {STREAMS}; echo end >> /which"
+    if dev == "none":  # the caller brings a /dev, and there is nothing in it
+        container.bundle.add_mount("/dev", "bind", arena.directory(), "bind")
+    elif dev == "link":
+        container.bundle.drop_mount("/dev")
+        container.bundle.put("/etc/marker", "marker\n")
+        link(container, "/dev/null", "/etc/marker")
+        container.bundle.add_mount("/dev", "bind", container.bundle.rootfs + "/dev", "bind")
+    before = devices.all()
+    null = {"stdin": subprocess.DEVNULL}
+    with open("/dev/null", "r+b", buffering=0) as out:
+        null |= {"stdout": out, "stderr": out}
+        if verb == "run":
+            container.try_run(script, **null)
+        elif verb == "create":
+            container.bundle.sh(script)
+            container.make("create", **null)
+            container.start()
+            container.wait()
+        else:
+            container.launch(SLEEP)
+            detach = ["--detach"] if verb == "exec -d" else []
+            container.exec("/bin/sh", "-c", script, options=detach, **null)
+    said = container.wait_file("/which")
+    drive.until("the end", lambda: container.bundle.read("/which").endswith("end\n"))
+    found = [path for path, was in before.items() if devices.all()[path] != was]
+    if said.split("\n")[0] == devices.inode("null"):
+        found.append("descriptor 0 is the host's inode")
+    return found
+
+
+@pytest.mark.parametrize("dev", ["usual", "none", "link"])
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_stream_is_no_null_of_the_host(
+    arena: Arena, devices: Devices, verb: str, dev: str
+) -> None:
+    """T-INO3: also where the container has no null device of its own."""
+    assert harm_through_streams(arena, devices, verb, dev) == []
+
+
+def test_control_what_is_passed_on_is_the_hosts(arena: Arena, devices: Devices) -> None:
+    runtime = arena.altered(inside__process="def reopen_null(context):\n    return\n")
+    found = harm_through_streams(arena, devices, "create", "usual", runtime)
+    assert "descriptor 0 is the host's inode" in found and len(found) == 2
+
+
+# files of the image that are looked at before they are opened ------------------------------------------
+
+
+@pytest.mark.parametrize("verb", ["run", "exec"])
+@pytest.mark.parametrize("what", ["passwd", "ptmx"])
+def test_a_device_of_the_image_is_not_opened(arena: Arena, what: str, verb: str) -> None:
+    """T-INO7: a watchdog or a tape in the place of /etc/passwd or of /dev/pts/ptmx acts when it is opened."""
+    container = arena.container()
+    node = os.path.join(container.bundle.rootfs, "etc/passwd")
+    if what == "ptmx":
+        container.bundle.drop_mount("/dev/pts")
+        terminals = arena.directory()
+        node = os.path.join(terminals, "ptmx")
+    else:
+        os.unlink(node)
+    os.mknod(node, stat.S_IFCHR | 0o666, os.makedev(1, 5))
+    os.chmod(node, 0o666)
+    if what == "ptmx":
+        container.bundle.add_mount("/dev/pts", "bind", terminals, "bind")
+    if verb == "exec":
+        container.launch(SLEEP)
+    watch = Watch(node)
+    try:
+        console = ["--console-socket", arena.console(container).path] if what == "ptmx" else []
+        if verb == "exec":
+            words = ["--tty", "--detach", *console] if what == "ptmx" else []
+            result = container.exec("/bin/true", options=words, ok=None)
+        else:
+            container.process["terminal"] = what == "ptmx"
+            container.bundle.sh("true")
+            result = container.make("create", *console, ok=None)
+        assert watch.opened() == 0
+        assert (result.status == 0) == (what == "passwd"), result.explain()
+    finally:
+        watch.close()
+
+
 # the standard streams: what the caller has ------------------------------------------------------------
 
 
@@ -239,7 +336,6 @@ def of(fd: int) -> str:
     )
 
 
-VERBS = ("run", "create", "exec", "exec -d")
 OTHERS = {"zero": (1, 5), "full": (1, 7), "console": (5, 1), "kmsg": (1, 11), "loop": (7, 0)}
 
 
