@@ -168,7 +168,7 @@ def watched(
         container.exec_process(process, ok=None)
         if number >= 12 and (wanted in container.output() or time.monotonic() > deadline):
             break
-    container.exec("/bin/touch", "/tmp/stop", options=["--user", f"{uid}:{uid}"])
+    container.exec("/bin/touch", "/tmp/stop", options=["--user", f"{uid}:{uid}"], ok=None)
     drive.until("its answer", lambda: "\nend" in container.output())
     print(container.output())
     return [
@@ -439,3 +439,93 @@ def test_exec_ends_and_says_so_when_its_init_is_hit(arena: Arena, number: int) -
             assert "stopped" in result.stderr
             break
     print(hit, "of them hit")
+
+
+# numbers of processes -----------------------------------------------------------------------------------
+
+DIES = """
+_open_as_it_is = _namespaces
+def _namespaces(pid, pidfd, join):
+    posix.kill(pid, 9)
+    while not processes.exited(pidfd):
+        pass
+    # And the number is another's: that of a process of the host.
+    processes.directory = lambda number: files.open('/proc/self', files.O_PATH | files.O_DIRECTORY)
+    return _open_as_it_is(pid, pidfd, join)
+"""
+
+
+def test_exec_never_enters_the_namespaces_of_who_got_the_number(arena: Arena) -> None:
+    """Init dies after the check, and another process has its number when the namespaces are opened."""
+    container = arena.container(arena.altered(host__exec=DIES))
+    container.launch(SLEEP)
+    result = container.exec("/bin/true", ok=False)
+    assert "cannot exec in a stopped container" in result.stderr
+
+
+LIES = """
+_child_as_it_is = Init._child
+def _named(payload):
+    return {pid}, True, True
+"""
+
+
+@pytest.mark.parametrize("whose", ["init of the host", "somebody", "nobody"])
+def test_a_process_that_is_none_of_ours_is_not_taken_for_init(arena: Arena, whose: str) -> None:
+    """What comes over the socket that init shares is believed of children of the runtime only."""
+    other = arena.helper("/bin/sleep", "300")
+    pid = {"init of the host": 1, "somebody": other.pid, "nobody": 4194303}[whose]
+    container = arena.container(arena.altered(host__launch=LIES.format(pid=pid)))
+    said = container.refused()
+    assert "is none of ours" in said and "bug" not in said, said
+    assert other.poll() is None
+
+
+def test_a_first_thread_that_ends_alone_stops_nothing(arena: Arena) -> None:
+    container = arena.container()
+    arena.install(container, "attack", "/bin/attack")
+    container.process["args"] = ["/bin/attack", "leave"]
+    pid = container.launch()
+    drive.until("its end", lambda: open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()[0] == "Z")
+    assert container.status == "running"
+    assert "not stopped" in container.delete(ok=False).stderr
+    assert container.exec("/bin/echo", "there").line == "there"
+    container.kill("KILL")
+    container.wait("stopped")
+    assert not os.path.exists(f"/proc/{pid}") or container.wait_exit(pid) == 137
+
+
+@pytest.mark.needs("runc-1.1.5+ds1")
+def test_control_runc_takes_it_for_stopped(arena: Arena) -> None:
+    container = arena.container(arena.installed("runc"))
+    arena.install(container, "attack", "/bin/attack")
+    container.process["args"] = ["/bin/attack", "leave"]
+    pid = container.launch()
+    drive.until("its end", lambda: open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()[0] == "Z")
+    assert container.status == "stopped"
+    os.kill(pid, 9)
+    container.wait_exit(pid)
+
+
+def test_the_clocks_are_not_written_into_the_procfs_of_others(arena: Arena) -> None:
+    """A mount namespace that is joined may have anything in the place of /proc."""
+    other = arena.helper(
+        "unshare", "-m", "/bin/sh", "-c",
+        "mount -t tmpfs none /proc; mkdir /proc/self /proc/thread-self; : > /proc/self/timens_offsets; "
+        "echo ready > /proc/ready; exec sleep 300",
+    )  # fmt: skip
+    drive.until("its procfs", lambda: os.path.exists(f"/proc/{other.pid}/root/proc/ready"))
+    # By descriptor: the container's root becomes that of the namespace.
+    fake = os.open(f"/proc/{other.pid}/root/proc/self/timens_offsets", os.O_RDONLY)
+    container = arena.container()
+    container.bundle.set_namespace("mount", f"/proc/{other.pid}/ns/mnt")
+    container.bundle.set_namespace("time")
+    container.linux["timeOffsets"] = {"boottime": {"secs": 1000000}}
+    container.config["mounts"] = []
+    container.linux["maskedPaths"] = container.linux["readonlyPaths"] = []
+    container.process["args"] = ["/bin/sleep", "100"]
+    container.create()
+    with open(f"/proc/{container.pid}/timens_offsets") as file:
+        assert "1000000" in file.read()
+    assert os.read(fake, 100) == b""
+    os.close(fake)
