@@ -59,6 +59,7 @@ def another(like: drive.Runtime, path: str, name: str, tag: str) -> drive.Runtim
     made.oci_version = drive.OCI_VERSIONS[name]
     made.directory = like.directory
     made.template = like.template
+    made.under = like.under
     made.root = os.path.join(like.directory, "root-" + tag)
     os.makedirs(made.root, 0o700, exist_ok=True)
     return made

@@ -78,7 +78,7 @@ def test_control_runc_unmasks_them(arena: Arena) -> None:
 
 def test_control_the_null_of_the_image_unmasks_them(arena: Arena) -> None:
     theirs = (
-        "def _mask_file(_context, _path, target):\n"
+        "def _mask_file(_context, target, _path):\n"
         "    try:\n"
         "        fd = inroot.open(_root[0], '/dev/null')\n"
         "    except OSError:\n"
