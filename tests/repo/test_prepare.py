@@ -12,7 +12,9 @@ import pytest
 
 TOP = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.repo
-PROGRAMS = "sh dirname id sed sort tr grep uname python3 env cat mkdir rm touch".split()
+PROGRAMS = (
+    "sh head tail cut dirname id sed sort tr grep uname python3 env cat mkdir rm touch".split()
+)
 APT = """#!/bin/sh
 echo "$0 $*" >> {log}
 """
@@ -88,7 +90,9 @@ def test_all_tests_want_all_by_one_call(tmp_path: Path) -> None:
     assert {"qemu-system-x86", "docker.io", "gcc", "libcap-dev" if _lacks_header() else "runc"} <= (
         packages(calls)
     )
-    assert [call.split()[1] for call in calls] == ["update", "install"]
+    # A question where the archive lies is none that changes anything.
+    changing = [call for call in calls if not call.startswith("indextargets ")]
+    assert [call.split()[1] for call in changing] == ["update", "install"]
     assert "minutes on two cores" in said
 
 
