@@ -204,11 +204,11 @@ install_criu() {
         say "no criu that works here, and no Debian archive to take one from; its tests are skipped"
         return 0
     fi
-    for suite in sid testing stable; do
-        say "taking criu of Debian $suite into build/criu"
-        take_criu "$suite" || { say "criu of Debian $suite cannot be had"; continue; }
+    for release in sid testing stable; do
+        say "taking criu of Debian $release into build/criu"
+        take_criu "$release" || { say "criu of Debian $release cannot be had"; continue; }
         criu_works build/criu/bin/criu && return 0
-        say "criu of Debian $suite does not work on this kernel: $(
+        say "criu of Debian $release does not work on this kernel: $(
             build/criu/bin/criu check 2>&1 | tail -1)"
     done
     rm -rf build/criu
