@@ -147,7 +147,8 @@ def test_an_error_is_one_object_in_the_log(archive: str, tmp_path: Path) -> None
         lines = log.read_text().splitlines()
         assert len(lines) == count
     entry = json.loads(lines[-1])
-    assert list(entry) == ["level", "msg", "time"]
+    assert list(entry) == ["level", "msg", "time", "code", "hint"]
+    assert entry["code"] == "usage"
     assert entry["level"] == "error"
     assert entry["msg"].startswith('invalid container ID format: "a/b"')
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", entry["time"])

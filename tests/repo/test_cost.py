@@ -103,8 +103,8 @@ LUCK = 1
 BOUNDS = {
     "create": (272, 11),
     "state": (66, 0),
-    "start": (91, 0),
-    "exec": (209, 3),
+    "start": (94, 0),
+    "exec": (214, 3),
     "list": (76, 0),
     "kill": (75, 0),
     "delete": (66, 4),
@@ -137,7 +137,7 @@ def test_a_command_makes_no_more_system_calls_than_it_did(counted: Counted) -> N
 
 # Instructions in millions more than those of a bare interpreter, which differ between machines by
 # little: callgrind counts, and no clock. The bounds are what was counted with a tenth to spare.
-INSTRUCTIONS = {"state": 5.7, "start": 7.4, "list": 5.9, "kill": 5.8, "delete": 6.7}
+INSTRUCTIONS = {"state": 6.6, "start": 8.2, "list": 6.6, "kill": 6.9, "delete": 7.8}
 
 
 @pytest.mark.skipif(not shutil.which("valgrind"), reason="[valgrind] this machine has not valgrind")

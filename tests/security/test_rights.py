@@ -486,7 +486,9 @@ def test_a_first_thread_that_ends_alone_stops_nothing(arena: Arena) -> None:
     arena.install(container, "attack", "/bin/attack")
     container.process["args"] = ["/bin/attack", "leave"]
     pid = container.launch()
-    drive.until("its end", lambda: open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()[0] == "Z")
+    drive.until(
+        "its end", lambda: open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()[0] == "Z"
+    )
     assert container.status == "running"
     assert "not stopped" in container.delete(ok=False).stderr
     assert container.exec("/bin/echo", "there").line == "there"
@@ -501,7 +503,9 @@ def test_control_runc_takes_it_for_stopped(arena: Arena) -> None:
     arena.install(container, "attack", "/bin/attack")
     container.process["args"] = ["/bin/attack", "leave"]
     pid = container.launch()
-    drive.until("its end", lambda: open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()[0] == "Z")
+    drive.until(
+        "its end", lambda: open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()[0] == "Z"
+    )
     assert container.status == "stopped"
     os.kill(pid, 9)
     container.wait_exit(pid)

@@ -8,6 +8,7 @@ from typing import Callable, Iterator
 
 import pytest
 
+from anocir.cgroup.joining import Joining
 from anocir.wire import channel
 from anocir.host import joining, launch
 from anocir.errors import Error
@@ -65,9 +66,8 @@ def test_a_frame_from_before_does_not_hide_it(ended: Ended) -> None:
 def test_the_plan_and_the_cgroups_are_sent_that_way(ended: Ended) -> None:
     with pytest.raises(Error, match=r"^why$"):
         launch.hand_over(ended((channel.ERROR, b"why\0")), {}, [], _Settings())
-    nothing = {"into": "", "tasks": [], "late": []}
     with pytest.raises(Error, match=r"^why$"):
-        joining.send_cgroups(ended((channel.ERROR, b"why\0")), nothing)
+        joining.send_cgroups(ended((channel.ERROR, b"why\0")), Joining())
 
 
 class _Settings:
