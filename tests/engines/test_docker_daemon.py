@@ -101,7 +101,6 @@ KIT_STEPS = (
 )
 
 
-@pytest.mark.xfail(reason="a tmpfs on a missing directory has mode 0755 in the place of 1777")
 def test_mounts_and_networks_of_buildkits_steps(default_docker: Dockerd) -> None:
     """RUN --mount=type=tmpfs, cache, secret and bind, and --network=none."""
     box = default_docker.box

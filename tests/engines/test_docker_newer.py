@@ -60,7 +60,6 @@ LOOK = (
 )
 
 
-@pytest.mark.xfail(reason="a tmpfs on a missing directory has mode 0755 in the place of 1777")
 def test_compose_with_tmpfs_and_user(sides: Sides) -> None:
     """docker compose up of a service with tmpfs mounts of each kind, a user and a read-only root."""
 

@@ -699,7 +699,6 @@ spec:
 """
 
 
-@pytest.mark.xfail(reason="a tmpfs on a missing directory has mode 0755 in the place of 1777")
 def test_kube_play_of_a_pod_without_root(pair: Tuple[Podman, Podman]) -> None:
     """podman kube play: a user writes to an emptyDir in memory and to one on the disk, and not to the root."""
 
@@ -791,7 +790,6 @@ def test_the_options_of_toolbox(pair: Tuple[Podman, Podman]) -> None:
     assert "uid=1000(anna)" in steps[3], steps
 
 
-@pytest.mark.xfail(reason="an empty option of a mount is refused")
 def test_systemd_is_the_first_process(pair: Tuple[Podman, Podman]) -> None:
     """--systemd=always with Debian's own systemd: it comes up, runs a unit and ends when it is told."""
     tree_there = pair[0].box.run(["test", "-x", "/tree/sbin/init"]).status == 0
