@@ -22,7 +22,8 @@ SIGTERM: Final = 15
 # include/uapi/asm-generic/errno-base.h; not from const.py, which hot commands do without
 _ESRCH: Final = 3
 _ECHILD: Final = 10
-_NO_PROCESS: Final = (_ESRCH, 22)  # EINVAL: the number is a thread's by now
+# EINVAL, with newer kernels (6.18) ENOENT: the number is a thread's by now.
+_NO_PROCESS: Final = (_ESRCH, 22, 2)
 
 _LOOK_EVERY: Final = 10  # milliseconds
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import posix
 import select
 import signal
 import sys
+import threading
 import time
 
 import pytest
@@ -233,13 +235,6 @@ def test_alive_never_takes_the_numbers_of_nobody(pid: int) -> None:
     assert not processes.alive(pid, started)
 
 
-def test_the_interpreter_has_the_calls_by_name() -> None:
-    assert sys.version_info >= (3, 9)
-    assert processes.SIGKILL == signal.SIGKILL and processes.SIGTERM == signal.SIGTERM
-
-
-# kernels and filters without the calls --------------------------------------------------------------------
-
 WITHOUT = pytest.mark.parametrize("error", [errno.ENOSYS, errno.EPERM])
 
 
@@ -251,6 +246,220 @@ def without(calls: str, error: int, action):
         return action()
 
     return child.run(filtered)
+
+
+def behind(pidfd: int) -> int:
+    """Return the process that a pidfd refers to, as /proc/self/fdinfo shows it."""
+    with open(f"/proc/self/fdinfo/{pidfd}") as file:
+        return int(dict(line.split(":\t") for line in file.read().splitlines())["Pid"])
+
+
+def started(pid: int) -> int:
+    """Return the start time of a process as its status file has it: field 22 (proc_pid_stat(5))."""
+    with open(f"/proc/{pid}/stat") as file:
+        return int(file.read().rpartition(") ")[2].split()[19])
+
+
+def descriptors() -> list[str]:
+    return sorted(os.listdir("/proc/self/fd"))
+
+
+def end(pid: int) -> None:
+    """Kill a child of ours and leave it a zombie."""
+    os.kill(pid, signal.SIGKILL)
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+
+
+def outlived() -> tuple[int, int]:
+    """Start a process whose first thread has ended and whose second one waits for a byte; both ends."""
+    read_end, write_end = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(write_end)
+        threading.Thread(target=lambda: (os.read(read_end, 1), os._exit(0))).start()
+        ctypes.CDLL(None).pthread_exit(None)
+    os.close(read_end)
+    while processes.stat(pid)[1] != "Z":
+        time.sleep(0.001)
+    return pid, write_end
+
+
+def test_default_signals_undoes_what_is_ignored_handled_and_blocked() -> None:
+    def action() -> tuple[str, ...]:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.signal(signal.SIGUSR1, lambda number, frame: None)
+        signal.pthread_sigmask(signal.SIG_BLOCK, range(1, 65))
+        names = "SigBlk", "SigIgn", "SigCgt"
+        before = [int(child.status_field(name), 16) for name in names]
+        processes.default_signals()
+        return before, [int(child.status_field(name), 16) for name in names]
+
+    before, after = child.run(action)
+    assert all(before), "there was something to be undone"
+    reserved = sum(1 << number - 1 for number in processes.RESERVED)
+    assert [mask & ~reserved for mask in after] == [0, 0, 0]
+
+
+def test_exited_waits_no_longer_than_it_is_told_to(process) -> None:
+    pidfd = os.pidfd_open(process)
+    assert not processes.exited(pidfd)
+    before = time.monotonic()
+    assert not processes.exited(pidfd, 0.2)
+    assert 0.2 <= time.monotonic() - before < 60
+    end(process)
+    assert processes.exited(pidfd), "a zombie has exited"
+    os.waitpid(process, 0)
+    assert processes.exited(pidfd), "and so has who is gone"
+    os.close(pidfd)
+
+
+def test_exited_comes_back_as_soon_as_the_process_has(process) -> None:
+    pidfd = os.pidfd_open(process)
+    killer = threading.Timer(0.05, os.kill, (process, signal.SIGKILL))
+    killer.start()
+    before = time.monotonic()
+    assert processes.exited(pidfd, 300)
+    assert time.monotonic() - before < 200
+    killer.join()
+    os.close(pidfd)
+
+
+def test_exited_counts_all_threads_and_not_the_first_alone() -> None:
+    pid, line = outlived()
+    pidfd = os.pidfd_open(pid)
+    assert not processes.exited(pidfd)
+    os.close(line)
+    assert processes.exited(pidfd, 60)
+    os.waitpid(pid, 0)
+    os.close(pidfd)
+
+
+def test_hold_gives_a_pidfd_of_the_very_process(process) -> None:
+    pidfd = processes.hold(process, started(process))
+    assert behind(pidfd) == process and not os.get_inheritable(pidfd)
+    os.close(pidfd)
+
+
+def test_hold_takes_nobody_for_the_process_and_keeps_nothing_open(process) -> None:
+    start_time, before = started(process), descriptors()
+    assert processes.hold(process, start_time + 1) == -1, "one who got the number later"
+    end(process)
+    assert processes.hold(process, start_time) == -1, "a zombie"
+    os.waitpid(process, 0)
+    assert processes.hold(process, start_time) == -1, "gone"
+    for pid in (-1, 0, 1, 1 << 22):
+        assert processes.hold(pid, processes.stat(1)[3]) == -1
+    assert descriptors() == before
+
+
+def test_hold_of_a_number_that_a_thread_got() -> None:
+    """pidfd_open(2) says EINVAL, on newer kernels (6.18) ENOENT."""
+    release = threading.Event()
+    thread = threading.Thread(target=release.wait)
+    thread.start()
+    try:
+        assert thread.native_id != os.getpid()
+        with pytest.raises(OSError) as caught:
+            os.pidfd_open(thread.native_id)
+        assert caught.value.errno in (errno.EINVAL, errno.ENOENT)
+        before = descriptors()
+        assert processes.hold(thread.native_id, started(thread.native_id)) == -1
+        assert descriptors() == before
+    finally:
+        release.set()
+        thread.join()
+
+
+def test_hold_of_a_process_whose_first_thread_has_ended() -> None:
+    pid, line = outlived()
+    pidfd = processes.hold(pid, started(pid))
+    assert behind(pidfd) == pid
+    os.close(line)
+    os.waitpid(pid, 0)
+    os.close(pidfd)
+
+
+@WITHOUT
+def test_hold_without_the_call_has_a_stand_in(process, error: int) -> None:
+    start_time = started(process)
+
+    def action() -> tuple[int, bool, bool]:
+        wrong = processes.hold(process, start_time + 1)
+        watch = processes.hold(process, start_time)
+        quiet = not processes.exited(watch)
+        os.kill(process, signal.SIGKILL)
+        return wrong, quiet, processes.exited(watch, 60)
+
+    assert without("pidfd_open", error, action) == (-1, True, True)
+
+
+def test_hold_child_gives_pidfd_and_start_time_also_of_a_zombie(process) -> None:
+    start_time = started(process)
+    for state in ("S", "Z"):
+        pidfd, found = processes.hold_child(process, os.getpid())
+        assert (processes.stat(process)[1], found, behind(pidfd)) == (state, start_time, process)
+        assert processes.exited(pidfd) == (state == "Z")
+        os.close(pidfd)
+        if state == "S":
+            end(process)
+
+
+def test_hold_child_refuses_who_is_no_child_of_ours(process) -> None:
+    before = descriptors()
+    read_end, write_end = os.pipe()
+    middle = os.fork()
+    if middle == 0:
+        os.write(write_end, str(sleeper()).encode())
+        signal.pause()
+    grandchild = int(os.read(read_end, 16))
+    gone = os.fork()
+    if gone == 0:
+        os._exit(0)
+    os.waitpid(gone, 0)
+    for pid in (-1, 0, 1, 1 << 22, os.getpid(), os.getppid(), gone, grandchild):
+        with pytest.raises(ChildProcessError) as caught:
+            processes.hold_child(pid, os.getpid())
+        assert (caught.value.errno, caught.value.filename) == (errno.ECHILD, str(pid))
+    with pytest.raises(ChildProcessError):
+        processes.hold_child(process, os.getppid())
+    pidfd, _ = processes.hold_child(grandchild, middle)
+    assert behind(pidfd) == grandchild
+    os.kill(grandchild, signal.SIGKILL)
+    os.kill(middle, signal.SIGKILL)
+    os.waitpid(middle, 0)
+    for fd in (pidfd, read_end, write_end):
+        os.close(fd)
+    assert descriptors() == before
+
+
+def test_directory_stays_with_the_process_that_it_was_opened_for(process) -> None:
+    fd = processes.directory(process)
+    assert os.readlink(f"/proc/self/fd/{fd}") == f"/proc/{process}"
+    with open(f"/proc/self/fdinfo/{fd}") as file:
+        flags = int(dict(line.split(":\t") for line in file.read().splitlines())["flags"], 8)
+    assert flags & os.O_PATH and flags & os.O_CLOEXEC
+    inner = os.open("stat", os.O_RDONLY, dir_fd=fd)
+    assert os.read(inner, 4096).split()[0] == str(process).encode()
+    os.close(inner)
+    end(process)
+    os.waitpid(process, 0)
+    with pytest.raises((FileNotFoundError, ProcessLookupError)):
+        os.open("stat", os.O_RDONLY, dir_fd=fd)
+    os.close(fd)
+    before = descriptors()
+    for pid in (process, -1, 1 << 22):
+        with pytest.raises(ProcessLookupError) as caught:
+            processes.directory(pid)
+        assert (caught.value.errno, caught.value.filename) == (errno.ESRCH, f"/proc/{pid}")
+    assert descriptors() == before
+
+
+def test_the_interpreter_has_the_calls_by_name() -> None:
+    assert sys.version_info >= (3, 9)
+    assert processes.SIGKILL == signal.SIGKILL and processes.SIGTERM == signal.SIGTERM
+
+
+# kernels and filters without the calls --------------------------------------------------------------------
 
 
 @WITHOUT
