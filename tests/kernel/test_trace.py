@@ -277,7 +277,15 @@ NOT_CALLS = {
     },
     mounts: set(),
     tasks: {"strings"},
-    processes: {"exit_code", "alive", "stat", "is_pidfd"},
+    processes: {
+        "alive",
+        "directory",
+        "exit_code",
+        "hold",
+        "hold_child",
+        "is_pidfd",
+        "stat",
+    },
 }
 # Calls that change nothing and whose answer shows in what is done next.
 _QUIET = {"fstatvfs", "funlock", "getcwd", "isatty", "set_inheritable"}
