@@ -202,6 +202,21 @@ def test_dup2_copies_a_descriptor(inheritable: bool) -> None:
     os.close(target)
 
 
+@pytest.mark.parametrize("access", [os.O_RDONLY, os.O_WRONLY, os.O_RDWR])
+@pytest.mark.parametrize("more", [0, os.O_NONBLOCK, os.O_APPEND])
+def test_status_flags_are_those_of_fdinfo(tmp_path, access: int, more: int) -> None:
+    fd = os.open(tmp_path / "file", os.O_CREAT | access | more)
+    found = files.status_flags(fd)
+    assert found == int(fdinfo(fd)["flags"], 8) & ~os.O_CLOEXEC
+    assert (found & os.O_ACCMODE, found & more) == (access, more)
+    os.set_blocking(fd, False)
+    assert files.status_flags(fd) & os.O_NONBLOCK
+    os.close(fd)
+    with pytest.raises(OSError) as caught:
+        files.status_flags(fd)
+    assert caught.value.errno == errno.EBADF
+
+
 def test_dup_above_gives_a_number_that_is_high_enough() -> None:
     fd = os.open("/", os.O_RDONLY)
     copy = files.dup_above(fd, 200)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import re
+import signal
 import subprocess
 from pathlib import Path
 
@@ -234,6 +236,55 @@ def test_fsconfig_flag_sets_an_option_without_a_value(tmp_path) -> None:
         return mount_at(tmp_path)
 
     assert set(inside(action)["super"].split(",")) >= {"ro", "sync"}
+
+
+def test_fsconfig_fd_gives_a_descriptor_for_a_value(tmp_path) -> None:
+    """A procfs of another pid namespace: the option is there since Linux 6.18."""
+    release = tuple(int(part) for part in re.findall(r"\d+", os.uname().release)[:2])
+
+    def action():
+        read_end, write_end = os.pipe()
+        middle = os.fork()
+        if middle == 0:
+            machine.unshare(machine.CLONE_NEWPID)
+            if os.fork() == 0:
+                Path("/proc/self/comm").write_text("the first")
+                os.write(write_end, b"x")
+                signal.pause()
+            os.wait()
+            os._exit(0)
+        assert os.read(read_end, 1) == b"x"
+        pids = os.open(f"/proc/{middle}/ns/pid_for_children", os.O_RDONLY)
+        fs_fd = mounts.fsopen("proc")
+        try:
+            mounts.fsconfig_fd(fs_fd, "pidns", pids)
+            mounts.fsconfig_create(fs_fd)
+            attach(mounts.fsmount(fs_fd, 0), tmp_path)
+            numbers = [name for name in os.listdir(tmp_path) if name.isdigit()]
+            return numbers, (tmp_path / "1/comm").read_text()
+        except OSError as error:
+            return error.errno, ""
+        finally:
+            with open(f"/proc/{middle}/task/{middle}/children") as file:
+                os.kill(int(file.read()), signal.SIGKILL)
+            os.waitpid(middle, 0)
+
+    wanted = (["1"], "the first\n") if release >= (6, 18) else (errno.EINVAL, "")
+    assert inside(action) == wanted
+
+
+@pytest.mark.parametrize("key", ["no_such_option", "size"])
+def test_fsconfig_fd_refuses_what_takes_no_descriptor(key: str) -> None:
+    def action():
+        fd = os.open("/", os.O_RDONLY)
+        mounts.fsconfig_fd(mounts.fsopen("tmpfs"), key, fd)
+
+    with pytest.raises(OSError) as caught:
+        inside(action)
+    assert caught.value.errno == errno.EINVAL
+    with pytest.raises(OSError) as caught:
+        inside(lambda: mounts.fsconfig_fd(mounts.fsopen("tmpfs"), "size", 1 << 20))
+    assert caught.value.errno == errno.EBADF
 
 
 def test_fsconfig_create_is_needed_before_a_mount() -> None:
