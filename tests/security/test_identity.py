@@ -139,7 +139,7 @@ def test_credentials_are_those_of_the_configuration(arena: Arena, uid: int) -> N
             "def seccomp(context, program):\n    return\n"
         ),
         "CapAmb": (
-            "def capabilities(context, effective, permitted, inheritable, ambient):\n"
+            "def capabilities(context, effective, permitted, inheritable, ambient, longer):\n"
             "    tasks.capset(effective, permitted, inheritable)\n"
         ),
         "uids": "def user(context, uid, gid, additional_gids):\n    tasks.setresgid(gid)\n",

@@ -136,7 +136,7 @@ def test_a_masked_file_is_no_inode_of_the_host(arena: Arena, devices: Devices, u
     assert harm_through_masks(arena, devices, USERNS[userns]) == []
 
 
-WRITABLE = 'NODE = {"set": 0, "clear": 0}\n'
+WRITABLE = "NODE = NO_FLAGS\n"
 
 
 def test_control_a_writable_mask_is_the_hosts_null(arena: Arena, devices: Devices) -> None:

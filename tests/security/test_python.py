@@ -227,7 +227,7 @@ LATE = (
     "        except ImportError:\n            pass\n"
     "        raise\n"
 )
-NO_SEAL = "def seal():\n    return\n"
+NO_SEAL = "def seal(path_fd):\n    return\n"
 
 
 def test_a_late_import_is_refused(arena: Arena) -> None:
@@ -323,24 +323,27 @@ def test_control_a_signal_that_is_not_blocked_ends_the_runtime(arena: Arena) -> 
 
 # what the interpreter would do by itself -------------------------------------------------------------------
 
-MISTAKE = "def umask(context, mask):\n    raise ZeroDivisionError('a mistake')\n"
+# In the last thing that init does: all else that is in the root comes before create has ended.
+MISTAKE = "def execute(command):\n    raise ZeroDivisionError('a mistake')\n"
+# A module that is altered comes from the zip and has a path below /proc/self/fd; the frames of the others, which come
+# from the block, have relative ones.
 TRACEBACK = (
     "import traceback as _traceback\n"
-    "_fail_as_it_is = _fail\n"
-    "def _fail(context, error):\n"
-    "    _traceback.print_exc()\n"
-    "    _fail_as_it_is(context, error)\n"
+    "_reason_as_it_is = reason\n"
+    "def reason(error):\n"
+    "    _traceback.print_exception(type(error), error, error.__traceback__)\n"
+    "    return _reason_as_it_is(error)\n"
 )
 
 
 def mistake_in_init(arena: Arena, **modules: str) -> drive.Result:
     """Let init make a mistake in a container that has FIFOs at the paths of its sources."""
-    runtime = arena.altered(inside__process=MISTAKE, **modules)
+    runtime = arena.altered(inside__program=MISTAKE, **modules)
     container = arena.container(runtime)
     package = os.path.join(runtime.path, "site-packages", "anocir")
     for top in (package, "/anocir"):
         os.makedirs(f"{container.bundle.rootfs}{top}/inside")
-        for name in ("process.py", "init.py"):
+        for name in ("program.py", "init.py"):
             os.mkfifo(f"{container.bundle.rootfs}{top}/inside/{name}")
     container.create()
     return container.start(ok=None, timeout=2 if modules else drive.TIMEOUT)
@@ -355,22 +358,22 @@ def test_a_mistake_of_ours_reads_no_source(arena: Arena) -> None:
 
 def test_control_a_traceback_hangs_on_the_image_s_fifo(arena: Arena) -> None:
     with pytest.raises(AssertionError, match="no end within"):
-        mistake_in_init(arena, inside__init=TRACEBACK)
+        mistake_in_init(arena, errors=TRACEBACK)
 
 
 NAMES = (
     "import pwd as _pwd\n"
-    "_umask_as_it_is = umask\n"
-    "def umask(context, mask):\n"
+    "_execute_as_it_is = execute\n"
+    "def execute(command):\n"
     "    try:\n        _pwd.getpwnam('nobody-at-all')\n"
     "    except KeyError:\n        pass\n"
-    "    _umask_as_it_is(context, mask)\n"
+    "    _execute_as_it_is(command)\n"
 )
 
 
 def test_control_a_name_lookup_loads_a_library_of_the_image(arena: Arena) -> None:
     """T-PY4: what the ban of pwd and grp is for."""
-    container = prepare(arena, arena.altered(inside__process=NAMES), controls.PYTHON)
+    container = prepare(arena, arena.altered(inside__program=NAMES), controls.PYTHON)
     container.process["args"] = ["/bin/true"]
     container.create(ok=None)
     container.start(ok=None)
@@ -384,8 +387,8 @@ AUDIT = (
     "        raise RuntimeError(f'audit: {event} {args}')\n"
     "    if event == 'open' and (str(args[0]).endswith(('.py', '.pyc', '.so')) or 'lib/' in str(args[0])):\n"
     "        raise RuntimeError(f'audit: {event} {args}')\n"
-    "def seal():\n"
-    "    _seal_as_it_is()\n"
+    "def seal(path_fd):\n"
+    "    _seal_as_it_is(path_fd)\n"
     "    sys.addaudithook(_audit)\n"
 )
 
@@ -404,6 +407,8 @@ def audited(arena: Arena, **modules: str) -> list[str]:
     container.bundle.sh("sleep 100")
     results = [container.create(ok=None), container.start(ok=None)]
     results.append(container.exec("/bin/true", ok=None))
+    # Else nobody came to what is watched.
+    assert [r.status for r in results] == [0, 0, 0], "".join(r.stderr for r in results)
     container.bundle.put("/etc/no-format", "no program\n", 0o755)
     results.append(container.exec("/etc/no-format", ok=None))
     return [r.stderr for r in results if "audit:" in r.stderr]
