@@ -14,7 +14,7 @@ from tests.security.conftest import Arena
 # The same attacks against each way that the runtime has, on new kernels and on old ones.
 WAYS: dict[str, dict[str, str]] = {
     "as shipped": {},
-    "without openat2": {"inside__inroot": "use_openat2 = False\n"},
+    "without openat2": {"base__inroot": "use_openat2 = False\n"},
     "by mount(2)": {"inside__attach": "use_new_calls = False\n"},
 }
 # A resolver that joins text and lets the kernel look it up in the host's file system.
@@ -25,14 +25,14 @@ def _host(root_fd, path):
 def open(root_fd, path, flags=files.O_PATH, follow_links=True):
     return files.open(_host(root_fd, path), flags)
 
-def make_directory(root_fd, path, mode=0o755):
+def make_directory(root_fd, path, mode=0o755, may_make=None):
     whole = _host(root_fd, path)
     for index in [i for i, c in enumerate(whole) if c == "/" and i] + [len(whole)]:
         if not files.exists(whole[:index]):
             files.mkdir(whole[:index], mode)
     return files.open(whole, files.O_PATH | files.O_DIRECTORY)
 
-def make_file(root_fd, path):
+def make_file(root_fd, path, may_make=None):
     files.close(make_directory(root_fd, path.rpartition("/")[0] or "/"))
     whole = _host(root_fd, path)
     try:
@@ -108,7 +108,7 @@ def test_links_of_the_image_stay_inside(arena: Arena, way: str) -> None:
 
 
 def test_control_a_resolver_on_text_follows_them(arena: Arena) -> None:
-    harm = harm_by_links(arena, inside__inroot=NAIVE)
+    harm = harm_by_links(arena, base__inroot=NAIVE)
     assert {"absolute: changed", "dangling file: changed", "cwd: changed"} <= set(harm), harm
 
 
@@ -127,7 +127,7 @@ def _settle(root_fd, path):
     files.close(fd)
     return found
 
-def make_directory(root_fd, path, mode=0o755):
+def make_directory(root_fd, path, mode=0o755, may_make=None):
     known, rest = path, ""
     while True:
         try:
@@ -199,7 +199,7 @@ def test_a_race_for_a_mount_point_is_never_won(arena: Arena, way: str, race_seco
 
 
 def test_control_checking_first_loses_the_race(arena: Arena) -> None:
-    _, harm = race_a_mount_point(arena, 300, inside__inroot=CHECK_THEN_USE)
+    _, harm = race_a_mount_point(arena, 300, base__inroot=CHECK_THEN_USE)
     assert harm
 
 
@@ -238,7 +238,7 @@ def test_control_crun_makes_devices_in_it(arena: Arena) -> None:
 
 def test_control_a_resolver_on_text_makes_devices_in_it(arena: Arena) -> None:
     assert "null" in harm_to_device_directory(
-        arena, "absolute", arena.altered(inside__inroot=NAIVE)
+        arena, "absolute", arena.altered(base__inroot=NAIVE)
     )
 
 
@@ -336,12 +336,13 @@ def test_control_a_root_that_is_looked_up_again_is_another(arena: Arena) -> None
         "    return _root[0] + '/' + path.lstrip('/')\n"
     )
     remember = (
+        "from ..base import inroot as _inroot\n"
         "_root_as_it_is = root\n"
-        "def root(context, path, own_namespace):\n"
-        "    inroot._root[0] = path\n"
-        "    _root_as_it_is(context, path, own_namespace)\n"
+        "def root(context, path, shared, private):\n"
+        "    _inroot._root[0] = path\n"
+        "    _root_as_it_is(context, path, shared, private)\n"
     )
-    _, mixed = mixed_roots(arena, 300, inside__inroot=again, inside__root=remember)
+    _, mixed = mixed_roots(arena, 300, base__inroot=again, inside__root=remember)
     assert mixed
 
 

@@ -15,7 +15,7 @@ from tests.security.test_paths import WAYS, link
 
 FOLLOW = (
     "def _directory_target(context, destination, kind):\n"
-    "    return inroot.make_directory(context.root_fd, destination)\n"
+    "    return inroot.make_directory(context.root_fd, destination), True\n"
 )
 
 
@@ -116,7 +116,7 @@ def test_no_fake_of_procfs_gets_a_byte(arena: Arena) -> None:
 
 TRUSTING = {
     "model__plan": "def _check_proc(destination, where, bind):\n    return\n",
-    "inside__mounts": "def _check_bind(target, opened, destination):\n    return\n",
+    "inside__mounts": "def _check_bind(context, target, opened, destination):\n    return\n",
     "inside__procfs": (
         "def open_proc(context, path, flags):\n"
         "    root = files.readlink(f'/proc/self/fd/{context.root_fd}')\n"
@@ -181,7 +181,9 @@ def test_exec_works_over_a_fake(arena: Arena) -> None:
 
 def test_control_a_label_by_path_goes_to_the_fake(arena: Arena) -> None:
     by_path = (
-        "def open_proc(context, path, flags):\n    return files.open('/proc/' + path, flags)\n"
+        "def open_attributes(context):\n"
+        "    path = '/proc/thread-self/attr/apparmor/exec'\n"
+        "    context.attributes['apparmor/exec'] = files.open(path, files.O_WRONLY)\n"
     )
     _, written = exec_over_a_fake(arena, inside__procfs=by_path)
     assert "thread-self/attr/apparmor/exec" in written
@@ -289,6 +291,7 @@ def test_control_the_plain_path_reads_the_cover() -> None:
 BY_NAME = {
     "inside__masks": (
         "import time as _time\n"
+        "from ..linux import mounts\n"
         "from ..linux.const import MS_BIND, MS_RDONLY, MS_REC, MS_REMOUNT\n"
         "def readonly_path(context, path):\n"
         "    one = _meet(context, path, lambda place: not place.endswith('/other'))\n"
