@@ -237,9 +237,7 @@ def test_control_crun_makes_devices_in_it(arena: Arena) -> None:
 
 
 def test_control_a_resolver_on_text_makes_devices_in_it(arena: Arena) -> None:
-    assert "null" in harm_to_device_directory(
-        arena, "absolute", arena.altered(base__inroot=NAIVE)
-    )
+    assert "null" in harm_to_device_directory(arena, "absolute", arena.altered(base__inroot=NAIVE))
 
 
 def harm_by_the_console(arena: Arena, runtime: drive.Runtime | None = None) -> list[str]:
