@@ -33,10 +33,18 @@ PHRASES = (
 # runc 1.1 leaves the tmpfs over the version 1 hierarchies writable, whatever config.json says; and it masks
 # with the container's own /dev/null, so the mount options of masked files differ. It does not show the
 # version 2 hierarchy beside those of version 1 either.
-MOUNTS = "awk '$5 !~ \"^/sys/fs/cgroup(/unified)?$\" {print $5, substr($6, 1, 2)}' /proc/self/mountinfo | sort"
+# Nodes and masks that are bound are read-only here, so that nobody changes the host's inodes; runc's are not.
+_EACH = (
+    "while read -r _ _ _ _ path flags _; do [ -c $path ] && flags=node; echo $path $flags;"
+    " done < /proc/self/mountinfo"
+)
+MOUNTS = (
+    f'{_EACH} | awk \'$1 !~ "^/sys/fs/cgroup(/unified)?$" '
+    '{print $1, $2 == "node" ? $2 : substr($2, 1, 2)}\' | sort'
+)
 MOUNT_OPTIONS = (
-    "awk '$5 ~ \"^/(proc|dev|dev/.*|sys|sys/fs/cgroup/.*|etc/.*)?$\" {print $5, $6}'"
-    " /proc/self/mountinfo | grep -v unified | sort"
+    f"{_EACH} | grep -E '^/(proc|dev|dev/[^ ]*|sys|sys/fs/cgroup/[^ ]*|etc/[^ ]*)? '"
+    " | grep -v unified | sort"
 )
 
 S = TypeVar("S")
