@@ -137,6 +137,9 @@ def hand_console(init: Init, options: Options, foreground: bool) -> None:
     if options["console_socket"]:
         channel.send_fd(options["console_socket"], master, name.encode())
     elif foreground:
+        from . import relay
+
+        relay.keep_line_feeds(master)
         return
     files.close(master)
     init.console = None

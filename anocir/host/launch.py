@@ -40,7 +40,7 @@ class Init:
     """
 
     __slots__ = (
-        "born_in", "channel", "console", "early", "gone", "holes", "in_cgroup", "killed",
+        "born_in", "channel", "console", "early", "filters_late", "gone", "holes", "in_cgroup", "killed",
         "listen_fds", "listener", "middle", "middle_fd", "own_pid", "pid", "pidfd", "start_time",
         "waiting", "worker", "worker_fd",
     )  # fmt: skip
@@ -68,6 +68,8 @@ class Init:
         self.console: tuple[int, str] | None = None
         # What to do with the seccomp listener: a function of its descriptor.
         self.listener: Any = None
+        # Whether it is init that loads the filter, also where a worker clones it.
+        self.filters_late = False
         # Frames that init has sent before another process has sent its pid.
         self.early: list[tuple[int, bytes]] = []
         self.waiting = "booting"
@@ -95,7 +97,9 @@ class Init:
         self.waiting = waiting
         named = wanted in (channel.WORKER, channel.PID)
         while True:
-            early = [index for index, frame in enumerate(self.early) if frame[0] == wanted]
+            holder = self._holder()
+            kinds = (wanted, channel.LISTENER) if holder else (wanted,)
+            early = [index for index, frame in enumerate(self.early) if frame[0] in kinds]
             if early:
                 kind, payload = self.early.pop(early[0])
             else:
@@ -109,7 +113,7 @@ class Init:
                 log.warn(payload.partition(b" ")[2].decode("utf-8", "replace"))
             elif kind == channel.CONSOLE and self.channel.fds:
                 self.console = self.channel.fds.pop(), payload.decode("ascii", "replace")
-            elif kind == channel.LISTENER and self.subject():
+            elif kind == channel.LISTENER and holder:
                 self._fetch_listener(payload)
             elif kind in (channel.ERROR, channel.FULL):
                 raise error_of(payload, kind)
@@ -160,6 +164,10 @@ class Init:
         finally:
             files.close(fd)
         self.send(channel.DONE)
+
+    def _holder(self) -> int:
+        """Return the pid of the process that has the seccomp listener, 0 before it is known."""
+        return self.pid or (0 if self.filters_late else self.worker)
 
     def _end(self) -> str:
         """Say how the process ended."""
@@ -234,7 +242,7 @@ class Init:
 
 # What the next process may send before the one that has cloned it has said so.
 _OVERTAKING: Final = (
-    channel.MAP, channel.MADE, channel.HOOKS, channel.PID, channel.READY,
+    channel.MAP, channel.MADE, channel.HOOKS, channel.PID, channel.LISTENER, channel.READY,
 )  # fmt: skip
 
 
@@ -280,6 +288,7 @@ def hand_over(init: Init, plan: dict[str, Any], fds: Sequence[int], settings: Se
 
         plan["trace"] = (settings.trace_format, trace.trace_id())
         extra.append(trace.fd())
+    init.filters_late = any(step[0] == "seccomp" for step in plan.get("born", ()))
     init.send(channel.PLAN, marshal.dumps(plan), [*fds, *extra])
 
 

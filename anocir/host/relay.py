@@ -33,6 +33,16 @@ def _callers_terminal() -> int:
         return -1
 
 
+def keep_line_feeds(master: int) -> None:
+    """Let a line feed stay one, as from runc: the caller's own terminal adds what it needs.
+
+    Before the program runs, which may look, or set it as it wants it.
+    """
+    attributes = termios.tcgetattr(master)
+    attributes[1] &= ~termios.ONLCR
+    termios.tcsetattr(master, termios.TCSANOW, attributes)
+
+
 class Relay:
     """Between the caller's terminal and the master of the container's, until it closes."""
 
@@ -44,10 +54,6 @@ class Relay:
         self.pending = b""
         self.saved: list[Any] | None = None
         posix.set_blocking(master, False)
-        attributes = termios.tcgetattr(master)
-        # A line feed stays one, as from runc: the caller's own terminal adds what it needs.
-        attributes[1] &= ~termios.ONLCR
-        termios.tcsetattr(master, termios.TCSANOW, attributes)
         self.caller = _callers_terminal()
         if self.caller >= 0:
             terminals.set_size(master, terminals.size(self.caller))

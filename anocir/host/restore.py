@@ -59,6 +59,10 @@ def restore(settings: Settings, container_id: str, options: Options) -> int:
     making.make()
     if detached:
         return 0
+    if making.master >= 0:
+        from . import relay
+
+        relay.keep_line_feeds(making.master)
     watcher = foreground.Watcher(making.pid, making.pidfd, making.master)
     try:
         status = watcher.wait()

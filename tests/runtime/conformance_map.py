@@ -168,7 +168,7 @@ CONFORMANCE: dict[str, list[str]] = {
     ],
     "mounts": [
         "test_mounts.py::test_mounts_appear_in_the_order_of_the_configuration",
-        "test_mounts.py::test_file_system_options_on_a_bind_are_passed_over",
+        "test_mount_flags.py::test_an_unknown_option_of_a_bind_mount_is_refused",
         "test_mounts.py::test_the_propagation_of_a_mount_is_as_configured",
     ],
     "pidfile": ["test_cli.py::test_the_pid_file_holds_digits_only"],

@@ -236,6 +236,8 @@ def test_recursive_attributes_work_or_name_the_kernel(
         lacking("", error)
         source = container.bundle.outside("tree")
         container.bundle.add_mount("/m", "bind", source, "rbind", *options)
+        # both times: what the first container makes there lends the second one's tmpfs its mode
+        container.bundle.make_directory("/t")
         container.bundle.add_mount("/t", "tmpfs", "tmpfs", *options)
         if lacks(calls, "mount_setattr"):
             lacking(calls, error)

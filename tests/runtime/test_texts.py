@@ -339,7 +339,7 @@ def test_the_seccomp_agent_is_told_the_state_of_the_container(container: Contain
         "syscalls": [{"names": ["mkdirat"], "action": "SCMP_ACT_NOTIFY"}],
     }
     container.launch("sleep 1000")
-    assert told_to(agent)["state"]["status"] == "created"
+    assert told_to(agent)["state"]["status"] == "creating"
     container.exec("true")
     told = told_to(agent)
     assert told["state"]["status"] == "running"
