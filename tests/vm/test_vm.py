@@ -71,6 +71,7 @@ def pytest_words(*words: str) -> tuple[str, ...]:
         "no:cacheprovider",
         "-p",
         "tests.vm.only",
+        "--host-guard=off",  # the machine is thrown away
         "--timeout=900",
         *words,
     )
