@@ -40,10 +40,9 @@ class Init:
     """
 
     __slots__ = (
-        "born_in", "channel", "console", "early", "filters_late", "gone", "holes",
-        "in_cgroup", "killed",
-        "listen_fds", "listener", "middle", "middle_fd", "own_pid", "pid", "pidfd", "start_time",
-        "waiting", "worker", "worker_fd",
+        "born_in", "channel", "console", "early", "filters_late", "gone", "holes", "in_cgroup",
+        "killed", "listen_fds", "listener", "middle", "middle_fd", "own_pid", "pid", "pidfd",
+        "start_time", "waiting", "worker", "worker_fd",
     )  # fmt: skip
 
     def __init__(
