@@ -57,6 +57,7 @@ def make(
         for name in config.get("annotations") or {}:
             if name.startswith("run.oci.") and name not in facts.CRUN_ANNOTATIONS:
                 log.debug(f'annotations["{name}"]: is not known, ignored')
+    facts.check_pidfd_socket(options)
     facts.check_terminal(config.get("process") or {}, options, foreground)
     rootfs = facts.rootfs(config, bundle)
     intent = intent_of(settings, container_id, config, bundle, rootfs, options)

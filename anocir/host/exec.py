@@ -62,6 +62,7 @@ def execute(
         foreground.block_signals()
     config = container.config()
     process = _process(config, options, argv)
+    facts.check_pidfd_socket(options)
     facts.check_terminal(process, options, not detached)
     known = {
         **facts.process_facts(settings, config, process),

@@ -49,9 +49,7 @@ def _check_callers_terminal() -> None:
 
 
 def check_terminal(process: dict[str, Any], options: Options, foreground: bool) -> None:
-    """Refuse a terminal that nobody would hold, a console socket for none, a pidfd of no kernel."""
-    if options["pidfd_socket"] and not processes.has_pidfds():
-        raise Error(f"--pidfd-socket needs Linux 5.3, this is {posix.uname().release}")
+    """Refuse a terminal that nobody would hold, and a console socket for none."""
     terminal = bool(process.get("terminal"))
     socket = options["console_socket"]
     if terminal and not foreground and not socket:
@@ -67,6 +65,12 @@ def check_terminal(process: dict[str, Any], options: Options, foreground: bool) 
             "allocate tty",
             "process.terminal is false",
         )
+
+
+def check_pidfd_socket(options: Options) -> None:
+    """Refuse to promise a pidfd where the kernel has none."""
+    if options["pidfd_socket"] and not processes.has_pidfds():
+        raise Error(f"--pidfd-socket needs Linux 5.3, this is {posix.uname().release}")
 
 
 def rootfs(config: dict[str, Any], bundle: str) -> str:
