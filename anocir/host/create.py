@@ -69,6 +69,11 @@ def make(
     if known["descriptors"]:
         launch.raise_descriptors(init.middle, known["descriptors"])
     known["keyring"] = intent["keyring"]
+    if foreground:
+        from .foreground import pipes
+
+        init.streams = pipes(config.get("process") or {})
+        known["piped"] = init.streams.places if init.streams else []
     if posix.environ.get(b"NOTIFY_SOCKET"):
         from . import notify
 
@@ -78,6 +83,8 @@ def make(
         for line in plan.describe(compiled):
             log.debug(line)
     fds = joining.open_namespaces(config)
+    if init.streams:
+        fds += init.streams.ends
     container = store.reserve(settings.root, container_id)
     try:
         _make(settings, init, container, config, compiled, intent, options, fds, foreground)

@@ -75,12 +75,16 @@ def execute(
         "holes": init.holes,
         "join": [],
     }
+    piped = None if detached else foreground.pipes(process)
+    known["piped"] = piped.places if piped else []
     pid = container.state["pid"]
     # First the process itself, then what is found below its number.
     pidfd = container.hold()
     if pidfd < 0:
         raise Error(CONTRACT["exec stopped"])
     fds = _namespaces(pid, pidfd, known["join"])
+    if piped:
+        fds += piped.ends
     compiled = plan.compile_exec(config, process, known)
     if settings.level() >= log.DEBUG:
         for line in plan.describe(compiled):
@@ -111,7 +115,8 @@ def execute(
         launch.write_pid_file(options["pid_file"], init.pid)
     if detached:
         return 0
-    watcher = foreground.Watcher(init.pid, init.pidfd, init.console[0] if init.console else -1)
+    master = init.console[0] if init.console else -1
+    watcher = foreground.Watcher(init.pid, init.pidfd, master, piped)
     try:
         return watcher.wait()
     finally:

@@ -36,13 +36,36 @@ def block_signals() -> None:
     _signal.pthread_sigmask(_signal.SIG_BLOCK, _FORWARDED)
 
 
+def pipes(process: dict[str, Any]) -> Any:
+    """Return the `streams.Streams` that a process without a terminal gets, or None.
+
+    For the caller's terminals and devices.  Its own pipes, sockets and files it hands on as they
+    are, and for the null device init takes one of the container's.
+    """
+    if not process or process.get("terminal"):
+        return None
+    piped = [fd for fd in (0, 1, 2) if not _handed_on(files.fstat(fd))]
+    if not piped:
+        return None
+    from . import streams
+
+    return streams.Streams(piped)
+
+
+def _handed_on(found: posix.stat_result) -> bool:
+    kind = found.st_mode & files.S_IFMT
+    if kind == files.S_IFCHR:
+        return found.st_rdev == files.makedev(1, 3)
+    return kind in (files.S_IFIFO, files.S_IFSOCK, files.S_IFREG)
+
+
 class Watcher:
-    """Forwards signals and the terminal until the process has ended."""
+    """Forwards signals and what goes through the terminal until the process has ended."""
 
-    __slots__ = ("notify", "pid", "pidfd", "relay", "signals")
+    __slots__ = ("notify", "pid", "pidfd", "relay", "signals", "streams")
 
-    def __init__(self, pid: int, pidfd: int, master: int = -1) -> None:
-        """Take a child of ours, its pidfd, and the master of its terminal or -1."""
+    def __init__(self, pid: int, pidfd: int, master: int = -1, streams: Any = None) -> None:
+        """Take a child of ours, its pidfd, the master of its terminal or -1, its pipes or None."""
         self.pid = pid
         self.pidfd = pidfd
         self.signals = tasks.signalfd(sum(1 << (number - 1) for number in _FORWARDED))
@@ -51,6 +74,7 @@ class Watcher:
             from . import relay
 
             self.relay = relay.Relay(master)
+        self.streams = streams
         # A notify.Proxy until the container is ready.
         self.notify: Any = None
 
@@ -68,9 +92,12 @@ class Watcher:
         if self.relay is not None:
             poll.register(0, select.POLLIN)
             poll.register(self.relay.master, select.POLLIN)
+        if self.streams is not None:
+            self.streams.register(poll)
         status = self._reap()
         while status is None:
-            for fd, events in poll.poll():
+            patience = self.streams.wake(poll) if self.streams is not None else None
+            for fd, events in poll.poll(patience):
                 if fd == self.signals:
                     self._signals()
                 elif self.notify is not None and fd == self.notify.fileno():
@@ -80,17 +107,23 @@ class Watcher:
                         self.notify = None
                 elif self.relay is not None:
                     self._relay(poll, fd, events)
+                elif self.streams is not None:
+                    self.streams.serve(poll, fd)
             status = self._reap()
         if self.notify is not None:
             self.notify.receive(self.pid)  # what it said last of all
         if self.relay is not None:
             self._drain(self.relay)
+        if self.streams is not None:
+            self.streams.drain()
         return status
 
     def _signals(self) -> None:
         data = files.read(self.signals, 128 * 16)
         for offset in range(0, len(data), 128):
             number = int.from_bytes(data[offset : offset + 4], "little")
+            if number == _signal.SIGPIPE and _sender(data, offset) == posix.getpid():
+                continue  # for what we wrote ourselves
             if number == _signal.SIGWINCH and self.relay is not None:
                 self.relay.resize()
             elif number not in _OURS:
@@ -141,3 +174,8 @@ class Watcher:
                     return
             except BlockingIOError:
                 return
+
+
+def _sender(data: bytes, offset: int) -> int:
+    """Return ssi_pid of a signalfd_siginfo: the kernel's SIGPIPE names its own receiver."""
+    return int.from_bytes(data[offset + 12 : offset + 16], "little")

@@ -42,7 +42,7 @@ class Init:
     __slots__ = (
         "born_in", "channel", "console", "early", "filters_late", "gone", "holes", "in_cgroup",
         "killed", "listen_fds", "listener", "middle", "middle_fd", "own_pid", "pid", "pidfd",
-        "start_time", "waiting", "worker", "worker_fd",
+        "start_time", "streams", "waiting", "worker", "worker_fd",
     )  # fmt: skip
 
     def __init__(
@@ -66,6 +66,8 @@ class Init:
         self.born_in = -1
         # The master of the terminal and its name, once init has sent it.
         self.console: tuple[int, str] | None = None
+        # The pipes that it gets in the place of the caller's devices (streams.Streams).
+        self.streams: Any = None
         # What to do with the seccomp listener: a function of its descriptor.
         self.listener: Any = None
         # Whether it is init that loads the filter, also where a worker clones it.

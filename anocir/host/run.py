@@ -36,7 +36,7 @@ def run(settings: Settings, container_id: str, options: Options, init: Init) -> 
     watcher = None
     try:
         if not detached:
-            watcher = foreground.Watcher(init.pid, init.pidfd, master)
+            watcher = foreground.Watcher(init.pid, init.pidfd, master, init.streams)
             watcher.notify = _notify_proxy(settings, container_id)
         start.start(settings, container_id, notified=not detached, detached=detached)
         if watcher is None:

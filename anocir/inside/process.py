@@ -93,12 +93,15 @@ def _name(fd: int) -> str:
         return "the container's cgroup"
 
 
-def streams(context: Context) -> None:
+def streams(context: Context, piped: Sequence[tuple[int, int]] = ()) -> None:
     """Note which of descriptors 0 to 2 the caller may give away, while ids are the host's.
 
-    Pipes, sockets and regular files of its own: never a device or a terminal, whose node is one
+    First take the pipes that the host side gives in the place of the caller's devices.  Pipes,
+    sockets and regular files of its own: never a device or a terminal, whose node is one
     for the whole host, nor what belongs to somebody else.
     """
+    for fd, index in piped:
+        files.dup2(context.host_fds[index], fd)
     caller = posix.geteuid()
     for fd in (0, 1, 2):
         found = files.fstat(fd)

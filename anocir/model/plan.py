@@ -146,7 +146,8 @@ def compile_create(config: Config, facts: Mapping[str, Any]) -> Plan:
     in the container), `cgroup` (the manager's mount_view or None), `seccomp` (compiled program or
     None), `apparmor`, `selinux` (whether the host has them), `no_pivot`, `no_new_keyring`,
     `listen_fds`, `notify` and `notify_source` (where the caller has a service manager),
-    `user_namespace` (whether the runtime itself is inside one).
+    `user_namespace` (whether the runtime itself is inside one), `piped` (descriptors 0 to 2 that
+    are pipes of the host side, with their places among these).
     """
     spaces = namespaces(config)
     process = config.get("process")
@@ -199,7 +200,7 @@ def compile_create(config: Config, facts: Mapping[str, Any]) -> Plan:
     if outputs and (hooks.get("createContainer") or hooks.get("startContainer")):
         prepare.insert(0, ("hook_outputs", "annotations", outputs))
     return {
-        "prepare": _stream_steps(process) + prepare,
+        "prepare": _stream_steps(process, facts, sum(map(bool, spaces.values()))) + prepare,
         "setup": setup,
         "launch": launch,
         "born": born,
@@ -269,7 +270,10 @@ def compile_exec(config: Config, process: Config, facts: Mapping[str, Any]) -> P
         launch.insert(0, ("affinity", "process.execCPUAffinity.final", cpus(affinity["final"])))
     joined = [(NAMESPACES[kind], index, path) for index, (kind, path) in enumerate(facts["join"])]
     return {
-        "prepare": [*_stream_steps(process), ("join_all", "linux.namespaces", joined)],
+        "prepare": [
+            *_stream_steps(process, facts, len(joined)),
+            ("join_all", "linux.namespaces", joined),
+        ],
         "setup": setup,
         "launch": launch,
         "born": born,
@@ -285,9 +289,15 @@ def compile_exec(config: Config, process: Config, facts: Mapping[str, Any]) -> P
     }
 
 
-def _stream_steps(process: Config | None) -> list[Step]:
-    """Look at the standard streams before any namespace is entered."""
-    return [("streams", "process")] if process and not process.get("terminal") else []
+def _stream_steps(process: Config | None, facts: Mapping[str, Any], before: int) -> list[Step]:
+    """Look at the standard streams before any namespace is entered.
+
+    Those that are pipes of the host side come `before` the others after descriptors of namespaces.
+    """
+    if not process or process.get("terminal"):
+        return []
+    piped = [(fd, before + index) for fd, index in facts.get("piped", ())]
+    return [("streams", "process", piped) if piped else ("streams", "process")]
 
 
 def _passed_on(facts: Mapping[str, Any]) -> int:

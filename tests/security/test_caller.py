@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import fcntl
 import os
+import select
 import signal
+import stat
 import struct
 import subprocess
 import sys
 import termios
+import time
 
 import pytest
 
 from tests import drive
+from tests.host import describe
 from tests.security.conftest import Arena
 from tests.security.test_identity import SLEEP, status
 
@@ -78,40 +82,174 @@ def typed_into_the_caller(arena: Arena, verb: str, **modules: str) -> tuple[str,
     container = arena.container(arena.altered(**modules) if modules else None)
     arena.install(container, "attack", "/bin/attack")
     attack = ["/bin/attack", "type", "reboot"]
+    verb, *options = verb.split()
     if verb == "run":
         container.process["args"] = attack
         container.bundle.write()
-        words = ["--bundle", container.bundle.path, container.id]
+        words = [*options, "--bundle", container.bundle.path, container.id]
     else:
         container.launch(SLEEP)
-        words = [container.id, *attack]
+        words = [*options, container.id, *attack]
     terminal = drive.Terminal(container.runtime.command(verb, *words))
     try:
         drive.finish(terminal.child)
+        said = drive.read_terminal(terminal.master, b"\n").decode()
         attributes = termios.tcgetattr(terminal.slave)
         attributes[3] &= ~termios.ICANON  # what is typed counts without a line's end
         termios.tcsetattr(terminal.slave, termios.TCSANOW, attributes)
         waiting = struct.unpack("i", fcntl.ioctl(terminal.slave, termios.FIONREAD, bytes(4)))[0]
-        said = drive.read_terminal(terminal.master, b"\n").decode()
     finally:
         os.close(terminal.slave)
         os.close(terminal.master)
     return said, waiting
 
 
-@pytest.mark.parametrize("verb", ["run", "exec"])
+@pytest.mark.parametrize("verb", ["run", "exec", "run --detach", "exec --detach"])
 def test_nothing_is_typed_into_the_callers_terminal(arena: Arena, verb: str) -> None:
-    """T-TTY1, CVE-2017-5226, CVE-2016-10124."""
+    """T-TTY1, CVE-2017-5226, CVE-2016-10124: there is none, or detached it is that of another session."""
     said, waiting = typed_into_the_caller(arena, verb)
-    assert ("EPERM" in said or "EIO" in said) and waiting == 0
+    detached = "--detach" in verb
+    assert ("EPERM" in said or "EIO" in said) if detached else "ENOTTY" in said
+    assert waiting == 0
 
 
 @pytest.mark.needs("tiocsti")
 def test_control_in_the_callers_session_it_is(arena: Arena) -> None:
     said, waiting = typed_into_the_caller(
-        arena, "run", inside__process="def session(context):\n    return\n"
+        arena,
+        "run",
+        inside__process="def session(context):\n    return\n",
+        host__foreground="def pipes(process):\n    return None\n",
     )
     assert "typed" in said and waiting == len("reboot")
+
+
+# streams that are terminals and devices -------------------------------------------------------------------------
+
+SPOIL = "for f in 0 1 2; do chmod 0606 /proc/self/fd/$f; readlink /proc/self/fd/$f; done; "
+TALK = SPOIL + "read x; echo one $x; echo two >&2; cat; echo end; sleep 100 & exit 3"
+
+
+def from_a_terminal(
+    arena: Arena, verb: str, script: str, runtime: drive.Runtime | None = None
+) -> tuple[drive.Terminal, str]:
+    """Call `run` or `exec` from a terminal, without one for the container; the mode of it before."""
+    container = arena.container(runtime)
+    container.process["capabilities"] = {"bounding": [], "effective": [], "permitted": []}
+    shell = ["/bin/sh", "-c", script]
+    if verb == "run":
+        container.process["args"] = shell
+        container.bundle.write()
+        words = ["--bundle", container.bundle.path, container.id]
+    else:
+        container.launch(SLEEP)
+        words = [container.id, *shell]
+    terminal = drive.Terminal(container.runtime.command(verb, *words))
+    return terminal, describe(os.ttyname(terminal.slave))
+
+
+@pytest.mark.parametrize("verb", ["run", "exec"])
+def test_the_callers_terminal_is_no_stream(arena: Arena, verb: str) -> None:
+    """T-TTY2: root of the container owns it, and could change its mode; it gets pipes, as from runc.
+
+    Lines, the end of the input, the order of what is written and the exit status pass through; nobody waits for a
+    process that is left behind with the pipe.
+    """
+    terminal, before = from_a_terminal(arena, verb, TALK)
+    terminal.send("word\nmore\n\4")
+    said = terminal.expect("end\r\n")
+    assert describe(os.ttyname(terminal.slave)) == before
+    assert terminal.close() == 3
+    assert said.count("pipe:[") == 3 and "/dev/" not in said, said
+    assert said.endswith("one word\r\ntwo\r\nmore\r\nend\r\n"), said
+
+
+@pytest.mark.needs("runc-1.1.5+ds1")
+@pytest.mark.parametrize("verb", ["run", "exec"])
+def test_runc_gives_pipes_as_well(arena: Arena, verb: str) -> None:
+    terminal, before = from_a_terminal(arena, verb, SPOIL + "echo end", arena.installed("runc"))
+    terminal.expect("end\r\n")
+    assert describe(os.ttyname(terminal.slave)) == before
+    terminal.close()
+
+
+@pytest.mark.needs("crun-1.8.1")
+@pytest.mark.parametrize("verb", ["run", "exec"])
+def test_control_crun_hands_the_terminal_on(arena: Arena, verb: str) -> None:
+    terminal, before = from_a_terminal(arena, verb, SPOIL + "echo end", arena.installed("crun"))
+    terminal.expect("end\r\n")
+    assert describe(os.ttyname(terminal.slave)) != before
+    terminal.close()
+
+
+@pytest.mark.parametrize("verb", ["run", "exec"])
+def test_control_without_pipes_the_terminal_is_handed_on(arena: Arena, verb: str) -> None:
+    runtime = arena.altered(host__foreground="def pipes(process):\n    return None\n")
+    terminal, before = from_a_terminal(arena, verb, SPOIL + "echo end", runtime)
+    terminal.expect("end\r\n")
+    assert describe(os.ttyname(terminal.slave)) != before
+    terminal.close()
+
+
+def test_devices_are_streams_by_pipes(arena: Arena) -> None:
+    """Endless ones too: much goes through, and a program that stops reading is not ended for it."""
+    container = arena.container()
+    container.process["capabilities"] = {"bounding": [], "effective": [], "permitted": []}
+    container.launch(SLEEP)
+    node = os.path.join(arena.directory(), "zero")
+    os.mknod(node, stat.S_IFCHR | 0o600, os.makedev(1, 5))
+    before = describe(node)
+    script = f"head -c 20000000 | wc -c; {SPOIL} exec 0<&-; sleep 0.3; head -c 5000000 /dev/zero >&2; echo alive"
+    lines = redirected(container, f"<{node} 2>{node}", script).stdout.split()
+    assert lines[0] == "20000000" and lines[-1] == "alive", lines
+    assert describe(node) == before and node not in lines
+    # What cannot be written is a pipe that nobody reads.
+    full = os.path.join(arena.directory(), "full")
+    os.mknod(full, stat.S_IFCHR | 0o600, os.makedev(1, 7))
+    script = "cat; echo $? >&2; trap '' PIPE; while echo x; do :; done 2>/dev/null; echo out >&2"
+    assert redirected(container, f">{full}", script).stderr.split() == ["0", "out"]
+
+
+def redirected(container: drive.Container, how: str, script: str) -> drive.Result:
+    """Execute a script with streams as a shell of the host opens them."""
+    command = container.runtime.command("exec", container.id, "/bin/sh", "-c", script)
+    return drive.call(["/bin/sh", "-c", f'exec "$@" {how}', "sh", *command])
+
+
+def test_much_is_printed_to_a_terminal_before_the_end(arena: Arena) -> None:
+    """And a terminal that takes nothing for a while keeps no signal from the process."""
+    script = (
+        "trap 'echo caught; exit 0' USR1; head -c 300000 /dev/zero | tr '\\0' a; sleep 100 & wait"
+    )
+    terminal, _ = from_a_terminal(arena, "exec", script)
+    drive.until("a first piece", lambda: select.select([terminal.master], [], [], 0)[0])
+    terminal.child.send_signal(signal.SIGUSR1)
+    said = terminal.expect("caught\r\n")
+    assert said.count("a") >= 300000 and terminal.close() == 0
+
+
+def test_a_job_in_the_background_does_not_read_the_terminal(arena: Arena) -> None:
+    """And reads again in the foreground, where a bash sends no signal to a job that was not stopped."""
+    container = arena.container()
+    container.launch(SLEEP)
+    command = " ".join(container.runtime.command("exec", container.id, "/bin/cat"))
+    program = (
+        "import fcntl, os, signal, subprocess, sys, termios, time\n"
+        "signal.signal(signal.SIGTTOU, signal.SIG_IGN)\n"
+        f"job = subprocess.Popen({command.split()!r}, preexec_fn=os.setpgrp)\n"
+        "print('mine', input(), flush=True)\n"
+        "time.sleep(0.5)\n"
+        "os.tcsetpgrp(0, job.pid)\n"
+        "print('given', flush=True)\n"
+        "sys.exit(job.wait())\n"
+    )
+    terminal = drive.Terminal([sys.executable, "-c", program])
+    time.sleep(0.5)
+    terminal.send("first\n")
+    terminal.expect("given\r\n")
+    terminal.send("second\n\4")
+    assert terminal.expect("second\r\nsecond\r\n")
+    assert terminal.close() == 0
 
 
 # keyrings, sockets -------------------------------------------------------------------------------------------

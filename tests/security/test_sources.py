@@ -78,6 +78,7 @@ def test_control_runc_unmasks_them(arena: Arena) -> None:
 
 def test_control_the_null_of_the_image_unmasks_them(arena: Arena) -> None:
     theirs = (
+        "from ..linux import mounts\n"
         "def _mask_file(_context, target, _path):\n"
         "    try:\n"
         "        fd = inroot.open(_root[0], '/dev/null')\n"
@@ -166,7 +167,7 @@ def test_control_crun_opens_what_the_name_leads_to(arena: Arena) -> None:
 
 def test_control_a_slave_by_its_name_is_the_image_s(arena: Arena) -> None:
     by_name = (
-        "def console(context, uid, height, width, bind):\n"
+        "def console(context, uid, height, width, bind, own):\n"
         "    master = inroot.open(context.root_fd, '/dev/pts/ptmx', files.O_RDWR | files.O_NOCTTY)\n"
         "    number = int.from_bytes(files.ioctl(master, TIOCGPTN, bytes(4)), 'little')\n"
         "    inroot.open(context.root_fd, f'/dev/pts/{number}', files.O_RDWR | files.O_NOCTTY)\n"
