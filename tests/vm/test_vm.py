@@ -1,6 +1,7 @@
-"""What this host cannot test, in machines that can: cgroup v2, AppArmor, systemd, users, all of cgroup v1.
+"""What this host cannot test, in machines that can: cgroup v2, security modules, systemd, users, all of cgroup v1, other kernels.
 
-Each test boots one machine (vm.py) and runs tests inside. Two to four minutes each on two processors.
+Each test boots one machine (vm.py) and runs tests inside, one to two minutes each; beside other tiers it has done so before
+its turn comes (ahead.py).
 """
 
 from __future__ import annotations
@@ -9,13 +10,21 @@ import fnmatch
 import glob
 import os
 import re
+import shutil
 import subprocess
 import sys
 import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.vm import vm
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from tests.vm.ahead import Ahead
 
 REPOSITORY = os.path.dirname(os.path.dirname(vm.HERE))
 RUNTIME = os.environ.get("RUNTIME") or os.path.join(REPOSITORY, "dist/anocir")
@@ -25,77 +34,20 @@ pytestmark = [pytest.mark.vm, pytest.mark.timeout(2700)]
 
 # one test of each kind, so that a machine shows that everything works on it
 SMOKE = "test_exec_runs_in_every_namespace*,test_a_readonly_root*,test_a_masked_directory*"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def machine():
-    """Skip if there can be no machine; fetch the kernel if only that is missing."""
-    missing = vm.lacking()
-    if len(missing) == 1 and "kernel" in missing[0]:
-        try:
-            vm.setup()
-        except (vm.MachineError, OSError, StopIteration) as error:
-            pytest.skip(f"[vm] this machine has not a kernel to boot: {error}")
-        missing = vm.lacking()
-    if missing:
-        pytest.skip(f"[vm] this machine has not {', '.join(missing)}")
-
-
-def inside(*command: str, options: tuple[str, ...] = (), timeout: int = 1800) -> str:
-    """Run a command in a machine; fails with its output unless it succeeds."""
-    words = [sys.executable, os.path.join(vm.HERE, "vm.py"), f"--timeout={timeout}", *options]
-    words += [f"--see={directory}" for directory in (os.path.dirname(RUNTIME), SUITE) if directory]
-    words += [f"--env=RUNTIME={RUNTIME}", "--env=PYTHONDONTWRITEBYTECODE=1", "--", *command]
-    done = subprocess.run(
-        words,
-        cwd=REPOSITORY,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, f"status {done.returncode}\n{done.stdout[-30000:]}"
-    if "vm.py: " in done.stdout:
-        warnings.warn(f"it came up at the second try only:\n{done.stdout}", stacklevel=2)
-    return done.stdout
-
-
-def pytest_words(*words: str) -> tuple[str, ...]:
-    """pytest as it runs inside."""
-    return (
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "-p",
-        "tests.vm.only",
-        "--host-guard=off",  # the machine is thrown away
-        "--timeout=900",
-        *words,
-    )
-
-
 KERNEL_TESTS = tuple(
     f"tests/kernel/test_cgroup{name}.py" for name in ("", "_beside_runc", "_rootless")
 )
 SYSTEMD_TESTS = "tests/kernel/test_cgroup_systemd.py"
+OLD_KERNELS = f"{SMOKE},test_what_is_seen_is_what_was_asked_for"
 
-
-def all_passed(said: str, *gates: str) -> None:
-    """No test was left out but for these gates, and none of the machine's own."""
-    assert " passed" in said
-    rows = re.findall(r"^ *(\d+)  (?:\[(.+?)\])?", said.partition(" left out ")[2], re.MULTILINE)
-    assert {gate for _, gate in rows} <= set(gates), said
-    counted = re.search(r"(\d+) skipped", said)
-    assert sum(int(count) for count, _ in rows) == int(counted[1] if counted else 0), said
+ahead: Ahead | None = None
+"""What boots the machines before their tests' turn; set by conftest.py."""
 
 
 def chosen(gates: str, names: str, *whole: str) -> tuple[str, ...]:
     """pytest's words for these gates, names and files (only.py); only files that have some of them, as
     collecting all takes a minute inside."""  # noqa: D209
-    patterns = [f'needs("{gate}"' for gate in gates.split(",")]
+    patterns = [f'needs("{gate}"' for gate in gates.split(",") if gate]
     patterns += [f"def {name}(" for name in names.split(",")]
     found = list(whole)
     for path in sorted(glob.glob(os.path.join(REPOSITORY, "tests/runtime/test_*.py"))):
@@ -107,43 +59,145 @@ def chosen(gates: str, names: str, *whole: str) -> tuple[str, ...]:
     return (*found, f"--gates={gates}", f"--smoke={names}", f"--whole={','.join(whole)}")
 
 
-def test_cgroup_v2_apparmor_and_all_capabilities():
-    gates = "cgroup2-only,cgroup2:*,cgroup:*,sys_resource,apparmor"
-    words = chosen(gates, SMOKE, *KERNEL_TESTS)
-    all_passed(inside(*pytest_words(*words)), "hugepages", "cgroup:rdma")
+def inside(*names: str) -> tuple[str, ...]:
+    """The paths of tests that only make sense in a machine."""
+    return tuple(f"tests/vm/inside/{name}.py" for name in names)
 
 
-def test_all_hierarchies_of_cgroup_v1():
-    gates = "cgroup1:hugetlb,cgroup1:net_cls,cgroup1:net_prio"
-    words = chosen(gates, SMOKE, KERNEL_TESTS[0])
-    all_passed(inside(*pytest_words(*words), options=("--cgroup1",)))
+@dataclass(frozen=True)
+class Machine:
+    """A machine's options, what is tested in it, the gates that stay closed there, and the host's programs that it drives."""
+
+    tests: tuple[str, ...]
+    options: tuple[str, ...] = ()
+    gates: tuple[str, ...] = ()
+    programs: tuple[str, ...] = ()
+
+    @property
+    def kernel(self) -> str:
+        """The release that --kernel names."""
+        return self.options[1] if self.options[:1] == ("--kernel",) else ""
 
 
-def test_the_systemd_driver():
-    files = ("tests/vm/inside/systemd_driver.py", "tests/vm/inside/felt.py", SYSTEMD_TESTS)
-    all_passed(inside(*pytest_words(*files), options=("--systemd",)))
+MACHINES = {
+    "cgroup v2, AppArmor, all capabilities": Machine(
+        chosen(
+            "cgroup2-only,cgroup2:*,cgroup:*,sys_resource,apparmor",
+            SMOKE,
+            *KERNEL_TESTS,
+            *inside("apparmor", "cgroup_namespaces"),
+        ),
+        gates=("hugepages", "cgroup:rdma"),
+        programs=("apparmor_parser", "dockerd", "docker", "containerd"),
+    ),
+    "all hierarchies of cgroup v1": Machine(
+        chosen("cgroup1:hugetlb,cgroup1:net_cls,cgroup1:net_prio", SMOKE, KERNEL_TESTS[0]),
+        ("--cgroup1",),
+    ),
+    "systemd and its engines": Machine(
+        (*inside("systemd_driver", "felt"), SYSTEMD_TESTS, *inside("engines")),
+        ("--systemd",),
+        programs=("dockerd", "docker", "containerd", "podman", "conmon", "busybox"),
+    ),
+    "systemd on cgroup v1": Machine((*inside("felt"), SYSTEMD_TESTS), ("--systemd", "--cgroup1")),
+    "a user with a delegated cgroup": Machine(inside("rootless"), ("--user",)),
+    "a user with a systemd session": Machine(
+        (*inside("rootless"), SYSTEMD_TESTS, *inside("rootless_podman")),
+        ("--systemd", "--user"),
+        programs=("podman",),
+    ),
+    "SELinux": Machine(inside("selinux"), ("--lsm=selinux",), programs=("checkpolicy",)),
+    "Linux 5.10": Machine(chosen("", OLD_KERNELS), ("--kernel", "5.10")),
+    "Linux 6.12": Machine(chosen("", OLD_KERNELS), ("--kernel", "6.12")),
+}
 
 
-def test_the_systemd_driver_on_its_legacy_layout_of_cgroup_v1():
-    words = pytest_words("tests/vm/inside/felt.py", SYSTEMD_TESTS)
-    all_passed(inside(*words, options=("--systemd", "--cgroup1")))
+def command(machine: Machine) -> list[str]:
+    """The command line that boots a machine and tests in it."""
+    words = [sys.executable, os.path.join(vm.HERE, "vm.py"), "--timeout=1800", *machine.options]
+    words += [f"--see={directory}" for directory in (os.path.dirname(RUNTIME), SUITE) if directory]
+    words += [f"--env=RUNTIME={RUNTIME}", "--env=PYTHONDONTWRITEBYTECODE=1", "--"]
+    words += [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    # the machine is thrown away
+    words += ["-p", "tests.vm.only", "--host-guard=off", "--timeout=900"]
+    return [*words, *machine.tests]
 
 
-def test_a_user_with_a_delegated_cgroup():
-    all_passed(inside(*pytest_words("tests/vm/inside/rootless.py"), options=("--user",)))
+def set_up(release: str) -> list[str]:
+    """The command line that fetches a kernel."""
+    return [sys.executable, os.path.join(vm.HERE, "vm.py"), "--setup", "--kernel", release]
 
 
-def test_a_user_with_a_systemd_session():
-    words = pytest_words("tests/vm/inside/rootless.py", SYSTEMD_TESTS)
-    all_passed(inside(*words, options=("--systemd", "--user")))
+def absent(machine: Machine) -> list[str]:
+    """What of this host's the machine lacks, but for a kernel that can be fetched."""
+    found = [name for name in machine.programs if not shutil.which(name)]
+    return found + [name for name in vm.lacking(machine.kernel) if "kernel" not in name]
+
+
+def commands(tests: Iterable[str]) -> list[list[str]]:
+    """What boots the machines of these tests (by names with the machine's in brackets), and fetches what they need."""
+    wanted = [one for name, one in MACHINES.items() if any(f"[{name}]" in test for test in tests)]
+    wanted = [one for one in wanted if not absent(one)]
+    lines = [set_up(one.kernel) for one in wanted if not vm.has_kernel(one.kernel)]
+    unique = [line for at, line in enumerate(lines) if line not in lines[:at]]
+    return [*unique, *map(command, wanted)]
+
+
+def run(words: list[str]) -> subprocess.CompletedProcess[str]:
+    """Give what a command has said ahead, or run it now."""
+    done = ahead.take(words) if ahead else None
+    if done is None:
+        done = subprocess.run(
+            words,
+            cwd=REPOSITORY,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+    return done
+
+
+def run_inside(words: list[str]) -> str:
+    """Run a machine's command; fails with its output unless it succeeds."""
+    done = run(words)
+    assert done.returncode == 0, f"status {done.returncode}\n{done.stdout[-30000:]}"
+    if "vm.py: " in done.stdout:
+        warnings.warn(f"it came up at the second try only:\n{done.stdout}", stacklevel=2)
+    return done.stdout
+
+
+def all_passed(said: str, *gates: str) -> None:
+    """No test was left out but for these gates, and none of the machine's own."""
+    assert " passed" in said
+    rows = re.findall(r"^ *(\d+)  (?:\[(.+?)\])?", said.partition(" left out ")[2], re.MULTILINE)
+    assert {gate for _, gate in rows} <= set(gates), said
+    counted = re.search(r"(\d+) skipped", said)
+    assert sum(int(count) for count, _ in rows) == int(counted[1] if counted else 0), said
+
+
+@pytest.mark.parametrize("name", MACHINES)
+def test_inside(name: str) -> None:
+    """All tests that were chosen for a machine pass in it."""
+    machine = MACHINES[name]
+    missing = absent(machine)
+    if not missing and not vm.has_kernel(machine.kernel):
+        fetched = run(set_up(machine.kernel))
+        if not vm.has_kernel(machine.kernel):
+            pytest.skip(f"[vm] this machine has not a kernel to boot: {fetched.stdout[-300:]}")
+    if missing:
+        pytest.skip(f"[vm] this machine has not {', '.join(missing)}")
+    all_passed(run_inside(command(machine)), *machine.gates)
 
 
 # only where a suite was built: there is nothing to skip, the host's own run has the rest
 if SUITE:
 
-    def test_conformance_files_that_need_more_than_this_host():
+    def test_conformance_files_that_need_more_than_this_host() -> None:
+        """The validation suite's files about hugetlb, network cgroups and capabilities."""
         files = "linux_cgroups_hugetlb,linux_cgroups_relative_hugetlb,linux_cgroups_relative_network,process_capabilities"
-        run = f"{sys.executable} tests/conformance/run.py --timeout=300 --suite {SUITE}"
+        suite = f"{sys.executable} tests/conformance/run.py --timeout=300 --suite {SUITE}"
         # the suite wants two interfaces of the host
-        script = f"ip link add second type dummy; exec {run} --only {files},linux_cgroups_network {RUNTIME}"
-        inside("/bin/sh", "-c", script, options=("--cgroup1", "--lsm=none"))
+        script = f"ip link add second type dummy; exec {suite} --only {files},linux_cgroups_network {RUNTIME}"
+        words = command(Machine((), ("--cgroup1", "--lsm=none")))
+        run_inside([*words[: words.index("--") + 1], "/bin/sh", "-c", script])

@@ -113,3 +113,20 @@ def test_the_life_of_a_container(image):
     finally:
         podman("rm", "-f", "life", check=False)
     assert podman("ps", "-aq").stdout == b""
+
+
+@pytest.mark.parametrize("options", [(), ("--userns=keep-id",)])
+def test_the_users_groups_are_kept(image, options):
+    """--group-add keep-groups, as distrobox and toolbox users have it; crun is what it was made for."""
+    words = ["run", "--rm", "--network=none", *options, "--group-add=keep-groups", image]
+    look = ["cat", "/proc/self/status"]
+    assert 4322 in os.getgroups()
+    ours, theirs = (
+        podman(*words, *look, runtime=runtime).stdout.decode() for runtime in (RUNTIME, "crun")
+    )
+    groups, others = (
+        sorted(said.partition("Groups:")[2].splitlines()[0].split()) for said in (ours, theirs)
+    )
+    assert "65534" in groups, ours
+    assert groups == others
+    assert (f"Uid:\t{os.getuid() if options else 0}\t") in ours
