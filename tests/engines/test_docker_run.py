@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Tuple
+from typing import List, Tuple
 
 import pytest
 
 from tests.engines.docker import Sides
-from tests.engines.sides import MOUNT_OPTIONS, MOUNTS
+from tests.engines.looks import Case as Look
+from tests.engines.looks import option_words, read, runs, script
+from tests.engines.sides import MOUNT_OPTIONS, MOUNTS, normal, phrases
 
 Case = Tuple[str, str, str, int, str]
 
@@ -192,26 +194,60 @@ SHELL_CASES: Tuple[Case, ...] = (
 )
 
 
-@pytest.mark.parametrize(
-    ("options", "command", "status", "text"),
-    [pytest.param(*case[1:], id=case[0]) for case in SHELL_CASES],
-)
-def test_docker_run_is_the_same(
-    sides: Sides, options: str, command: str, status: int, text: str
-) -> None:
-    """A shell command in a container sees and does the same under both runtimes."""
-    words = [word.strip("'") for word in split(options)]
-    result = sides.compare(words, ["sh", "-c", command])
-    assert result.status == status, result
-    assert text in result.out + result.err, result
-
-
-def split(options: str) -> "list[str]":
+def split(options: str) -> List[str]:
     """Split an option string; only one case needs a quoted blank."""
     if "'" in options:
         head, quoted, _ = options.split("'")
         return [*head.split(), quoted]
     return options.split()
+
+
+# Options that stand beside each other in one container, by the cases' names.
+TOGETHER: Tuple[Tuple[str, ...], ...] = (
+    (
+        *("environment", "hostname", "domain name", "working directory", "tmpfs"),
+        *("no new privileges", "device", "dns and hosts", "shm size", "ulimit", "sysctl", "memory"),
+        *("memory reservation", "cpus", "cpu shares", "cpuset", "pids limit", "oom score"),
+        "anonymous volume",
+    ),
+    ("read-only", "read-only with tmpfs"),
+    ("pid host", "ipc host", "uts host", "host cgroup namespace"),
+    ("network none", "loopback is up", "ipc none", "private cgroup namespace"),
+    # Their container's own status is what is looked at.
+    ("status",),
+    ("killed by a signal",),
+    ("terminated by a signal",),
+)
+RUNS = runs([(name, split(options), *rest) for name, options, *rest in SHELL_CASES], TOGETHER)
+
+
+@pytest.mark.parametrize("cases", RUNS, ids=[", ".join(case[0] for case in one) for one in RUNS])
+def test_docker_run_is_the_same(sides: Sides, cases: List[Look]) -> None:
+    """A shell command in a container sees and does the same under both runtimes."""
+    look_at(sides, cases)
+
+
+def look_at(sides: Sides, cases: List[Look]) -> None:
+    """Have these cases, whose options can stand together, in a container of either runtime."""
+    words = option_words(cases)
+    if len(cases) == 1:
+        _, _, command, status, text = cases[0]
+        result = sides.compare(words, ["sh", "-c", command])
+        assert result.status == status, result
+        assert text in result.out + result.err, result
+        return
+    command = script([case[2] for case in cases])
+    ours, peer = (
+        read(result.ok(), len(cases))
+        for result in sides.gather(lambda side: side.run(words, ["sh", "-c", command]))
+    )
+    for case, mine, theirs in zip(cases, ours, peer):
+        name, _, _, status, text = case
+        both = f"{name}\nours: {mine}\npeer: {theirs}"
+        assert mine.status == theirs.status == status, both
+        assert normal(mine.out) == normal(theirs.out), both
+        assert phrases(mine.err) == phrases(theirs.err), both
+        assert text in mine.out + mine.err, both
 
 
 # name, options, command, status, phrase

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from typing import Any, Dict, Iterator, List, Sequence, Tuple
 
 import pytest
@@ -12,6 +13,7 @@ from tests.drive import until
 from tests.engines.box import Box, Result, Terminal
 from tests.engines.conftest import PEER, default_ulimits, need, new_box
 from tests.engines.image import IMAGE, busybox_tar
+from tests.engines.looks import Case, Look, option_words, read, runs, script
 from tests.engines.shim import calls, write_shim
 from tests.engines.sides import MOUNTS, normal, phrases, same, settle
 
@@ -269,22 +271,42 @@ RUN_CASES: Tuple[Tuple[str, List[str], List[str], int, str], ...] = (
 )
 
 
-@pytest.mark.parametrize(
-    ("options", "command", "status", "text"),
-    [pytest.param(*case[1:], id=case[0]) for case in RUN_CASES],
+# Options that stand beside each other in one container, by the cases' names.
+TOGETHER: Tuple[Tuple[str, ...], ...] = (
+    (
+        *("environment", "tmpfs copies up", "volume", "memory", "pids limit", "limits"),
+        *("oom score", "umask", "sysctl", "hostname", "private cgroup namespace", "device"),
+    ),
+    ("read-only", "read-only tmpfs"),
+    # Their container's own status is what is looked at, or its first process.
+    *((case[0],) for case in RUN_CASES if case[3] > 100 or case[0] in ("status", "signals")),
 )
-def test_podman_run_is_the_same(
-    pair: Tuple[Podman, Podman], options: List[str], command: List[str], status: int, text: str
-) -> None:
+RUNS = runs(
+    [(name, options, shlex.join(words), *rest) for name, options, words, *rest in RUN_CASES],
+    TOGETHER,
+)
+
+
+@pytest.mark.parametrize("cases", RUNS, ids=[", ".join(case[0] for case in one) for one in RUNS])
+def test_podman_run_is_the_same(pair: Tuple[Podman, Podman], cases: List[Case]) -> None:
     """podman run gives the same status, output and kind of error."""
 
     def scenario(side: Podman) -> List[Any]:
-        result = side.run(options, command)
-        assert text in result.out + result.err, result
-        out = re.sub(r"\b[0-9]{6}\b", "HOST_ID", result.out) if "auto" in options else result.out
-        return [result.status, normal(out), phrases(result.err), result.err.count("\n")]
+        if len(cases) == 1:
+            words = next(case[2] for case in RUN_CASES if case[0] == cases[0][0])
+            result = side.run(cases[0][1], words)
+            looks = [Look(result.status, result.out, result.err)]
+        else:
+            command = script([case[2] for case in cases])
+            looks = read(side.run(option_words(cases), ["sh", "-c", command]).ok(), len(cases))
+        seen: List[Any] = []
+        for (name, options, _, status, text), look in zip(cases, looks):
+            assert look.status == status and text in look.out + look.err, (name, look)
+            out = re.sub(r"\b[0-9]{6}\b", "HOST_ID", look.out) if "auto" in options else look.out
+            seen.append([name, normal(out), phrases(look.err), look.err.count("\n")])
+        return seen
 
-    assert same(scenario, *pair)[0] == status
+    same(scenario, *pair)
 
 
 def told(side: Podman, *words: str) -> List[Any]:
