@@ -25,9 +25,11 @@ def main(words: list[str], import_path: str) -> NoReturn:
     try:
         status = _run(settings, words)
     except errors.Error as error:
-        status = _report(settings, error.text, error.hint, error.status)
+        hint = _cause(settings, error.text, error.hint, 0)
+        status = _report(settings, error.text, hint, error.status)
     except OSError as error:
-        status = _report(settings, errors.reason(error), "", 1)
+        text = errors.reason(error)
+        status = _report(settings, text, _cause(settings, text, "", error.errno or 0), 1)
     except ImportError as error:
         from .base import lacks
 
@@ -69,6 +71,20 @@ def _run(settings: cli.Settings, words: list[str]) -> int:
 
         trace.open(settings.trace, settings.trace_format)
     return run(settings, options, args)
+
+
+def _cause(settings: cli.Settings, text: str, hint: str, number: int) -> str:
+    """Look for the cause of a failed operation; what is wrong with the command line says itself."""
+    if not settings.understood or errors.scene.get("searched"):
+        return hint
+    if not errors.has_cause(text, number):
+        return hint
+    try:
+        from .host import causes
+
+        return causes.explain(text, hint, settings.root, number)
+    except (ImportError, MemoryError, OSError):
+        return hint  # no memory, no descriptor: the failure itself is to be told
 
 
 def _report(settings: cli.Settings, text: str, hint: str, status: int) -> int:

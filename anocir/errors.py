@@ -13,7 +13,7 @@ import posix
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Final
+    from typing import Any, Final
 
 # Texts that other programs match, so they must stay as they are.  Who matches them:
 # the containerd shim (runc v2, `getLastRuntimeError` and its error mapping), dockerd and the
@@ -48,6 +48,9 @@ CONTRACT: Final = {
 
 # What is being done now, for errors and the trace: phase, step, JSON path.
 scope = ["", "", ""]
+# What a search for the cause of a failure starts from (host/causes.py): `config`, `rootfs`,
+# `bundle`, `cgroup` (the record), `process`, and `step`, the one of init that failed.
+scene: dict[str, Any] = {}
 
 
 class Error(Exception):
@@ -61,6 +64,13 @@ class Error(Exception):
         self.text = text
         self.hint = hint
         self.status = status
+
+
+def received(payload: bytes) -> tuple[str, str]:
+    """Return text and hint of a failure that init has sent, and note at which step it was."""
+    text, _, rest = payload.decode("utf-8", "surrogateescape").partition("\0")
+    hint, _, scene["step"] = rest.partition("\0")
+    return text, hint
 
 
 def at(path: str, text: str, hint: str = "") -> Error:
@@ -95,6 +105,18 @@ def strerror(number: int) -> str:
     dockerd maps the text case-sensitively to its exit codes 126 and 127.
     """
     return WORDS.get(number) or posix.strerror(number).lower()
+
+
+# What may have a cause that is worth a search: EPERM, EAGAIN, EACCES, EBUSY, EINVAL, ENOSPC, EROFS,
+# ERANGE, ENOSYS, EOPNOTSUPP (errno(3), those of all architectures that we run on).
+WITH_CAUSES: Final = (1, 11, 13, 16, 22, 28, 30, 34, 38, 95)
+
+
+def has_cause(text: str, number: int) -> bool:
+    """Tell whether a failure may have a cause that its text does not tell."""
+    if number:
+        return number in WITH_CAUSES
+    return any(text.endswith(strerror(one)) for one in WITH_CAUSES)
 
 
 _SHORT: Final = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}

@@ -52,8 +52,9 @@ def of(text: str, hint: str = "") -> dict[str, str]:
         found["hint"] = errors.shown(hint)
     if path:
         found["path"] = path
-    if errors.scope[1]:
-        found["step"] = errors.scope[1]
+    step = errors.scene.get("step") or errors.scope[1]
+    if step:
+        found["step"] = step
     return found
 
 

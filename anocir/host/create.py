@@ -14,7 +14,7 @@ import posix
 
 from .. import cgroup
 from ..base import jsonio, log
-from ..errors import Error, reason, scope
+from ..errors import Error, reason, scene, scope
 from ..linux import files, processes
 from ..model import plan, spec
 from ..wire import channel
@@ -61,6 +61,7 @@ def make(
     facts.check_terminal(config.get("process") or {}, options, foreground)
     rootfs = facts.rootfs(config, bundle)
     intent = intent_of(settings, container_id, config, bundle, rootfs, options)
+    scene.update(config=config, rootfs=rootfs, cgroup=intent["cgroup"])
     known = facts.of_create(settings, container_id, config, options, intent)
     known["listen_fds"] = init.listen_fds
     facts.check_sysctls(config)
@@ -88,11 +89,22 @@ def make(
     container = store.reserve(settings.root, container_id)
     try:
         _make(settings, init, container, config, compiled, intent, options, fds, foreground)
+    except (Error, OSError) as error:
+        failure = error if isinstance(error, Error) else Error(reason(error))
+        _find_cause(settings, init, failure)
+        _undo(settings, init, container, config, failure)
+        raise failure from None
     except BaseException as error:
         _undo(settings, init, container, config, error)
-        if facts.lacks_rights(error):
-            raise Error(reason(error), facts.NO_RIGHTS) from None
         raise
+
+
+def _find_cause(settings: Settings, init: Init, failure: Error) -> None:
+    """Look for the cause while what was made is still there."""
+    from . import causes
+
+    scene["pids"] = (init.middle, init.worker, init.pid)
+    failure.hint = causes.explain(failure.text, failure.hint, settings.root)
 
 
 def intent_of(

@@ -10,7 +10,7 @@ import posix
 from .. import cgroup
 from ..cgroup.joining import Joining
 from ..base import jsonio, log
-from ..errors import CONTRACT, Error, at
+from ..errors import CONTRACT, Error, at, scene
 from ..linux import files, processes
 from ..linux.capabilities import NAMES
 from ..model import plan, spec
@@ -62,6 +62,8 @@ def execute(
         foreground.block_signals()
     config = container.config()
     process = _process(config, options, argv)
+    scene.update(config=config, process=process, rootfs=container.intent.get("rootfs", ""))
+    scene["cgroup"] = container.intent["cgroup"]
     facts.check_pidfd_socket(options)
     facts.check_terminal(process, options, not detached)
     known = {

@@ -10,10 +10,9 @@ import posix
 
 from .. import SPEC_VERSION, cgroup
 from ..base import log
-from ..errors import Error, at, reason, strerror
+from ..errors import Error, at, reason
 from ..linux import files, processes
 from ..linux.capabilities import NAMES, SETS
-from ..linux.const import EPERM
 from ..model import plan
 
 _NOFILE: Final = 7  # RLIMIT_NOFILE, asm-generic/resource.h
@@ -232,17 +231,6 @@ CRUN_ANNOTATIONS: Final = frozenset((
     "run.oci.delegate-cgroup", "run.oci.hooks.stderr", "run.oci.hooks.stdout",
     "run.oci.keep_original_groups", "run.oci.mount_context_type", "run.oci.systemd.subgroup",
 ))  # fmt: skip
-
-NO_RIGHTS: Final = "this process is root without CAP_SYS_ADMIN, which a container runtime needs"
-
-
-def lacks_rights(error: BaseException) -> bool:
-    """Tell whether a failure is for want of CAP_SYS_ADMIN."""
-    if strerror(EPERM) not in reason(error) or posix.geteuid() != 0:
-        return False
-    from ..linux import tasks
-
-    return not tasks.capget()[0] >> NAMES.index("CAP_SYS_ADMIN") & 1
 
 
 def descriptors(config: dict[str, Any]) -> tuple[int, int] | None:

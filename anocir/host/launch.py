@@ -13,7 +13,7 @@ import posix
 from ..base import activation, log
 from . import boot
 from ..wire import channel
-from ..errors import Error, reason, strerror
+from ..errors import Error, reason, received, strerror
 from ..linux import files, processes
 from ..linux.const import EACCES, EPERM
 
@@ -257,9 +257,8 @@ def _named(payload: bytes) -> tuple[int, bool, bool]:
 
 
 def error_of(payload: bytes, kind: int = channel.ERROR) -> Error:
-    """Return the error that init has sent: text, NUL, hint."""
-    text, _, hint = payload.decode("utf-8", "surrogateescape").partition("\0")
-    return (Full if kind == channel.FULL else Error)(text, hint)
+    """Return the error that init has sent: text, NUL, hint, NUL, step."""
+    return (Full if kind == channel.FULL else Error)(*received(payload))
 
 
 def ahead(settings: Settings, options: Options, operation: Callable[[Init], int]) -> int:

@@ -12,7 +12,7 @@ from ..linux import files
 class Mount:
     """One line: ids, what it shows, where, and what kind of file system it is."""
 
-    __slots__ = ("device", "id", "kind", "parent", "point", "root")
+    __slots__ = ("device", "id", "kind", "options", "parent", "point", "root", "whole")
 
     def __init__(self, words: list[bytes]) -> None:
         """Take the words of a line."""
@@ -21,10 +21,14 @@ class Mount:
         self.device = words[2].decode()
         self.root = _plain(words[3])
         self.point = _plain(words[4])
-        self.kind = files.decode(words[words.index(b"-", 6) + 1])
+        dash = words.index(b"-", 6)
+        self.kind = files.decode(words[dash + 1])
+        # The flags of the mount, and those of the file system as a whole.
+        self.options = files.decode(words[5]).split(",")
+        self.whole = files.decode(words[dash + 3]).split(",")
 
 
-def of(pid: int) -> dict[int, Mount]:
+def of(pid: int | str = "self") -> dict[int, Mount]:
     """Return the mounts that a process sees, by id, in the kernel's order."""
     lines = files.read_file(f"/proc/{pid}/mountinfo").split(b"\n")
     listed = [Mount(line.split(b" ")) for line in lines if line]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import posix
 
 from ..base import log
-from ..errors import CONTRACT, Error
+from ..errors import CONTRACT, Error, received, scene
 from ..linux import files
 from . import states, store
 
@@ -50,6 +50,7 @@ def start(
         line = _say_start(container, mode)
         container.unlock()
         config = container.config()
+        scene.update(config=config, rootfs=container.intent.get("rootfs", ""))
         try:
             serve_start(container, config, pid, line[1])
         except Error as error:
@@ -102,8 +103,7 @@ def serve_start(container: Container, config: dict[str, Any], pid: int, fd: int)
         elif kind == channel.LOG:
             log.warn(payload.partition(b" ")[2].decode("utf-8", "replace"))
         elif kind == channel.ERROR:
-            text, _, hint = payload.decode("utf-8", "surrogateescape").partition("\0")
-            raise Error(text, hint)
+            raise Error(*received(payload))
         elif kind == 0 and executing:
             return
         elif kind == 0:

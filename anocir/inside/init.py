@@ -545,24 +545,6 @@ def _mount_text(error: OSError, path: str) -> str:
     return f"{path}: {text}"
 
 
-def _hint(error: BaseException) -> str:
-    """Say why a user namespace may not mount what shows a namespace that is not its own."""
-    _, step, path = scope
-    if step == "filesystem" and isinstance(error, OSError) and error.errno == EPERM:
-        for name, where, *values in _plan_steps:
-            if (name, where) == (step, path) and values[0] in _OWNED:
-                return _OWNED[values[0]]
-    return ""
-
-
-_OWNED: Final = {
-    "sysfs": "it takes a network namespace of the container's own user namespace, and a /sys here "
-    "that nothing covers; else bind /sys",
-    "proc": "it takes a pid namespace of the container's own user namespace, and a /proc here "
-    "that nothing covers; else bind /proc",
-    "mqueue": "it takes an ipc namespace of the container's own user namespace; else bind "
-    "/dev/mqueue",
-}
 _plan_steps: list[Any] = []
 
 
@@ -570,9 +552,10 @@ def _fail(context: Context, error: BaseException) -> None:
     """Tell whoever listens what went wrong."""
     _plan_steps[:] = context.plan.get("setup", [])
     text = _text(error)
-    hint = error.hint if isinstance(error, Error) else _hint(error)
+    hint = error.hint if isinstance(error, Error) else ""
     try:
-        payload = f"{text}\0{hint}".encode("utf-8", "backslashreplace")[: channel.MOST_TEXT]
+        told = f"{text}\0{hint}\0{scope[1]}"
+        payload = told.encode("utf-8", "backslashreplace")[: channel.MOST_TEXT]
         kind = channel.FULL if isinstance(error, Full) else channel.ERROR
         context.channel.send(kind, payload)
     except OSError:

@@ -68,9 +68,7 @@ def new_user_namespace(context: Context) -> None:
     try:
         tasks.unshare(CLONE_NEWUSER)
     except OSError as error:
-        raise Error(f"unshare user namespace: {strerror(error.errno or 0)}",
-                    "see user.max_user_namespaces and kernel.unprivileged_userns_clone"
-                    ) from None  # fmt: skip
+        raise Error(f"unshare user namespace: {strerror(error.errno or 0)}") from None
     context.channel.send(channel.MAP)
     kind, _ = context.channel.receive()
     if kind != channel.MAPPED:
