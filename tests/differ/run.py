@@ -420,10 +420,13 @@ def _wait(child: subprocess.Popen[bytes]) -> int:
 
 
 def _last(text: str) -> str:
-    """The error in what a runtime printed: the last line, without what logrus puts around it."""
+    """The error in what a runtime printed, without what logrus puts around it; anocir's is the line above a hint."""
     lines = [line for line in text.splitlines() if line.strip()]
     if not lines:
         return ""
+    if lines[-1].startswith("anocir: "):
+        lines = [line for line in lines if line.startswith("anocir: ")][-2:]
+        return " / ".join(line[len("anocir: ") :] for line in lines)
     found = re.search(r'msg="((?:[^"\\]|\\.)*)"', lines[-1])
     return (found.group(1) if found else lines[-1]).strip()
 
