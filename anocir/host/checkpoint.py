@@ -88,6 +88,7 @@ def _dump(
         )
         found = externals.find(config, wanted, pid)
         opts["ext_mnt"] = [{"key": e.point, "val": e.key} for e in found]
+        directory.clear()
         links, names = _descriptors(pid)
         opts["external"] += list(names.values())
         directory.write(images.DESCRIPTORS, jsonio.dumps(links))

@@ -114,6 +114,14 @@ class Directories:
         finally:
             files.close(fd)
 
+    def clear(self) -> None:
+        """Remove the mounts of an earlier checkpoint in the same place: CRIU writes anew only those
+        of namespaces to which it gives the same numbers again.
+        """
+        for name in files.listdir(self.image_fd):
+            if _is_table(name):
+                files.unlink(name, self.image_fd)
+
     def read(self, name: str, limit: int = _MOST_TEXT) -> bytes:
         """Read a file of the images: a regular one, of bounded size.
 
@@ -326,6 +334,10 @@ def _is_name(text: str, start: str, allowed: str) -> bool:
     return named and bool(inner) and not inner.strip(allowed)
 
 
+def _is_table(name: str) -> bool:
+    return name.startswith("mountpoints-") and name.endswith(".img")
+
+
 def mount_tables(directory: Directories) -> list[list[dict[str, Any]]]:
     """Return the mounts of each mount namespace in the images.
 
@@ -333,7 +345,7 @@ def mount_tables(directory: Directories) -> list[list[dict[str, Any]]]:
     """
     tables = []
     for name in sorted(files.listdir(directory.image_fd)):
-        if not (name.startswith("mountpoints-") and name.endswith(".img")):
+        if not _is_table(name):
             continue
         data = directory.read(name, _MOST_IMAGE)
         if len(data) < 8 or unpack_from("=II", data) != (_COMMON, _MOUNTS):

@@ -38,12 +38,14 @@ def check(
     """Refuse images whose mounts are not those of config.json.
 
     `flags` are the restricting flags (ST_*) that each external mount must keep, by its name, and
-    `points` where it lies; a name without a place may lie anywhere.  Raises Error.
+    `points` where it lies; a name without a place may lie anywhere.  Each table is one mount
+    namespace, and processes of a container may have made their own.  Raises Error.
     """
     used: dict[str, int] = {}
     allowed = _allowed(config)
     root = config.get("root") or {}
     for table in tables:
+        here: dict[str, int] = {}
         externals = [entry for entry in table if entry.get("key") or entry.get("ext_mount")]
         for entry in table:
             point = entry.get("point", "")
@@ -52,7 +54,8 @@ def check(
             if entry in externals:
                 _external(entry, flags, points)
                 name = entry.get("key") or entry.get("root", "")
-                used[name] = used.get(name, 0) + 1
+                here[name] = here.get(name, 0) + 1
+                used[name] = max(used.get(name, 0), here[name])
             elif point == "/" or _same_device_root(entry, table):
                 if root.get("readonly"):
                     _keeps(entry, _RDONLY, "root.readonly")

@@ -54,6 +54,13 @@ def test_the_truth_passes() -> None:
     check(table())
 
 
+def test_each_mount_namespace_has_the_mounts() -> None:
+    """A process that has unshared its mounts has a table of its own."""
+    distrust.check([table(), table()], FLAGS, POINTS, CONFIG)
+    with pytest.raises(Error, match="2 mounts anocir-2"):
+        distrust.check([table(), [*table(), table()[3]]], FLAGS, POINTS, CONFIG)
+
+
 def changed(index: int, **fields: Any) -> list[dict[str, Any]]:
     rows = table()
     rows[index].update(fields)
