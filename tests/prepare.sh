@@ -268,7 +268,7 @@ esac
 install_packages "$list"
 [ "$what" != demo ] || exit 0
 case "${tiers:-}" in
-    *runtime* | *security* | *engines*) install_criu ;;
+    *runtime* | *security* | *reliability* | *engines*) install_criu ;;
 esac
 
 # The same Python that runs the archive also runs the tests.

@@ -19,6 +19,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(HERE)))
 from tests.reliability.ground import Ground, Progress, Runtime  # noqa: E402
 
 COMMANDS = ("create", "start", "exec", "delete", "run")
+WITH_CRIU = ("checkpoint", "restore")  # asked for by name: it takes a criu that works
 KILLED = ("create", "start", "exec", "delete")  # at random; run is create and start
 SLEEP = ("/bin/sleep", "1000")
 
@@ -31,16 +32,27 @@ def words_of(command: str, container: str, bundle: str) -> tuple[str, ...]:
         "start": ("start", container),
         "exec": ("exec", container, "/bin/true"),
         "delete": ("delete", "--force", container),
-    }[command]
+        "checkpoint": ("checkpoint", "--image-path", f"{bundle}/images", container),
+        "restore": (
+            "restore", "--detach", "--bundle", bundle, "--image-path", f"{bundle}/images", container
+        ),
+    }[command]  # fmt: skip
 
 
 def prepare(ground: Ground, runtime: Runtime, command: str, container: str, bundle: str) -> None:
-    """Bring a container into the state that the command starts from."""
-    if command in ("start", "exec", "delete"):
+    """Bring a container into the state that the command starts from; images are made once."""
+    if command == "restore":
+        if not os.path.exists(f"{bundle}/images"):
+            prepare(ground, runtime, "checkpoint", container, bundle)
+            done = ground.call(runtime, *words_of("checkpoint", container, bundle))
+            if done.status != 0:
+                raise RuntimeError(f"{runtime.name} checkpoint: {done.status}: {done.err.strip()}")
+        return
+    if command in ("start", "exec", "delete", "checkpoint"):
         made = ground.call(runtime, "create", "--bundle", bundle, container)
         if made.status != 0:
             raise RuntimeError(f"{runtime.name} create: {made.status}: {made.err.strip()}")
-    if command in ("exec", "delete"):
+    if command in ("exec", "delete", "checkpoint"):
         started = ground.call(runtime, "start", container)
         if started.status != 0:
             raise RuntimeError(f"{runtime.name} start: {started.status}: {started.err.strip()}")

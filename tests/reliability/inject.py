@@ -103,7 +103,8 @@ def tracer(*options: str) -> tuple[str, ...]:
 def trace(ground: Ground, runtime: Runtime, words: tuple[str, ...]) -> collections.Counter[str]:
     """Count the system calls of one undisturbed run."""
     out = os.path.join(ground.dir, "trace")
-    pid = ground.spawn(runtime, words, prefix=tracer("-o", out))
+    # a file as output, as every other command has: criu gives a container only what it had
+    pid = ground.spawn(runtime, words, os.path.join(ground.dir, "out"), tracer("-o", out))
     status, _ = ground.wait(pid)
     if status != 0:
         raise RuntimeError(f"{runtime.name} {words[0]} under strace: {status}")
@@ -269,14 +270,38 @@ def judge(
     elif "Traceback" in result.err or "panic:" in result.err or "goroutine " in result.err:
         figures["tracebacks"] += 1
         figures["examples"].append(f"{note}: traceback: {result.err.strip()[-300:]}")
-    if note.startswith(("create", "run")) and result.status == 0:
+    if note.startswith(("create", "run", "restore")) and result.status == 0:
         state = ground.call(runtime, "state", container)
         if state.status != 0:
             figures["false success"] += 1
             figures["examples"].append(
                 f"{note}: exit status 0, but state: {state.err.strip()[-200:]}"
             )
+    if note.startswith("checkpoint"):
+        judge_checkpoint(ground, runtime, container, note, result, figures)
     clean_up(ground, runtime, container, note, figures)
+
+
+def judge_checkpoint(
+    ground: Ground,
+    runtime: Runtime,
+    container: str,
+    note: str,
+    result: Result,
+    figures: dict[str, Any],
+) -> None:
+    """After a failure the container runs on, unless the images were whole and it was being removed."""
+    if result.status in (None, 0, -signal.SIGKILL):
+        return
+    told = ground.call(runtime, "state", container)
+    state = json.loads(told.out) if told.status == 0 else {}
+    written = os.path.exists(os.path.join(ground.dir, "bundles", container, "images/inventory.img"))
+    if state.get("status") == "running" and proc_state(state["pid"]) in ("S", "R"):
+        return
+    if state.get("status") in (None, "stopped") and written:
+        return
+    figures["not running on"] = figures.get("not running on", 0) + 1
+    figures["examples"].append(f"{note}: {state.get('status')} after: {result.err.strip()[-200:]}")
 
 
 # ---------------------------------------------------------------------- what a command starts

@@ -26,8 +26,9 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.dirname(os.path.dirname(HERE)))
 
 from tests.host import BLAME, around  # noqa: E402
+from tests import machine  # noqa: E402
 from tests.reliability import crash, fuzz, inject, storm, strike  # noqa: E402
-from tests.reliability.ground import Ground, Progress, Runtime  # noqa: E402
+from tests.reliability.ground import ENVIRON, Ground, Progress, Runtime  # noqa: E402
 
 STEPS = ("kill", "inject", "inject-init", "race", "many", "list", "runs", "damage", "disk", "fuzz")
 KINDS = ((("SIGKILL",), "killed"), (tuple(inject.FAILURES), "failing"))
@@ -177,7 +178,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="what is left when things go wrong")
     parser.add_argument("--steps", default=",".join(STEPS), help="separated by commas")
     parser.add_argument(
-        "--commands", default=",".join(crash.COMMANDS), help="for inject, and those of kill"
+        "--commands",
+        default=",".join(crash.COMMANDS),
+        help=f"for inject, and those of kill; also {', '.join(crash.WITH_CRIU)}",
     )
     parser.add_argument("--kills", type=int, default=200, help="random kills of each command (200)")
     parser.add_argument(
@@ -209,6 +212,9 @@ def main(arguments: Sequence[str]) -> int:
         raise SystemExit(f"no such step: {', '.join(sorted(unknown))}")
     if options.join:
         return report(*joined(options.runtimes), options)
+    if set(options.commands) & set(crash.WITH_CRIU):
+        machine.use_criu()
+        ENVIRON["PATH"] = os.environ["PATH"]
     runtimes = [Runtime(text) for text in options.runtimes or ["dist/anocir"]]
     versions = {runtime.name: runtime.version() for runtime in runtimes}
     options.save = os.path.abspath(options.save) if options.save else ""

@@ -69,6 +69,14 @@ def test_a_command_killed_or_failing_at_any_system_call_leaves_nothing(command, 
     assert sum(row["hit"] for row in rows.values()) >= 10
 
 
+@pytest.mark.needs("criu")
+@pytest.mark.parametrize("command", ["checkpoint", "restore"])
+def test_a_checkpoint_or_restore_killed_or_failing_leaves_nothing(command, tmp_path):
+    """A checkpoint that fails leaves the container running. CRIU itself cannot be traced: it traces."""
+    rows = measured(tmp_path, "--steps=inject", "--every=151", f"--commands={command}")
+    assert sum(row["hit"] for row in rows.values()) >= 4
+
+
 @pytest.mark.parametrize("command", ["create", "start", "exec", "run"])
 def test_an_init_killed_or_failing_at_any_system_call_leaves_nothing(command, tmp_path):
     # Init has done all but a few calls when it is told to start.
