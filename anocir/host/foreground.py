@@ -17,12 +17,13 @@ if TYPE_CHECKING:
     from typing import Any, Final
 
 
-# What the kernel sends for a fault of ours, and what cannot be blocked, is not forwarded.
+# What the kernel sends for a fault of ours, and what cannot be blocked, is not forwarded; nor is
+# SIGTTOU, which has to stop us should we set a terminal that a shell is just taking back.
 _NOT_FORWARDED: Final = {
     int(number)
     for number in (
         _signal.SIGKILL, _signal.SIGSTOP, _signal.SIGSEGV, _signal.SIGBUS, _signal.SIGILL,
-        _signal.SIGFPE, _signal.SIGTRAP, _signal.SIGABRT, _signal.SIGSYS,
+        _signal.SIGFPE, _signal.SIGTRAP, _signal.SIGABRT, _signal.SIGSYS, _signal.SIGTTOU,
         *processes.RESERVED,
     )
 }  # fmt: skip
@@ -59,16 +60,22 @@ def _handed_on(found: posix.stat_result) -> bool:
     return kind in (files.S_IFIFO, files.S_IFSOCK, files.S_IFREG)
 
 
+# How soon we see that a shell has made us the foreground without a SIGCONT, as bash does.
+_GLANCE: Final = 200  # milliseconds
+
+
 class Watcher:
     """Forwards signals and what goes through the terminal until the process has ended."""
 
-    __slots__ = ("notify", "pid", "pidfd", "relay", "signals", "streams")
+    __slots__ = ("ended", "notify", "pid", "pidfd", "relay", "signals", "streams")
 
     def __init__(self, pid: int, pidfd: int, master: int = -1, streams: Any = None) -> None:
         """Take a child of ours, its pidfd, the master of its terminal or -1, its pipes or None."""
         self.pid = pid
         self.pidfd = pidfd
         self.signals = tasks.signalfd(sum(1 << (number - 1) for number in _FORWARDED))
+        # Whether there is no more input.
+        self.ended = False
         self.relay: Any = None
         if master >= 0:
             from . import relay
@@ -90,16 +97,18 @@ class Watcher:
         if self.notify is not None:
             poll.register(self.notify, select.POLLIN)
         if self.relay is not None:
-            poll.register(0, select.POLLIN)
+            self._listen(poll)
             poll.register(self.relay.master, select.POLLIN)
         if self.streams is not None:
             self.streams.register(poll)
         status = self._reap()
         while status is None:
             patience = self.streams.wake(poll) if self.streams is not None else None
+            if behind := self.relay is not None and not self.relay.front:
+                patience = _GLANCE
             for fd, events in poll.poll(patience):
                 if fd == self.signals:
-                    self._signals()
+                    self._signals(poll)
                 elif self.notify is not None and fd == self.notify.fileno():
                     if self.notify.receive(self.pid):
                         poll.unregister(fd)
@@ -109,6 +118,8 @@ class Watcher:
                     self._relay(poll, fd, events)
                 elif self.streams is not None:
                     self.streams.serve(poll, fd)
+            if behind:
+                self._continue(poll)
             status = self._reap()
         if self.notify is not None:
             self.notify.receive(self.pid)  # what it said last of all
@@ -118,7 +129,21 @@ class Watcher:
             self.streams.drain()
         return status
 
-    def _signals(self) -> None:
+    def _listen(self, poll: Any) -> None:
+        """Wait for input, unless it is that of a terminal which is not ours now."""
+        if self.ended or self.relay.pending:
+            return
+        if self.relay.listens():
+            poll.register(0, select.POLLIN)
+        else:
+            poll.register(0, 0)
+
+    def _continue(self, poll: Any) -> None:
+        """Take the terminal if it is ours now, or let go of it."""
+        self.relay.take()
+        self._listen(poll)
+
+    def _signals(self, poll: Any) -> None:
         data = files.read(self.signals, 128 * 16)
         for offset in range(0, len(data), 128):
             number = int.from_bytes(data[offset : offset + 4], "little")
@@ -126,7 +151,10 @@ class Watcher:
                 continue  # for what we wrote ourselves
             if number == _signal.SIGWINCH and self.relay is not None:
                 self.relay.resize()
-            elif number not in _OURS:
+                continue
+            if number == _signal.SIGCONT and self.relay is not None:
+                self._continue(poll)
+            if number not in _OURS:
                 try:
                     processes.pidfd_send_signal(self.pidfd, number)
                 except ProcessLookupError:
@@ -150,7 +178,10 @@ class Watcher:
         if relay is None:
             return
         if fd == 0:
+            if not relay.listens() and not events & select.POLLHUP:
+                return  # it was taken from us together with this event
             if not relay.input():
+                self.ended = True
                 poll.unregister(0)
                 return
             # Nothing more is read until the container's terminal has taken this.
@@ -161,7 +192,7 @@ class Watcher:
             relay.flush()
             if not relay.pending:
                 poll.modify(relay.master, select.POLLIN)
-                poll.register(0, select.POLLIN)
+                self._listen(poll)
         if events & (select.POLLIN | select.POLLHUP) and not relay.output():
             poll.unregister(relay.master)
 

@@ -44,27 +44,46 @@ def keep_line_feeds(master: int) -> None:
 
 
 class Relay:
-    """Between the caller's terminal and the master of the container's, until it closes."""
+    """Between the caller's terminal and the master of the container's, until it closes.
 
-    __slots__ = ("caller", "master", "pending", "saved")
+    In the background (`run x &`) the caller's terminal is its shell's: neither set nor read from.
+    """
+
+    __slots__ = ("caller", "front", "master", "pending", "saved", "typed")
 
     def __init__(self, master: int) -> None:
-        """Take the master; the caller's terminal becomes raw, if there is one."""
+        """Take the master; the caller's terminal becomes raw, if we are in its foreground."""
         self.master = master
         self.pending = b""
         self.saved: list[Any] | None = None
         posix.set_blocking(master, False)
         self.caller = _callers_terminal()
-        if self.caller >= 0:
-            terminals.set_size(master, terminals.size(self.caller))
+        # Whether input comes from a terminal, which has a foreground, and not from a pipe.
+        self.typed = files.isatty(0)
+        self.front = True
+        self.resize()
+        self.take()
+
+    def take(self) -> None:
+        """Make the caller's terminal raw if it is ours now: at first, and when we are continued."""
+        if self.caller < 0:
+            return
+        self.front = terminals.foreground(self.caller)
+        if not self.front:
+            return
+        if self.saved is None:
             self.saved = termios.tcgetattr(self.caller)
-            termios.tcsetattr(self.caller, termios.TCSANOW, _raw(self.saved))
+        termios.tcsetattr(self.caller, termios.TCSANOW, _raw(self.saved))
+
+    def listens(self) -> bool:
+        """Return whether descriptor 0 may be read."""
+        return self.front or not self.typed
 
     def restore(self) -> None:
-        """Give the caller's terminal its settings back."""
-        if self.saved is not None:
+        """Give the caller's terminal its settings back, unless its shell has taken it already."""
+        if self.saved is not None and terminals.foreground(self.caller):
             termios.tcsetattr(self.caller, termios.TCSADRAIN, self.saved)
-            self.saved = None
+        self.saved = None
 
     def resize(self) -> None:
         """Pass on the size of the caller's terminal (SIGWINCH)."""

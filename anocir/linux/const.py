@@ -130,6 +130,7 @@ NS_GET_NSTYPE: Final = 0xB703
 
 # include/uapi/asm-generic/ioctls.h
 TIOCSCTTY: Final = 0x540E
+TIOCGPGRP: Final = 0x540F
 TIOCGWINSZ: Final = 0x5413
 TIOCSWINSZ: Final = 0x5414
 TIOCSPTLCK: Final = 0x40045431
@@ -153,6 +154,7 @@ ENODEV: Final = 19
 ENOTDIR: Final = 20
 EISDIR: Final = 21
 EINVAL: Final = 22
+ENOTTY: Final = 25
 ENOSPC: Final = 28
 EROFS: Final = 30
 ENOSYS: Final = 38

@@ -1,16 +1,33 @@
-"""The size of terminals.  Source: ioctl_tty(2)."""
+"""The size of terminals, and whose they are.  Source: ioctl_tty(2)."""
 
 from __future__ import annotations
 
 from _struct import pack
 
+import posix
+
 from . import files
-from .const import TIOCGWINSZ, TIOCSCTTY, TIOCSWINSZ
+from .const import EIO, ENOTTY, TIOCGPGRP, TIOCGWINSZ, TIOCSCTTY, TIOCSWINSZ
 
 
 def control(fd: int) -> None:
     """Make it the terminal of our session, which has none."""
     files.ioctl(fd, TIOCSCTTY, 0)
+
+
+def foreground(fd: int) -> bool:
+    """Return whether our process group may change a terminal and read from it.
+
+    Nobody is in the background of a terminal of another session, or in the foreground of one that
+    hung up.
+    """
+    try:
+        data = files.ioctl(fd, TIOCGPGRP, bytes(4))
+    except OSError as error:
+        if error.errno not in (ENOTTY, EIO):
+            raise
+        return error.errno == ENOTTY
+    return isinstance(data, bytes) and int.from_bytes(data, "little") == posix.getpgrp()
 
 
 def size(fd: int) -> tuple[int, int]:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import stat
 import termios
+from typing import Iterator
 
 import pytest
 
 from tests import drive
 from tests.drive import Console, Container, Terminal, read_terminal
+
+Shell = Terminal
 
 
 def interactive(container: Container, script: str) -> None:
@@ -255,6 +259,87 @@ def test_exec_with_a_terminal_relays(container: Container) -> None:
     terminal.expect("ready")
     terminal.send("6\n")
     assert terminal.close() == 6
+
+
+# job control --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def shell(container: Container) -> Iterator[Shell]:
+    """An interactive bash on a terminal; `$RUN` is a container that reads lines."""
+    interactive(container, "echo up; while read line; do echo got $line; done; echo eof")
+    container.bundle.write()
+    words = ("run", "--bundle", container.bundle.path, container.id)
+    terminal = Terminal(["/bin/bash", "--norc", "--noprofile", "--noediting", "-i"])
+    try:
+        terminal.send(f"RUN='{shlex.join(container.runtime.command(*words))}'; PS1=; echo rea''dy\n")
+        terminal.expect("ready")
+        yield terminal
+    finally:
+        container.runtime("kill", container.id, "KILL", ok=None)
+        terminal.child.kill()
+        terminal.close()
+
+
+COOKED = termios.ECHO | termios.ICANON | termios.ISIG
+
+
+def cooked(terminal: Shell) -> bool:
+    """Whether the terminal is as a shell has it for its jobs."""
+    return terminal.modes()[3] & COOKED == COOKED and bool(terminal.modes()[1] & termios.OPOST)
+
+
+def test_a_run_in_the_background_leaves_the_terminal_to_the_shell(shell: Shell) -> None:
+    shell.send("$RUN &\n")
+    shell.expect("up")
+    assert cooked(shell)
+    # what is typed is the shell's
+    shell.send("echo for ''bash\n")
+    shell.expect("for bash")
+    assert cooked(shell)
+    # bash sends no SIGCONT to a job that runs
+    shell.send("fg >/dev/null\n")
+    drive.until("it has taken the terminal", lambda: not cooked(shell))
+    shell.send("one\r")
+    shell.expect("got one")
+    # out of the foreground, as after a terminal's suspend character, and on in the background
+    shell.send("two\r")
+    shell.expect("got two")
+    os.killpg(os.tcgetpgrp(shell.master), signal.SIGSTOP)
+    shell.expect("Stopped")
+    shell.send("bg >/dev/null; echo a''way\n")
+    shell.expect("away")
+    assert cooked(shell)
+    shell.send("echo mi''ne\n")
+    shell.expect("mine")
+    shell.send("fg >/dev/null\n")
+    drive.until("it has taken the terminal again", lambda: not cooked(shell))
+    shell.send("three\r")
+    shell.expect("got three")
+    shell.send("\x04")
+    shell.expect("eof")
+    drive.until("the shell has it back", lambda: cooked(shell))
+    shell.send("echo st''atus $?\n")
+    shell.expect("status 0")
+    assert cooked(shell)
+
+
+def test_a_run_that_ends_in_the_background_leaves_the_terminal_alone(
+    container: Container, shell: Shell
+) -> None:
+    shell.send("stty -echo; $RUN & jobs\n")
+    shell.expect("up")
+    container.kill("KILL")
+    before = shell.modes()
+    shell.send("wait %1; echo st''atus $?\n")
+    shell.expect("status 137")
+    assert shell.modes() == before
+
+
+def test_input_from_a_pipe_is_taken_in_the_background_too(shell: Shell) -> None:
+    shell.send("echo piped | $RUN &\n")
+    shell.expect("got piped")
+    assert cooked(shell)
 
 
 def test_the_program_gets_a_terminal_of_its_own_and_not_the_callers(container: Container) -> None:
