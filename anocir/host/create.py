@@ -385,6 +385,8 @@ def _undo(
     text = ""
     if isinstance(error, Error) and container.intent:
         text = oom.want_of_memory(container, config, init.killed)
+        if text:
+            text = f"{text}: {oom.told(container, config)}"
     init.kill()
     if init.console is not None:
         files.close(init.console[0])

@@ -49,13 +49,20 @@ def follow(container: Container, manager: Any, options: Options, status: Callabl
         try:
             now = manager.oom_kills()
             if now > kills:
-                _print("oom", container.id, None)
+                _print("oom", container.id, _story(container, manager, now))
             kills = now
             if time.monotonic() >= due:
                 _print("stats", container.id, manager.stats())
                 due = time.monotonic() + interval
         except FileNotFoundError:
             return  # deleted in the meantime
+
+
+def _story(container: Container, manager: Any, kills: int) -> dict[str, Any]:
+    """Return how often the kernel has killed, whom last, the limit and the peak, if known."""
+    from . import oom
+
+    return {"kills": kills, **oom.usage(manager), **oom.victim(container)}
 
 
 def _print(kind: str, container_id: str, data: Any) -> None:

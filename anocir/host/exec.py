@@ -120,9 +120,19 @@ def execute(
     master = init.console[0] if init.console else -1
     watcher = foreground.Watcher(init.pid, init.pidfd, master, piped)
     try:
-        return watcher.wait()
+        status = watcher.wait()
     finally:
         watcher.close()
+    if status == _KILLED:
+        from . import oom
+
+        text = oom.killed(container, init.pid)
+        if text:
+            log.warn(text)
+    return status
+
+
+_KILLED: Final = 128 + processes.SIGKILL
 
 
 def _launch(

@@ -1,4 +1,4 @@
-"""Who ran out of memory: the kernel's count of a container's cgroup.
+"""Who ran out of memory: the kernel's count of a container's cgroup, its limits, and its log.
 
 Side: host.
 """
@@ -8,13 +8,17 @@ from __future__ import annotations
 
 from ..base import log
 from ..errors import Error, reason
+from ..linux import files
 from . import states
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, Final
 
     from .store import Container
+
+_TICKS: Final = 100  # USER_HZ, in which start times are counted
+_EARLIER: Final = 2_000_000  # microseconds by which the log's clock may differ from that
 
 
 def memory_limit(config: dict[str, Any]) -> int | None:
@@ -39,3 +43,113 @@ def want_of_memory(container: Container, config: dict[str, Any], killed: bool = 
     except (Error, OSError) as error:
         log.debug(f"oom: {reason(error)}")
     return ""
+
+
+def killed(container: Container, pid: int) -> str:
+    """Say of a process that has ended by SIGKILL that it, or another one, was killed for memory.
+
+    Empty if the kernel has killed none of the container's.
+    """
+    manager = states.manager(container)
+    try:
+        count = manager.oom_kills()
+        if not count:
+            return ""
+        found = victim(container, pid)
+        who = f"{count} of the container's processes"
+        if found:
+            who = f"process {found['pid']} ({found['process']})"
+        verb = "was" if found or count == 1 else "were"
+        return f"{who} {verb} killed for want of memory: {figures(manager, found)}"
+    except (Error, OSError) as error:
+        log.debug(f"oom: {reason(error)}")
+        return ""
+
+
+def told(container: Container, config: dict[str, Any]) -> str:
+    """Return whom the kernel killed while the container was made, the limit and the peak."""
+    manager = states.manager(container)
+    found: dict[str, Any] = {}
+    try:
+        found = victim(container)
+        text = figures(manager, found)
+    except (Error, OSError):  # systemd has removed it: what was asked is known
+        text = f"the limit is {memory_limit(config)} bytes"
+    return f"process {found['pid']} ({found['process']}), {text}" if found else text
+
+
+def figures(manager: Any, found: dict[str, Any]) -> str:
+    """Return "the limit is N bytes, the peak was M", or whose limit it was if not its own."""
+    use = usage(manager)
+    peak = f", the peak was {use['peak']}" if use.get("peak") else ""
+    if found.get("above"):
+        return f"the limit of the cgroup {found['above']} above it was reached{peak}"
+    if "limit" not in use:
+        return f"the host has no more{peak}"
+    return f"the limit is {use['limit']} bytes{peak}"
+
+
+def usage(manager: Any) -> dict[str, int]:
+    """Return `limit` and `peak` of a container's memory in bytes, where there are any."""
+    seen = (manager.stats().get("memory") or {}).get("usage") or {}
+    limit, peak = seen.get("limit") or 0, seen.get("max") or 0
+    found = {"limit": limit} if 0 < limit < 1 << 62 else {}
+    if peak:
+        found["peak"] = peak
+    return found
+
+
+def victim(container: Container, pid: int = 0) -> dict[str, Any]:
+    """Return whom the kernel killed last, by its log: `process`, `pid`, and `above`.
+
+    `above` is the cgroup whose limit was reached if it was none of the container's own.  Only
+    `pid`, if one is given.  Empty where nobody may read the log, or it has run over.
+    """
+    own = _memory_path(container)
+    since = container.state.get("start_time", 0) * 1_000_000 // _TICKS - _EARLIER
+    found: dict[str, Any] = {}
+    for line in _kernel_log():
+        head, _, text = line.partition(";")
+        if not text.startswith("oom-kill:") or not own:
+            continue
+        words = dict(word.split("=", 1) for word in text.strip().split(",") if "=" in word)
+        where = words.get("task_memcg", "")
+        time = head.split(",")[2]
+        if not (where == own or where.startswith(own + "/")) or int(time) < since:
+            continue
+        if pid and words.get("pid") != str(pid):
+            continue
+        found = {"process": words.get("task", "?"), "pid": int(words.get("pid", 0))}
+        limited = words.get("oom_memcg", "")
+        if limited and not (limited == own or limited.startswith(own + "/")):
+            found["above"] = limited
+    return found
+
+
+def _memory_path(container: Container) -> str:
+    """Return the path of the container's memory cgroup, from the top of its hierarchy."""
+    record = container.intent.get("cgroup") or {}
+    record = record.get("fs") or record  # systemd's
+    for _, names, path, _ in record.get("hierarchies") or ():
+        if "memory" in names.split(","):
+            return str(path)
+    return str(record.get("path") or "")
+
+
+def _kernel_log() -> list[str]:
+    """Return the lines of the kernel's log: priority, number, microseconds, flags; text."""
+    lines = []
+    try:
+        fd = files.open("/dev/kmsg", files.O_RDONLY | files.O_NONBLOCK)
+    except OSError:
+        return []
+    try:
+        while True:
+            try:
+                lines.append(files.decode(files.read(fd, 8192)))
+            except BrokenPipeError:
+                continue  # overwritten meanwhile: the next one is there
+    except OSError:
+        return lines
+    finally:
+        files.close(fd)

@@ -16,10 +16,13 @@ from . import create, delete, foreground, start, store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, Final
 
     from ..cli import Options, Settings
     from .launch import Init
+
+
+_KILLED: Final = 128 + 9  # the exit status of SIGKILL, and a shell's for a child of its own
 
 
 def run(settings: Settings, container_id: str, options: Options, init: Init) -> int:
@@ -48,9 +51,28 @@ def run(settings: Settings, container_id: str, options: Options, init: Init) -> 
         _remove(settings, container_id)
         raise
     watcher.close()
+    if status == _KILLED:
+        _tell_of_memory(settings, container_id, init.pid)
     if not options["keep"]:
         delete.delete(settings, container_id, {"force": True})
     return status
+
+
+def _tell_of_memory(settings: Settings, container_id: str, pid: int) -> None:
+    """Say so if it was the kernel that killed the process, for want of memory."""
+    from . import oom
+
+    try:
+        container = store.open_container(settings.root, container_id)
+    except (Error, OSError):
+        return  # somebody has deleted it meanwhile
+    try:
+        container.load()
+        text = oom.killed(container, pid)
+    finally:
+        container.close()
+    if text:
+        log.warn(text)
 
 
 def _notify_proxy(settings: Settings, container_id: str) -> Any:

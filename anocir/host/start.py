@@ -117,9 +117,8 @@ def _died(container: Container, config: dict[str, Any]) -> Error:
     text = oom.want_of_memory(container, config)
     if not text:
         return Error("init died before the program was executed")
-    return Error(
-        f"linux.resources.memory.limit: {text}: the limit is {oom.memory_limit(config)} bytes"
-    )
+    where = "linux.resources.memory.limit: " if oom.memory_limit(config) else ""
+    return Error(f"{where}{text}: {oom.told(container, config)}")
 
 
 def _after_failed_start(

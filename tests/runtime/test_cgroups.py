@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import json
 import os
+import re
 import shutil
 from typing import Any
 
@@ -590,3 +591,47 @@ def test_a_frozen_cgroup_is_refused_or_thawed_but_never_waited_for(container: Co
         if os.path.isdir(directory):
             machine.write_file(os.path.join(directory, name), "THAWED" if v1 else "0")
             drive.until("no process is left", lambda: drive.reap() or leftovers.rmdir(directory))
+
+
+@memory
+def test_who_is_killed_for_memory_is_told_by_run_exec_and_events(container: Container) -> None:
+    if container.runtime.name != "anocir":
+        pytest.skip("hints are anocir's own")
+    hog = "dd if=/dev/zero of=/dev/null bs=200M count=1"
+    told = r"process \d+ \((sh|dd|busybox)\) was killed for want of memory: the limit is 33554432 bytes, the peak was \d+"
+    container.bundle.resources["memory"] = {"limit": 32 * MEBI}
+    result = container.try_run(f"exec {hog}")
+    said = result.stderr or container.errors()
+    assert result.status == 137
+    assert re.fullmatch("anocir: warning: " + told, said.splitlines()[-1]), said
+    container.launch("sleep 1000")
+    with open(container.bundle.outside("events", ""), "w+") as file:
+        lines = lambda: [json.loads(line) for line in open(file.name)]  # noqa: E731
+        watch = container.runtime.command("events", "--interval", "50ms", container.id)
+        child = drive.spawn(watch, stdout=file)
+        drive.until("events looks", lambda: os.path.getsize(file.name))
+        result = container.exec("sh", "-c", f"exec {hog}", ok=False)
+        assert result.status == 137
+        assert re.fullmatch("anocir: warning: " + told, result.stderr.splitlines()[-1]), (
+            result.stderr
+        )
+        drive.until("an event", lambda: any(line["type"] == "oom" for line in lines()))
+        event = [line for line in lines() if line["type"] == "oom"][0]
+        container.kill("KILL")
+        drive.finish(child)
+    assert event["id"] == container.id
+    assert event["data"]["limit"] == 32 * MEBI and event["data"]["kills"] >= 1
+    assert event["data"]["peak"] > 16 * MEBI and event["data"]["process"] in ("dd", "sh", "busybox")
+
+
+@memory
+@pytest.mark.parametrize("limit", [40960, 98304])
+def test_what_the_runtime_wanted_itself_is_told(container: Container, limit: int) -> None:
+    if container.runtime.name != "anocir":
+        pytest.skip("hints are anocir's own")
+    container.bundle.resources["memory"] = {"limit": limit}
+    said = container.cannot_run("true")
+    assert re.search(
+        r"OOM-killed \(memory limit too low\?\): process \d+ \(\S+\), the limit is \d+ bytes", said
+    ), said
+    assert "the peak was" in said
