@@ -83,6 +83,30 @@ def _reopen(fd: int, flags: int, path: str) -> int:
         files.close(fd)
 
 
+def source(path: str, link: str, root_fd: int = -1) -> int | str:
+    """Open the source of a bind mount (O_PATH): as the caller sees it, or inside a root.
+
+    `link` says what a symbolic link there is: "follow", "nofollow", or "copy", which returns its
+    text.
+    """
+    directory = None
+    if root_fd >= 0:
+        if link == "follow":
+            return open(root_fd, path)
+        above, _, path = path.rstrip("/").rpartition("/")
+        directory = open(root_fd, above or "/")
+    try:
+        if link == "copy":
+            found = files.lstat(path or ".", directory)
+            if found.st_mode & files.S_IFMT == files.S_IFLNK:
+                return files.readlink(path, directory)
+        flags = files.O_PATH | (0 if link == "follow" else files.O_NOFOLLOW)
+        return files.open(path or ".", flags, dir_fd=directory)
+    finally:
+        if directory is not None:
+            files.close(directory)
+
+
 def make_directory(root_fd: int, path: str, mode: int = 0o755, may_make: May | None = None) -> int:
     """Open the directory `path`, making it and its parents where they are missing (O_PATH).
 

@@ -341,7 +341,8 @@ def _idmapped(init: Init, config: dict[str, Any], intent: dict[str, Any]) -> dic
         if not source.startswith("/"):
             source = f"{intent['bundle']}/{source}"
         linux = config.get("linux") or {}
-        result[index] = idmap.mount(source, mount, words, init.subject(), where, linux)
+        own = plan.in_user_namespace(config)
+        result[index] = idmap.mount(source, mount, words, init.subject(), where, linux, own)
     return result
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import posix
 
-from . import idmaps
+from . import idmaps, sources
 from ..errors import at, strerror
 from ..linux import files, mounts
 from ..linux.const import (
@@ -39,13 +39,14 @@ def mount(
     pid: int,
     where: str,
     linux: dict[str, Any] | None = None,
+    own: bool = False,
 ) -> int:
     """Return a detached id-mapped copy of the mount at `source`.
 
     `words` are the options idmap and ridmap; the mapping is the mount's own, the one in the
     option (crun's form `idmap=uids=0-1000-10;gids=...`, in which `@` before a mapping makes it
     relative to the container's in `linux`), or else the container's, whose user namespace
-    process `pid` is in.
+    process `pid` is in.  `own` tells whether that has a user namespace of its own.
     """
     word = words[-1] if words else "idmap"
     name, _, text = word.partition("=")
@@ -61,11 +62,9 @@ def mount(
         userns = idmaps.make_user_namespace(*_parse(text, where, linux or {}))
     else:
         userns = files.open(f"/proc/{pid}/ns/user", files.O_RDONLY)
-    fd = mount_fd = -1
+    mount_fd = -1
     try:
-        fd = files.open(source, files.O_PATH)
-        clone = OPEN_TREE_CLONE | AT_EMPTY_PATH | (AT_RECURSIVE if bind_rec else 0)
-        mount_fd = mounts.open_tree(fd, "", clone)
+        mount_fd = _clone(source, bind_rec, pid, own)
         flags = AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0)
         mounts.mount_setattr(mount_fd, flags, MOUNT_ATTR_IDMAP, userns_fd=userns)
         # A copy of a shared mount is its peer: what the container mounts there would be the host's.
@@ -80,9 +79,31 @@ def mount(
         raise at(where, f"id-mapped mount of {source}: {strerror(number)}", _hint(number)) from None
     finally:
         files.close(userns)
-        if fd >= 0:
-            files.close(fd)
     return mount_fd
+
+
+def _clone(source: str, recursive: bool, pid: int, own: bool) -> int:
+    """Return a detached copy of the mount at `source`, or of the tree of mounts there.
+
+    Taken in a copy of our mount namespace, which has no mounts of mount namespaces: those could be
+    neither mapped nor mounted.  With an `own` user namespace in the container's, where all flags
+    are locked that it may not change.
+    """
+
+    def work() -> list[int]:
+        fd = files.open(source, files.O_PATH)
+        tree = AT_RECURSIVE if recursive else 0
+        return [mounts.open_tree(fd, "", OPEN_TREE_CLONE | AT_EMPTY_PATH | tree)]
+
+    try:
+        (mount_fd,) = sources.within(pid if own else posix.getpid(), work, fresh=not own)
+    except OSError as error:
+        # Of a mount alone, where others below it are locked to it: the kernel hides nothing of it
+        # from this side.
+        if error.errno != EINVAL or recursive:
+            raise
+        (mount_fd,) = work()
+    return int(mount_fd)
 
 
 def _hint(number: int) -> str:

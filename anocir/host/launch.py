@@ -42,7 +42,7 @@ class Init:
     __slots__ = (
         "born_in", "channel", "console", "early", "filters_late", "gone", "holes", "in_cgroup",
         "killed", "listen_fds", "listener", "middle", "middle_fd", "own_pid", "pid", "pidfd",
-        "start_time", "streams", "waiting", "worker", "worker_fd",
+        "sources", "start_time", "streams", "waiting", "worker", "worker_fd",
     )  # fmt: skip
 
     def __init__(
@@ -70,6 +70,8 @@ class Init:
         self.streams: Any = None
         # What to do with the seccomp listener: a function of its descriptor.
         self.listener: Any = None
+        # Steps that open sources in a user namespace, by the number of the mount, until init asks.
+        self.sources: dict[int, Sequence[Any]] = {}
         # Whether it is init that loads the filter, also where a worker clones it.
         self.filters_late = False
         # Frames that init has sent before another process has sent its pid.
@@ -101,6 +103,8 @@ class Init:
         while True:
             holder = self._holder()
             kinds = (wanted, channel.LISTENER) if holder else (wanted,)
+            if self.subject():
+                kinds = (*kinds, channel.SOURCES)
             early = [index for index, frame in enumerate(self.early) if frame[0] in kinds]
             if early:
                 kind, payload = self.early.pop(early[0])
@@ -117,6 +121,10 @@ class Init:
                 self.console = self.channel.fds.pop(), payload.decode("ascii", "replace")
             elif kind == channel.LISTENER and holder:
                 self._fetch_listener(payload)
+            elif kind == channel.SOURCES and self.subject():
+                from . import sources
+
+                sources.answer(self, payload)
             elif kind in (channel.ERROR, channel.FULL):
                 raise error_of(payload, kind)
             elif named and kind in _OVERTAKING:
@@ -244,7 +252,8 @@ class Init:
 
 # What the next process may send before the one that has cloned it has said so.
 _OVERTAKING: Final = (
-    channel.MAP, channel.MADE, channel.HOOKS, channel.PID, channel.LISTENER, channel.READY,
+    channel.MAP, channel.MADE, channel.SOURCES, channel.HOOKS, channel.PID, channel.LISTENER,
+    channel.READY,
 )  # fmt: skip
 
 
@@ -289,6 +298,7 @@ def hand_over(init: Init, plan: dict[str, Any], fds: Sequence[int], settings: Se
 
         plan["trace"] = (settings.trace_format, trace.trace_id())
         extra.append(trace.fd())
+    init.sources = {step[2]: step[1:] for step in plan.get("prepare", ()) if step[0] == "source"}
     init.filters_late = any(step[0] == "seccomp" for step in plan.get("born", ()))
     init.send(channel.PLAN, marshal.dumps(plan), [*fds, *extra])
 

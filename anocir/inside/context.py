@@ -24,6 +24,7 @@ class Context:
         "channel",
         "command",
         "cwd_refused",
+        "denied",
         "env",
         "given",
         "hook_outputs",
@@ -31,6 +32,7 @@ class Context:
         "host_proc",
         "late_join",
         "late_ro",
+        "later",
         "line_fds",
         "mask_fd",
         "own_mounts",
@@ -59,6 +61,9 @@ class Context:
         self.root_fd = -1
         # Bind sources by the index of the mount: a descriptor, or a link's target to copy.
         self.sources: dict[int, int | str] = {}
+        # Those that only the host side may open, and those that an earlier mount may bring.
+        self.denied: list[int] = []
+        self.later: dict[int, tuple[str, str, str]] = {}
         # Detached mounts of the host side, for mounts that only it may make.
         self.spare_fds: dict[int, int] = {}
         # The numbers of mounts: of our own, and of bound ones with their destinations.

@@ -8,13 +8,15 @@ CVE-2025-52881.
 
 from __future__ import annotations
 
+from _struct import pack
 
 import posix
 
 from ..base import inroot
-from ..errors import Error, strerror
+from ..errors import CONTRACT, Error, strerror
 from ..linux import files, mounts
 from ..linux.const import (
+    EACCES,
     EBUSY,
     EEXIST,
     EINVAL,
@@ -26,6 +28,7 @@ from ..linux.const import (
     MOUNT_ATTR_RDONLY,
     PROC_SUPER_MAGIC,
 )
+from ..wire import channel
 from . import attach, copyup, places, procfs
 
 TYPE_CHECKING = False
@@ -38,24 +41,58 @@ if TYPE_CHECKING:
     Options = dict[str, Any]
 
 
-def source(context: Context, index: int, path: str, link: str, destination: str) -> None:
+def source(
+    context: Context,
+    index: int,
+    path: str,
+    link: str,
+    destination: str,
+    inside: str,
+    covered: bool,
+    ask: bool,
+) -> None:
     """Open the source of a bind mount as the caller, before the first mount is made.
 
-    `link` says what a symbolic link there is: "follow", "copy" or "nofollow".
+    `link` is as for inroot.source.  A source that lies `inside` the root, by its text, may come
+    from an earlier mount, and does where that has `covered` it: it is opened later, and never
+    outside of the root.  With `ask` the host side may open what a user namespace may not.
     """
+    if covered:
+        context.later[index] = (path, link, inside)
+        return
     try:
-        if link == "copy":
-            found = files.lstat(path)
-            if found.st_mode & files.S_IFMT == files.S_IFLNK:
-                context.sources[index] = files.readlink(path)
-                return
-        flags = files.O_PATH | (files.O_NOFOLLOW if link == "nofollow" else 0)
-        context.sources[index] = files.open(path, flags)
+        context.sources[index] = inroot.source(path, link)
     except OSError as error:
-        reason = strerror(error.errno or 0)
-        raise Error(
-            f'error mounting "{path}" to rootfs at "{destination}": stat {path}: {reason}'
-        ) from None
+        if error.errno == ENOENT and inside:
+            context.later[index] = (path, link, inside)
+        elif error.errno == EACCES and ask:
+            context.denied.append(index)
+        else:
+            raise _no_source(error, path, destination) from None
+
+
+def _no_source(error: OSError, path: str, destination: str) -> Error:
+    why = f"stat {path}: {strerror(error.errno or 0)}"
+    return Error(CONTRACT["mount"].format(source=path, destination=destination, reason=why))
+
+
+def denied_sources(context: Context) -> None:
+    """Have the host side open the sources below directories that root here may not search.
+
+    Before the first mount, so that none of this container can come to lie under their paths.
+    """
+    asked = [index for index in context.denied if index not in context.spare_fds]
+    if not asked:
+        return
+    line = context.channel
+    line.send(channel.SOURCES, pack(f"={len(asked)}i", *asked))
+    for index in asked:
+        kind, payload = line.receive()
+        if kind != channel.OPENED:
+            posix._exit(1)
+        # A frame with a text has no descriptor: it is the text of a link to copy.
+        fds, line.fds = line.fds, []
+        context.sources[index] = fds[0] if fds else files.decode(payload)
 
 
 def filesystem(
@@ -138,7 +175,7 @@ def _keep_mode(target: int, options: Options) -> None:
 
 def bind(context: Context, index: int, source: str, destination: str, options: Options) -> None:
     """Mount a directory or a file of the host, or a mount that the host side has prepared."""
-    opened = context.sources[index]
+    opened = _opened(context, index, destination)
     if isinstance(opened, str):
         _copy_link(context, opened, destination)
         return
@@ -170,7 +207,19 @@ def bind(context: Context, index: int, source: str, destination: str, options: O
     finally:
         files.close(target)
         files.close(opened)
-        del context.sources[index]
+
+
+def _opened(context: Context, index: int, destination: str) -> int | str:
+    """Return the source of a bind mount, which is opened now if it may be an earlier mount's."""
+    if index in context.sources:
+        return context.sources.pop(index)
+    if index not in context.later:
+        return files.dup_above(context.spare_fds[index], 0)
+    path, link, inside = context.later[index]
+    try:
+        return inroot.source(inside, link, context.root_fd)
+    except OSError as error:
+        raise _no_source(error, path, destination) from None
 
 
 def _bind_target(context: Context, destination: str, is_directory: bool, nofollow: bool) -> int:

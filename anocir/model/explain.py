@@ -96,6 +96,7 @@ TABLE: Final[dict[str, tuple[Callable[..., str], str]]] = {
                 f"open a terminal of the container's devpts for user {uid}",
                 "openat ioctl fchown sendmsg"),
     "controlling_terminal": (lambda: "make it the controlling terminal", "setsid ioctl"),
+    "denied_sources": (lambda: "have the host side open the sources that this may not", "recvmsg"),
     "device": (lambda path, kind, major, minor, mode, uid, gid, bind:
                f"{'bind the host-side node' if bind else 'make the node'} {path} "
                f"({kind} {major}:{minor}, mode {mode:04o}, owner {uid}:{gid})",

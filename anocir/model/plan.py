@@ -152,6 +152,7 @@ def compile_create(config: Config, facts: Mapping[str, Any]) -> Plan:
     spaces = namespaces(config)
     process = config.get("process")
     late = is_late(config)
+    prepare = _namespace_steps(config, facts)
     setup: list[Step] = []
     if spaces.get("network") == "" and not host_makes_network(config, facts["user_namespace"]):
         setup.append(("loopback", "linux.namespaces"))
@@ -161,6 +162,8 @@ def compile_create(config: Config, facts: Mapping[str, Any]) -> Plan:
         setup.append(("keyring", "", facts["keyring"], label))
     if "user" not in spaces:
         setup += _root_steps(config, facts)
+    elif any(step[0] == "source" for step in prepare):
+        setup.append(("denied_sources", "mounts"))
     setup += _mount_steps(config, facts)
     if facts.get("notify"):
         setup.append(_notify_mount(facts))
@@ -194,7 +197,6 @@ def compile_create(config: Config, facts: Mapping[str, Any]) -> Plan:
     if process is None:
         start.append(("no_process", "process"))
     launch, born = process_steps(process, facts, config.get("annotations") or {}, late)
-    prepare = _namespace_steps(config, facts)
     annotations = config.get("annotations") or {}
     outputs = {name: annotations[name] for name in _HOOK_OUTPUTS if annotations.get(name)}
     if outputs and (hooks.get("createContainer") or hooks.get("startContainer")):
@@ -443,6 +445,7 @@ def _root_steps(config: Config, facts: Mapping[str, Any]) -> list[Step]:
     """
     steps: list[Step] = []
     spaces = namespaces(config)
+    ask = "user" in spaces
     linux = config.get("linux") or {}
     if "mount" in spaces:
         propagation = _ROOTFS_PROPAGATION[linux.get("rootfsPropagation") or ""]
@@ -459,11 +462,13 @@ def _root_steps(config: Config, facts: Mapping[str, Any]) -> list[Step]:
             if not source.startswith("/"):
                 source = f"{facts['bundle']}/{source}"
             link = next((way for word, way in _LINKS if word in options), "follow")
-            steps.append(("source", where, index, source, link, mount["destination"]))
+            inside, covered = _inside(config, facts, index, source)
+            steps.append(
+                ("source", where, index, source, link, mount["destination"], inside, covered, ask)
+            )
     if facts.get("notify"):
-        steps.append(
-            ("source", "NOTIFY_SOCKET", _NOTIFY, facts["notify_source"], "follow", _NOTIFY_AT)
-        )
+        paths = (_NOTIFY, facts["notify_source"], "follow", _NOTIFY_AT)
+        steps.append(("source", "NOTIFY_SOCKET", *paths, "", False, ask))
     word = linux.get("rootfsPropagation") or ""
     own = "mount" in spaces
     # Without "r" or with rshared the mount that holds the rootfs may still be shared.
@@ -471,6 +476,20 @@ def _root_steps(config: Config, facts: Mapping[str, Any]) -> list[Step]:
     private = own and word not in ("slave", "rslave")
     steps.append(("root", "root.path", facts["rootfs"], shared, private))
     return steps
+
+
+def _inside(config: Config, facts: Mapping[str, Any], index: int, source: str) -> tuple[str, bool]:
+    """Return where in the root a source lies, if an earlier mount may bring it; whether one must.
+
+    By the text of the paths alone.
+    """
+    root = facts["rootfs"].rstrip("/") + "/"
+    path = normal(source)
+    if not index or not path.startswith(root):
+        return "", False
+    path = path[len(root) - 1 :]
+    above = [normal(mount["destination"]) for mount in config["mounts"][:index]]
+    return path, any(path == there or path.startswith(there + "/") for there in above)
 
 
 def _mount_steps(config: Config, facts: Mapping[str, Any]) -> list[Step]:

@@ -11,6 +11,8 @@ Side: host and init.
          <------------------------------------- PID     middle exits; init joins its cgroups
     what only this side may do ------------------ GO ->  only if init needs it: a cgroup that it
                                                         cannot join, id maps, hard limits, devices
+         <--------------------------------- SOURCES     only with a user namespace that may not
+    opens them ---------------------------- OPENED ->  search a directory: numbers of mounts
                                                         init: mounts, devices
          <----------------------------------- HOOKS     only with prestart, createRuntime hooks
     runs them -------------------------------- DONE ->  createContainer hooks, pivot_root, masks
@@ -86,6 +88,8 @@ WORKER: Final = 17
 MADE: Final = 18
 FULL: Final = 19
 END: Final = 20
+SOURCES: Final = 21
+OPENED: Final = 22
 
 # WORKER and PID: the pid, whether it is in its cgroups.  CGROUP: whether the network namespace
 # comes along, whether a cgroup to be born in does, how many of the others are joined at once, and

@@ -157,14 +157,22 @@ def test_mounts_below_are_taken_along_and_mapped_only_by_ridmap(
 
 def test_a_file_system_that_cannot_do_it_is_named_with_a_hint() -> None:
     with pytest.raises(Error) as caught:
-        idmap.mount("/proc", {"uidMappings": MAPPED, "gidMappings": MAPPED}, [], 1, "mounts[0]")
+        idmap.mount(
+            "/proc", {"uidMappings": MAPPED, "gidMappings": MAPPED}, [], os.getpid(), "mounts[0]"
+        )
     assert caught.value.text == "mounts[0]: id-mapped mount of /proc: invalid argument"
     assert "file system" in caught.value.hint
 
 
 def test_a_source_that_is_not_there_is_named(tmp_path) -> None:
     with pytest.raises(Error, match="no such file or directory"):
-        idmap.mount(str(tmp_path / "x"), {"uidMappings": MAPPED, "gidMappings": MAPPED}, [], 1, "m")
+        idmap.mount(
+            str(tmp_path / "x"),
+            {"uidMappings": MAPPED, "gidMappings": MAPPED},
+            [],
+            os.getpid(),
+            "m",
+        )
 
 
 def test_a_container_in_the_hosts_own_user_namespace_is_an_error(source) -> None:
@@ -179,7 +187,7 @@ def test_no_descriptor_and_no_process_is_left(source, fails: bool) -> None:
     def action() -> tuple[int, int, bool]:
         before = len(os.listdir("/proc/self/fd"))
         try:
-            os.close(idmap.mount("/proc" if fails else str(source), entry, [], 1, "m"))
+            os.close(idmap.mount("/proc" if fails else str(source), entry, [], os.getpid(), "m"))
         except Error:
             assert fails
         try:

@@ -1,0 +1,132 @@
+"""What is opened in the container's mount namespace with the rights of the host.
+
+Side: host, cold.  Root of a user namespace may not search a directory of an owner who is not
+mapped.  So a child of ours enters the mount namespace of init, and nothing else, and hands over
+descriptors: flags that the user namespace has locked there stay locked.  Init only names which
+of the sources of config.json it could not open, by their numbers, before its first mount.
+
+Source: setns(2).
+"""
+
+from __future__ import annotations
+
+import _socket
+from _struct import calcsize, iter_unpack
+
+import posix
+
+from . import launch
+from ..base import inroot
+from ..errors import CONTRACT, Error, reason, strerror
+from ..linux import files, processes, tasks
+from ..linux.const import CLONE_NEWNS, EACCES, EPERM
+from ..wire import channel
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
+    Opened = int | str
+
+
+def answer(init: launch.Init, payload: bytes) -> None:
+    """Open the sources with the numbers in the frame for init; each only once."""
+    if len(payload) % calcsize("=i"):
+        raise Error(f"unexpected sources while {init.waiting}")
+    steps = []
+    for (index,) in iter_unpack("=i", payload):
+        step = init.sources.pop(index, None)
+        if step is None:
+            raise Error(f"unexpected source {index} while {init.waiting}")
+        steps.append(step)
+    try:
+        found = within(init.subject(), lambda: [_open(*step) for step in steps])
+    except OSError as error:
+        if error.errno not in (EACCES, EPERM):
+            raise
+        raise _refused(steps[0], EACCES) from None  # no more rights than init has
+    for one in found:
+        if isinstance(one, str):
+            init.send(channel.OPENED, one.encode("utf-8", "surrogateescape"))
+        else:
+            try:
+                init.send(channel.OPENED, b"", [one])
+            finally:
+                files.close(one)
+
+
+def _open(where: str, index: int, path: str, link: str, *rest: Any) -> Opened:
+    try:
+        return inroot.source(path, link)
+    except OSError as error:
+        raise _refused((where, index, path, link, *rest), error.errno or 0) from None
+
+
+def _refused(step: Sequence[Any], number: int) -> Error:
+    where, _, path, _, destination, *_ = step
+    why = f"stat {path}: {strerror(number)}"
+    text = CONTRACT["mount"].format(source=path, destination=destination, reason=why)
+    return Error(f"{where}: {text}")
+
+
+def within(pid: int, work: Callable[[], Sequence[Opened]], fresh: bool = False) -> list[Opened]:
+    """Return what `work` opens in the mount namespace of a process: descriptors, or texts.
+
+    With `fresh` in a copy of that namespace, which has no mounts of mount namespaces in it.
+    Raises Error as `work` does, OSError where the namespace may not be entered.
+    """
+    near, far = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM)
+    child = posix.fork()
+    if child == 0:
+        line = channel.Channel(far)
+        try:
+            near.close()
+            _enter(pid, fresh)
+            for one in work():
+                if isinstance(one, str):
+                    line.send(channel.OPENED, one.encode("utf-8", "surrogateescape"))
+                else:
+                    line.send(channel.OPENED, b"", [one])
+            line.send(channel.DONE)
+        except Error as error:
+            line.send(channel.ERROR, f"{error.text}\0{error.hint}".encode("utf-8", "replace"))
+        except OSError as error:
+            line.send(channel.FULL, f"{error.errno or 0}".encode())
+        except BaseException as error:
+            line.send(channel.ERROR, f"bug in anocir: {reason(error)}".encode("utf-8", "replace"))
+        finally:
+            posix._exit(0)
+    far.close()
+    line = channel.Channel(near)
+    found: list[Opened] = []
+    try:
+        while True:
+            kind, payload = line.receive()
+            if kind == channel.DONE:
+                done, found = found, []
+                return done
+            if kind == channel.OPENED:
+                text = payload.decode("utf-8", "surrogateescape")
+                found.append(line.fds.pop() if line.fds else text)
+            elif kind == channel.ERROR:
+                raise launch.error_of(payload)
+            elif kind == channel.FULL:
+                raise OSError(int(payload), "enter", f"the mount namespace of process {pid}")
+            else:
+                raise Error("who opens the sources of mounts has died")
+    finally:
+        line.close()
+        for one in found:
+            if isinstance(one, int):
+                files.close(one)
+        processes.wait(child)
+
+
+def _enter(pid: int, fresh: bool) -> None:
+    root = files.open(f"/proc/{pid}/root", files.O_PATH | files.O_DIRECTORY)
+    tasks.setns(files.open(f"/proc/{pid}/ns/mnt", files.O_RDONLY), CLONE_NEWNS)
+    files.fchdir(root)
+    files.chroot(".")
+    if fresh:
+        tasks.unshare(CLONE_NEWNS)
