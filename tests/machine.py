@@ -340,17 +340,6 @@ def _compiler() -> str:
     return "a C compiler that links statically"
 
 
-def _link() -> str:
-    def make_one() -> None:
-        unshare(CLONE_NEWNET)
-        command = ["ip", "link", "add", "probe0", "type", "dummy"]
-        subprocess.run(command, check=True, capture_output=True)
-
-    if not shutil.which("ip"):
-        return "ip(8)"
-    return "" if in_child(make_one) else "dummy network links"
-
-
 def _veth() -> str:
     def make_one() -> None:
         unshare(CLONE_NEWNET)
@@ -448,7 +437,6 @@ GATES: dict[str, Callable[[], str]] = {
     "no-selinux": lambda: _negated(_selinux, "SELinux"),
     "two-cpus": _two_cpus,
     "compiler": _compiler,
-    "network-link": _link,
     "veth": _veth,
     "keyrings": _session_keyrings,
     "criu": _criu,

@@ -420,9 +420,12 @@ def test_poststop_hooks_run_after_a_hook_that_failed(container: Container, name:
     assert os.path.exists(target)
 
 
-def test_poststop_hooks_run_after_a_start_container_hook_that_failed(container: Container) -> None:
+@pytest.mark.parametrize("name", ["startContainer", "poststart"])
+def test_poststop_hooks_run_after_a_hook_of_start_that_failed(
+    container: Container, name: str
+) -> None:
     target = os.path.join(container.bundle.path, "stopped")
-    container.bundle.hook("startContainer", "exit 1")
+    container.bundle.hook(name, "exit 1")
     container.bundle.hook("poststop", f"touch {target}")
     container.bundle.sh("true")
     container.create()

@@ -83,3 +83,42 @@ def test_newer_extensions_are_told(features: dict[str, Any]) -> None:
     assert isinstance(linux["intelRdt"]["enabled"], bool)
     assert isinstance(linux["mountExtensions"]["idmap"]["enabled"], bool)
     assert isinstance(linux["netDevices"]["enabled"], bool)
+
+
+KNOWN: dict[str, Any] = {
+    "ociVersionMin": "", "ociVersionMax": "", "hooks": [], "mountOptions": [],
+    "potentiallyUnsafeConfigAnnotations": [],
+    "linux": {
+        "namespaces": [], "capabilities": [], "apparmor": {"enabled": True}, "selinux": {"enabled": True},
+        "cgroup": dict.fromkeys(("v1", "v2", "systemd", "systemdUser", "rdma"), True),
+        "seccomp": {
+            "enabled": True, "actions": [], "operators": [], "archs": [], "knownFlags": [], "supportedFlags": [],
+        },
+        "intelRdt": dict.fromkeys(("enabled", "schemata", "monitoring"), True),
+        "memoryPolicy": {"modes": [], "flags": []},
+        "mountExtensions": {"idmap": {"enabled": True}},
+        "netDevices": {"enabled": True},
+    },
+}  # fmt: skip
+
+
+def strangers(value: Any, known: Any, path: str) -> list[str]:
+    """The properties that the specification does not know, or knows as something else; null is nothing."""
+    if isinstance(known, dict) and isinstance(value, dict):
+        found = []
+        for name, each in value.items():
+            where = f"{path}.{name}"
+            found += strangers(each, known[name], where) if name in known else [where]
+        return found
+    if isinstance(known, list) and isinstance(value, list):
+        return [path for each in value if not isinstance(each, str)]
+    return [] if type(value) is type(known) else [path]
+
+
+def test_the_document_has_known_properties_only_and_no_null(features: dict[str, Any]) -> None:
+    annotations = features["annotations"]
+    rest = {name: value for name, value in features.items() if name != "annotations"}
+    assert strangers(rest, KNOWN, "") == []
+    assert annotations and all(
+        isinstance(word, str) and word for pair in annotations.items() for word in pair
+    )

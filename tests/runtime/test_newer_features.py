@@ -431,6 +431,30 @@ def test_a_group_of_the_containers_id_lives_as_long_as_the_container(resctrl: Re
     assert not resctrl.has(container.id)
 
 
+def test_without_intel_rdt_nothing_touches_resctrl(resctrl: Resctrl) -> None:
+    def all_of_it() -> dict[str, str]:
+        found = {}
+        for directory, _, names in os.walk(resctrl.top):
+            for name in names:
+                with open(os.path.join(directory, name)) as file:
+                    found[os.path.join(directory, name)] = file.read()
+        return found
+
+    before = all_of_it()
+    container = resctrl.container
+    resctrl.create()
+    assert all_of_it() == before
+    name = container.id
+    for words in (
+        ("start", name),
+        ("exec", name, "true"),
+        ("update", "--pids-limit", "50", name),
+        ("delete", "--force", name),
+    ):
+        resctrl.make(*words)
+        assert all_of_it() == before
+
+
 def test_schemata_are_written_last(resctrl: Resctrl) -> None:
     container = resctrl.container
     container.linux["intelRdt"] = {
