@@ -14,6 +14,7 @@ from typing import Callable, Iterator, List, Optional, Sequence
 
 import pytest
 
+from tests import machine
 from tests.engines import tree
 from tests.engines.box import CGROUP, Box, hierarchies, remove_cgroups
 from tests.engines.calls import forms, known, remember
@@ -123,6 +124,30 @@ def engine_runtime(suite: str) -> str:
     return path
 
 
+@pytest.fixture
+def criu() -> Iterator[Callable[[Box], None]]:
+    """Give what puts a criu into a box, for the time of one test.
+
+    The box's system has none: the one that tests/prepare.sh took for this machine's kernel is copied.
+    """
+    top = Path(machine.CRIU).parent
+    if not (top / "bin/criu").exists():
+        pytest.skip("[criu] this machine has not build/criu, which could be put into a box")
+    programs: List[Path] = []
+
+    def put(box: Box) -> None:
+        shutil.copytree(top / "root", box.path("/run/criu"), symlinks=True, dirs_exist_ok=True)
+        # Where runtimes look that get no PATH, too.
+        programs.append(box.path("/usr/local/sbin/criu"))
+        programs[-1].write_text((top / "bin/criu").read_text().replace(f"{top}/root", "/run/criu"))
+        programs[-1].chmod(0o755)
+        box.run(["criu", "check"]).ok()
+
+    yield put
+    for program in programs:
+        program.unlink()
+
+
 @pytest.fixture(scope="session")
 def dockerd(engine_runtime: str) -> Iterator[Dockerd]:
     """Give a Docker daemon that knows both runtimes."""
@@ -139,7 +164,7 @@ def docker_in(box: Box, engine_runtime: str) -> Dockerd:
     runtimes = {"anocir": engine_runtime, "peer": PEER}
     for name, path in list(runtimes.items()):
         runtimes[f"filtered-{name}"] = write_shim(box, name, path, filtered=True)
-    docker = Dockerd(box, runtimes)
+    docker = Dockerd(box, runtimes, config={"experimental": True})  # checkpoint is
     for runtime in ("anocir", "peer"):
         # Like the cgroup /docker.
         docker("run", "--rm", "--runtime", runtime, IMAGE, "true")

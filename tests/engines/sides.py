@@ -107,3 +107,22 @@ def settle(take: Callable[[], Dict[str, List[str]]], before: Dict[str, List[str]
         }
 
     until("nothing is left behind", more, pause=0.05, found=lambda left: not any(left.values()))
+
+
+# Prints 1, 2, 3 ...; numbers that go on after a restore were in its memory.
+COUNT = ["sh", "-c", "i=0; while :; do i=$((i+1)); echo $i; sleep 0.05; done"]
+
+
+def goes_on(output: Callable[[], str], joined: bool = True) -> bool:
+    """Wait until it counts on; unless `joined`, what it printed before the restore is not in the output."""
+
+    def counted() -> int:
+        found = [int(word) for word in output().split()]
+        first = found[0] if found and not joined else 1
+        assert found == list(range(first, first + len(found))), found
+        assert joined or not found or first > 1, "it began anew"
+        return found[-1] if found else 0
+
+    at = counted()
+    until("it counts on", lambda: counted() > at + 2)
+    return True

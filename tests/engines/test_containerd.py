@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Iterator, List, Tuple
+from typing import Any, Callable, Iterator, List, Tuple
 
 import pytest
 
@@ -12,7 +12,7 @@ from tests.engines.box import Box
 from tests.engines.conftest import PEER, need, new_box
 from tests.engines.containerd import Containerd, Ctr
 from tests.engines.shim import calls, write_shim
-from tests.engines.sides import normal, phrases, same, settle
+from tests.engines.sides import COUNT, goes_on, normal, phrases, same, settle
 
 
 @pytest.fixture(scope="module")
@@ -234,6 +234,40 @@ def test_checkpoint_is_refused_clearly(pair: Tuple[Ctr, Ctr]) -> None:
     assert "unable to retrieve OCI runtime error" not in result.err
     assert re.search("checkpoint|criu", result.err.split("exit status 1", 1)[-1]), result
     assert state(side, name) == "RUNNING"
+
+
+@pytest.mark.needs("criu")
+def test_checkpoint_and_restore(
+    daemon: Containerd, pair: Tuple[Ctr, Ctr], criu: Callable[[Box], None]
+) -> None:
+    """`ctr containers checkpoint --task` writes an image, from which a container of another name goes on."""
+    criu(daemon.box)
+    box = daemon.box
+
+    def scenario(side: Ctr) -> List[Any]:
+        name, image = f"counts-{side.name}", f"localhost/counts-{side.name}"
+        log = f"/run/tmp/{name}"
+        command = ["sh", "-c", COUNT[-1].replace("echo $i", "echo $i >>/mnt/log")]
+        box.run(["mkdir", log]).ok()
+        mount = ["--mount", f"type=bind,src={log},dst=/mnt,options=rbind:rw"]
+        side(*side.words(["-d", *mount], name, command)).ok()
+
+        def said() -> str:
+            return box.run(["cat", f"{log}/log"]).out
+
+        until("it counts", lambda: said().count("\n") > 2)
+        side("containers", "checkpoint", "--task", "--rw", name, image).ok()
+        seen: List[Any] = [state(side, name), goes_on(said)]
+        side("tasks", "kill", "-s", "SIGKILL", name).ok()
+        stops(side, name)
+        side("tasks", "rm", "-f", name)
+        side("containers", "rm", name).ok()
+        box.run(["rm", f"{log}/log"]).ok()
+        side("containers", "restore", "--live", f"{name}-again", image).ok()
+        seen += [state(side, f"{name}-again"), goes_on(said, joined=False)]
+        return seen
+
+    assert same(scenario, *pair) == ["RUNNING", True, "RUNNING", True]
 
 
 def test_a_container_in_a_cgroup_of_choice(pair: Tuple[Ctr, Ctr]) -> None:

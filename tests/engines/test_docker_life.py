@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 import re
 import time
-from typing import Any, List
+from typing import Any, Callable, List
 
 import pytest
 
 from tests.drive import until
-from tests.engines.box import BOUND
+from tests.engines.box import BOUND, Box
 from tests.engines.docker import Side, Sides
 from tests.engines.image import IMAGE
-from tests.engines.sides import normal, phrases
+from tests.engines.sides import COUNT, goes_on, normal, phrases
 
 # Two processes, and these two to the end: what `docker top` says must not hang on the moment.
 TWO = ["sh", "-c", "trap 'echo got term; exit 7' TERM; sleep 1000 & echo started; wait"]
@@ -685,3 +685,24 @@ def test_a_failed_start_is_remembered(sides: Sides) -> None:
 
     steps = sides.same(scenario)
     assert steps[1:3] == ["created", "127"]
+
+
+@pytest.mark.needs("criu")
+def test_checkpoint_and_start_from_it(sides: Sides, criu: Callable[[Box], None]) -> None:
+    """docker checkpoint create, ls, and start --checkpoint: the container goes on."""
+    criu(sides.docker.box)
+
+    def scenario(side: Side) -> List[str]:
+        name = side.background("counts", ["--network", "none"], COUNT)
+        until("it counts", lambda: side.docker("logs", name).out.count("\n") > 2)
+        seen = [side.docker("checkpoint", "create", "--leave-running", name, "one").ok().out]
+        seen.append(str(goes_on(lambda: side.docker("logs", name).out)))
+        seen.append(side.docker("checkpoint", "create", name, "two").ok().out)
+        side.docker.wait(name, ".State.Status", "exited")
+        seen.append(" ".join(side.docker("checkpoint", "ls", name).ok().out.split()[2:]))
+        side.docker("start", "--checkpoint", "two", name).ok()
+        seen.append(str(goes_on(lambda: side.docker("logs", name).out)))
+        return seen
+
+    seen = sides.same(scenario)
+    assert seen == ["one\n", "True", "two\n", "one two", "True"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from typing import Any, Dict, Iterator, List, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Sequence, Tuple
 
 import pytest
 
@@ -15,7 +15,7 @@ from tests.engines.conftest import PEER, default_ulimits, need, new_box
 from tests.engines.image import IMAGE, busybox_tar
 from tests.engines.looks import Case, Look, option_words, read, runs, script
 from tests.engines.shim import calls, write_shim
-from tests.engines.sides import MOUNTS, normal, phrases, same, settle
+from tests.engines.sides import COUNT, MOUNTS, goes_on, normal, phrases, same, settle
 
 HOME = "/run/podman-test"
 USER = 4321
@@ -1000,6 +1000,32 @@ def test_the_options_of_toolbox_for_a_user(rootless: Tuple[Podman, Podman]) -> N
 
     steps = same(scenario, *rootless)
     assert steps[0] == steps[1] == steps[3] == 0, steps
+
+
+@pytest.mark.needs("criu")
+def test_checkpoint_restore_and_a_move(
+    podman_box: Box, pair: Tuple[Podman, Podman], criu: Callable[[Box], None]
+) -> None:
+    """A container goes on in its place, and by way of an archive under another name."""
+    criu(podman_box)
+
+    def scenario(side: Podman) -> List[Any]:
+        name = side.background("counts", [], COUNT)
+        until("it counts", lambda: side("logs", name).out.count("\n") > 2)
+        side("container", "checkpoint", name).ok()
+        form = "{{.State.Status}} {{.State.Checkpointed}}"
+        seen: List[Any] = [side("inspect", "-f", form, name).out]
+        side("container", "restore", name).ok()
+        seen.append(goes_on(lambda: side("logs", name).out))
+        archive, moved = f"/run/tmp/{name}.tar.gz", f"moved-{side.name}"
+        side("container", "checkpoint", "--export", archive, name).ok()
+        side("rm", name).ok()
+        side("container", "restore", "--import", archive, "--name", moved).ok()
+        seen.append(goes_on(lambda: side("logs", moved).out))
+        seen.append(side("exec", moved, "echo", "inside").out)
+        return seen
+
+    assert same(scenario, *pair) == ["exited true\n", True, True, "inside\n"]
 
 
 def test_environment_of_podmans_calls_is_sparse(
