@@ -272,7 +272,9 @@ def shell(container: Container) -> Iterator[Shell]:
     words = ("run", "--bundle", container.bundle.path, container.id)
     terminal = Terminal(["/bin/bash", "--norc", "--noprofile", "--noediting", "-i"])
     try:
-        terminal.send(f"RUN='{shlex.join(container.runtime.command(*words))}'; PS1=; echo rea''dy\n")
+        terminal.send(
+            f"RUN='{shlex.join(container.runtime.command(*words))}'; PS1=; echo rea''dy\n"
+        )
         terminal.expect("ready")
         yield terminal
     finally:
