@@ -84,6 +84,7 @@ class Settings:
         "command",
         "criu",
         "debug",
+        "dry_run",
         "help",
         "import_path",
         "log",
@@ -121,6 +122,8 @@ class Settings:
         # --root was given: it is not the default.
         self.root_given = False
         self.old_criu = False
+        # Nothing is to be made, a cache neither (create --dry-run).
+        self.dry_run = False
         # The words have been read: what fails from here on is the operation.
         self.understood = False
         self.help = False

@@ -46,6 +46,9 @@ if TYPE_CHECKING:
 
         record: Record
 
+        def check(self, resources: Resources) -> None:
+            """Refuse what cannot be set, before anything is made."""
+
         def prepare(self, resources: Resources) -> None:
             """Make the cgroups, empty, with their limits; refuse what cannot be set."""
 
@@ -463,6 +466,10 @@ class Disabled:
 
     def _refuse(self) -> Error:
         return Error(f"the container has no cgroup of its own ({self.record.get('reason')})")
+
+    def check(self, resources: Resources) -> None:
+        """Refuse what `prepare` refuses, which makes nothing here."""
+        self.prepare(resources)
 
     def prepare(self, resources: Resources) -> None:
         """Limits are left out, as the caller asked; rootless callers did not ask."""

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 HELP = "create a container; start runs its program"
 USAGE = "[OPTIONS] ID"
-OPTIONS: Table = (
+# Those of run as well.
+SHARED: Table = (
     ("bundle", "b", "text", "", "DIR",
      "directory with config.json; default: the working directory"),
     ("console-socket", "", "text", "", "PATH",
@@ -26,11 +27,20 @@ OPTIONS: Table = (
     ("no-new-keyring", "", "flag", False, "", "stay in the caller's session keyring"),
     ("preserve-fds", "", "int", 0, "N", "pass N descriptors, from 3 on, to the container"),
 )  # fmt: skip
+OPTIONS: Table = (
+    *SHARED,
+    ("dry-run", "", "flag", False, "", "do all up to the first side effect, and make nothing"),
+)
 ARGS = (1, 1)
 
 
 def run(settings: Settings, options: Options, args: list[str]) -> int:
     """Create the container and leave it waiting for start."""
+    if options["dry_run"]:
+        from ..host import rehearse
+
+        rehearse.create(settings, args[0], options)
+        return 0
 
     def operation(init: Init) -> int:
         from ..host import create

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 HELP = "create and start a container, and wait for its end"
 USAGE = "[OPTIONS] ID"
 OPTIONS: Table = (
-    *create.OPTIONS,
+    *create.SHARED,
     ("detach", "d", "flag", False, "", "do not wait for the end"),
     ("keep", "", "flag", False, "", "do not delete the container at its end"),
     ("no-subreaper", "", "flag", False, "", "do not become the parent of orphaned processes"),

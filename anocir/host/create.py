@@ -43,6 +43,38 @@ def make(
     foreground: bool,
 ) -> None:
     """Make a container up to the point where its init, which boots already, waits for start."""
+    config, intent, known = checked(
+        settings, container_id, options, foreground, init.listen_fds, init.holes
+    )
+    if known["descriptors"]:
+        launch.raise_descriptors(init.middle, known["descriptors"])
+    compiled = plan.compile_create(config, known)
+    if settings.level() >= log.DEBUG:
+        for line in plan.describe(compiled):
+            log.debug(line)
+    fds = joining.open_namespaces(config)
+    container = store.reserve(settings.root, container_id)
+    try:
+        _make(settings, init, container, config, compiled, intent, options, fds, foreground)
+    except (Error, OSError) as error:
+        failure = error if isinstance(error, Error) else Error(reason(error))
+        _find_cause(settings, init, failure)
+        _undo(settings, init, container, config, failure)
+        raise failure from None
+    except BaseException as error:
+        _undo(settings, init, container, config, error)
+        raise
+
+
+def checked(
+    settings: Settings,
+    container_id: str,
+    options: Options,
+    foreground: bool,
+    listen_fds: int,
+    holes: list[int],
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Return configuration, intent and the facts for the plan: all that comes before making."""
     store.check_free(settings.root, container_id)
     bundle = facts.absolute(options["bundle"])
     config = jsonio.load(f"{bundle}/config.json")
@@ -63,40 +95,16 @@ def make(
     intent = intent_of(settings, container_id, config, bundle, rootfs, options)
     scene.update(config=config, rootfs=rootfs, cgroup=intent["cgroup"])
     known = facts.of_create(settings, container_id, config, options, intent)
-    known["listen_fds"] = init.listen_fds
+    known["listen_fds"] = listen_fds
     facts.check_sysctls(config)
-    known["holes"] = init.holes
+    known["holes"] = holes
     known["descriptors"] = facts.descriptors(config)
-    if known["descriptors"]:
-        launch.raise_descriptors(init.middle, known["descriptors"])
     known["keyring"] = intent["keyring"]
-    if foreground:
-        from .foreground import pipes
-
-        init.streams = pipes(config.get("process") or {})
-        known["piped"] = init.streams.places if init.streams else []
     if posix.environ.get(b"NOTIFY_SOCKET"):
         from . import notify
 
         known.update(notify.facts(f"{settings.root}/{container_id}"))
-    compiled = plan.compile_create(config, known)
-    if settings.level() >= log.DEBUG:
-        for line in plan.describe(compiled):
-            log.debug(line)
-    fds = joining.open_namespaces(config)
-    if init.streams:
-        fds += init.streams.ends
-    container = store.reserve(settings.root, container_id)
-    try:
-        _make(settings, init, container, config, compiled, intent, options, fds, foreground)
-    except (Error, OSError) as error:
-        failure = error if isinstance(error, Error) else Error(reason(error))
-        _find_cause(settings, init, failure)
-        _undo(settings, init, container, config, failure)
-        raise failure from None
-    except BaseException as error:
-        _undo(settings, init, container, config, error)
-        raise
+    return config, intent, known
 
 
 def _find_cause(settings: Settings, init: Init, failure: Error) -> None:

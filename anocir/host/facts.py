@@ -127,7 +127,8 @@ def program(
         return None
     from .. import seccomp
 
-    compiled = seccomp.compile(profile, f"{settings.root}/:seccomp", log.warn)
+    cache = None if settings.dry_run else f"{settings.root}/:seccomp"
+    compiled = seccomp.compile(profile, cache, log.warn)
     needed = seccomp.NEEDED_LAST if no_new_privileges else seccomp.NEEDED_EARLY
     seccomp.check_after_load(compiled, needed)
     compiled["clone"] = seccomp.lets_clone(compiled, terminal)

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.runtime
 @pytest.fixture(autouse=True)
 def ours(container: Container) -> None:
     if container.runtime.name != "anocir":
-        pytest.skip("hints are anocir's own")
+        pytest.skip("[anocir] no other runtime has it")
 
 
 # include/uapi/linux/capability.h

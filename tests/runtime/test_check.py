@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from tests import blocked
+from tests import blocked, machine
 from tests.drive import Container
 
 pytestmark = pytest.mark.runtime
@@ -106,3 +106,38 @@ def test_a_bundle_with_a_mistake_is_refused_as_create_does(box: Container) -> No
     box.bundle.write()
     done = box.runtime.bare("check", "--bundle", box.bundle.path, ok=None)
     assert done.status == 1 and done.stderr.startswith("anocir: process.cwd: must be an absolute")
+
+
+def test_a_rehearsal_makes_nothing_and_refuses_what_create_refuses(box: Container) -> None:
+    """Not even a cached filter: the state directory is looked at, and stays as it is."""
+    box.linux["seccomp"] = {"defaultAction": "SCMP_ACT_ALLOW"}
+    box.bundle.resources["pids"] = {"limit": 5}
+    words = ("create", "--dry-run", "--bundle", box.bundle.path, box.id)
+    directory = machine.cgroup_directory("pids", box.cgroup)
+
+    def rehearse(ok: bool = True) -> str:
+        box.bundle.write()
+        before = sorted(os.listdir(box.runtime.root))
+        said = box.runtime(*words, ok=ok).stderr
+        assert sorted(os.listdir(box.runtime.root)) == before and not os.path.exists(directory)
+        return said
+
+    assert rehearse() == ""
+    missing = os.path.join(box.bundle.path, "no", "state")
+    assert "--root" in box.runtime.bare("--root", missing, *words, ok=False).stderr
+    assert not os.path.exists(os.path.dirname(missing))
+    unwritten = box.runtime(*words, "--pid-file", "/no/such/file", ok=False).stderr
+    assert "--pid-file: /no/such does not exist" in unwritten
+    for change, undo, text in (
+        (lambda: box.linux.update(sysctl={"vm.swappiness": "1"}), lambda: box.linux.pop("sysctl"), "vm.swappiness"),
+        (lambda: box.bundle.resources.update(rdma={"no": {"hcaHandles": 1}}), lambda: box.bundle.resources.pop("rdma"), "linux.resources.rdma"),
+        (lambda: box.bundle.set_namespace("ipc", "/etc/passwd"), lambda: box.bundle.set_namespace("ipc"), "is not a namespace"),
+        (lambda: box.bundle.config["root"].update(path="none"), lambda: box.bundle.config["root"].update(path="rootfs"), "root.path"),
+    ):  # fmt: skip
+        change()
+        told = rehearse(ok=False)
+        assert text in told
+        assert box.create(ok=False).stderr.endswith(told)
+        undo()
+    box.create()
+    assert "exists" in box.runtime(*words, ok=False).stderr

@@ -361,3 +361,17 @@ def test_stdout_of_hooks_does_not_reach_the_containers(container: Container) -> 
     container.launch("echo clean")
     container.wait("stopped")
     assert container.output() == "clean\n"
+
+
+def test_a_hook_without_env_has_the_callers_trace_context(container: Container) -> None:
+    """And one with an environment of its own that one alone (config.md, POSIX-platform Hooks)."""
+    parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    path = note(container)
+    for name in ("createRuntime", "poststop"):
+        container.bundle.hook(name, f'echo "{name} $TRACEPARENT" >> {path}')
+        container.bundle.hook(name, f'echo "{name} $TRACEPARENT" >> {path}', env=["A=1"])
+    environment = {**os.environ, "TRACEPARENT": parent}
+    container.run("true", env=environment)
+    assert read_note(container) == [
+        f"createRuntime {parent}", "createRuntime ", f"poststop {parent}", "poststop ",
+    ]  # fmt: skip
