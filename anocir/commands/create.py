@@ -26,6 +26,10 @@ SHARED: Table = (
      "change the root with MS_MOVE and chroot, for a rootfs on the initramfs"),
     ("no-new-keyring", "", "flag", False, "", "stay in the caller's session keyring"),
     ("preserve-fds", "", "int", 0, "N", "pass N descriptors, from 3 on, to the container"),
+    ("record-seccomp", "", "text", "", "FILE",
+     "write the system calls of the container to FILE, as a profile for linux.seccomp"),
+    ("record-base", "", "text", "", "PROFILE",
+     "record what is used of PROFILE, in place of config.json's linux.seccomp"),
 )  # fmt: skip
 OPTIONS: Table = (
     *SHARED,

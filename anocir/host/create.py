@@ -26,13 +26,16 @@ if TYPE_CHECKING:
 
     from ..cli import Options, Settings
     from .launch import Init
+    from .recorder import Recorder
     from .store import Container
 
 
 def create(settings: Settings, container_id: str, options: Options, init: Init) -> None:
     """Make a container of an init that boots already; it waits for start."""
-    make(settings, container_id, options, init, foreground=False)
+    recorder = make(settings, container_id, options, init, foreground=False)
     init.channel.close()
+    if recorder is not None:
+        recorder.leave()
 
 
 def make(
@@ -41,9 +44,12 @@ def make(
     options: Options,
     init: Init,
     foreground: bool,
-) -> None:
-    """Make a container up to the point where its init, which boots already, waits for start."""
-    config, intent, known = checked(
+) -> Recorder | None:
+    """Make a container up to the point where its init, which boots already, waits for start.
+
+    Returns who records its system calls, if somebody does.
+    """
+    config, intent, known, recorder = checked(
         settings, container_id, options, foreground, init.listen_fds, init.holes
     )
     if known["descriptors"]:
@@ -55,15 +61,18 @@ def make(
     fds = joining.open_namespaces(config)
     container = store.reserve(settings.root, container_id)
     try:
+        if recorder is not None:
+            recorder.start(container)
         _make(settings, init, container, config, compiled, intent, options, fds, foreground)
     except (Error, OSError) as error:
         failure = error if isinstance(error, Error) else Error(reason(error))
         _find_cause(settings, init, failure)
-        _undo(settings, init, container, config, failure)
+        _undo(settings, init, container, config, failure, recorder)
         raise failure from None
     except BaseException as error:
-        _undo(settings, init, container, config, error)
+        _undo(settings, init, container, config, error, recorder)
         raise
+    return recorder
 
 
 def checked(
@@ -73,8 +82,8 @@ def checked(
     foreground: bool,
     listen_fds: int,
     holes: list[int],
-) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """Return configuration, intent and the facts for the plan: all that comes before making."""
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any], Recorder | None]:
+    """Return configuration, intent, the facts for the plan, and the recorder: all before making."""
     store.check_free(settings.root, container_id)
     bundle = facts.absolute(options["bundle"])
     config = jsonio.load(f"{bundle}/config.json")
@@ -91,6 +100,11 @@ def checked(
                 log.debug(f'annotations["{name}"]: is not known, ignored')
     facts.check_pidfd_socket(options)
     facts.check_terminal(config.get("process") or {}, options, foreground)
+    recorder = None
+    if options["record_seccomp"] or options["record_base"]:
+        from . import recorder as recording
+
+        recorder = recording.Recorder(settings, container_id, options, config)
     rootfs = facts.rootfs(config, bundle)
     intent = intent_of(settings, container_id, config, bundle, rootfs, options)
     scene.update(config=config, rootfs=rootfs, cgroup=intent["cgroup"])
@@ -104,7 +118,7 @@ def checked(
         from . import notify
 
         known.update(notify.facts(f"{settings.root}/{container_id}"))
-    return config, intent, known
+    return config, intent, known, recorder
 
 
 def _find_cause(settings: Settings, init: Init, failure: Error) -> None:
@@ -387,10 +401,13 @@ def _undo(
     container: Container,
     config: dict[str, Any],
     error: BaseException,
+    recorder: Recorder | None,
 ) -> None:
     """Take back what was made; what cannot be is left for delete --force and said."""
     from . import ending, oom
 
+    if recorder is not None:
+        recorder.abandon()
     text = ""
     if isinstance(error, Error) and container.intent:
         text = oom.want_of_memory(container, config, init.killed)

@@ -29,7 +29,7 @@ def create(settings: Settings, container_id: str, options: Options) -> None:
     preserved = listen_fds + options["preserve_fds"]
     boot.drop_early()
     holes = boot.holes(preserved) if preserved else []
-    config, intent, known = making.checked(
+    config, intent, known, _ = making.checked(
         settings, container_id, options, False, listen_fds, holes
     )
     compiled = plan.compile_create(config, known)

@@ -33,7 +33,7 @@ def run(settings: Settings, container_id: str, options: Options, init: Init) -> 
         tasks.prctl(PR_SET_CHILD_SUBREAPER, 1)
     if not detached:
         foreground.block_signals()
-    create.make(settings, container_id, options, init, foreground=not detached)
+    recorder = create.make(settings, container_id, options, init, foreground=not detached)
     init.channel.close()
     master = init.console[0] if init.console else -1
     watcher = None
@@ -43,18 +43,24 @@ def run(settings: Settings, container_id: str, options: Options, init: Init) -> 
             watcher.notify = _notify_proxy(settings, container_id)
         start.start(settings, container_id, notified=not detached, detached=detached)
         if watcher is None:
+            if recorder is not None:
+                recorder.leave()
             return 0
         status = watcher.wait()
     except BaseException:
         if watcher is not None:
             watcher.close()
         _remove(settings, container_id)
+        if recorder is not None:
+            recorder.abandon()
         raise
     watcher.close()
     if status == _KILLED:
         _tell_of_memory(settings, container_id, init.pid)
     if not options["keep"]:
         delete.delete(settings, container_id, {"force": True})
+    if recorder is not None:
+        recorder.finish()
     return status
 
 

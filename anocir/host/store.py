@@ -8,6 +8,7 @@ Side: host.
         state.json          pid and start time of init with a copy of the intent, replaced whole
         start.fifo          where init waits for start, as long as init has it open
         report.fifo         what init says to start; its absence means that a start is on its way
+        recorder            the socket of the recorder of system calls, if there is one
     <root>/:seccomp/        compiled seccomp programs (an id has no colon)
 
 A file is written under another name and renamed, so a killed runtime leaves it whole or not at

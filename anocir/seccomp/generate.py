@@ -41,7 +41,7 @@ _EEXIST: Final = 17
 _EINVAL: Final = 22
 # Default actions under which a call the profile does not know goes on: the prologue would take
 # something away.  A tracer is expected to know its calls itself.
-_PERMISSIVE: Final = ("SCMP_ACT_ALLOW", "SCMP_ACT_LOG", "SCMP_ACT_TRACE")
+_PERMISSIVE: Final = ("SCMP_ACT_ALLOW", "SCMP_ACT_LOG", "SCMP_ACT_NOTIFY", "SCMP_ACT_TRACE")
 _MEMFD_CLOEXEC: Final = 1
 
 
@@ -49,7 +49,7 @@ def generate(profile: dict[str, Any]) -> dict[str, Any]:
     """Return what the cache keeps: the program, its flags, and what was ignored.  Raises Error."""
     default = _default_action(profile)
     actions = _rule_actions(profile)
-    notify = library.ACTIONS["SCMP_ACT_NOTIFY"] in actions
+    notify = library.ACTIONS["SCMP_ACT_NOTIFY"] in (default, *actions)
     warnings: list[str] = []
     flags = _flags(profile, notify, warnings)
     archs = _architectures(profile)
@@ -113,9 +113,6 @@ def _default_action(profile: dict[str, Any]) -> int:
     word = profile.get("defaultAction")
     if not word:
         raise at(f"{ROOT}.defaultAction", "must be set")
-    if word == "SCMP_ACT_NOTIFY":
-        # Init's own calls would wait for an agent that only gets the descriptor afterwards.
-        raise at(f"{ROOT}.defaultAction", "must not be SCMP_ACT_NOTIFY")
     return _action(word, profile.get("defaultErrnoRet"), f"{ROOT}.defaultErrnoRet")
 
 

@@ -101,8 +101,13 @@ _resolve: Final = ffi.function(_handle, "seccomp_syscall_resolve_name", ffi.INT3
 _resolve_arch: Final = ffi.function(
     _handle, "seccomp_syscall_resolve_name_arch", ffi.INT32, _INT, ffi.STR
 )
+_resolve_number: Final = ffi.function(
+    _handle, "seccomp_syscall_resolve_num_arch", ffi.POINTER, _INT, _INT
+)
 # A library's handle also finds what it depends on; `version` needs to read a struct.
 _memcpy: Final = ffi.function(_handle, "memcpy", ffi.POINTER, ffi.BUF, _INT, _INT)
+_strlen: Final = ffi.function(_handle, "strlen", ffi.LONG, _INT)
+_free: Final = ffi.function(_handle, "free", ffi.INT32, _INT)
 _version: Final = ffi.function(_handle, "seccomp_version", ffi.POINTER)
 
 
@@ -146,3 +151,15 @@ def syscall_number(name: str, arch: int = 0) -> int | None:
         return None
     number = int(_resolve_arch(arch, name) if arch else _resolve(name))
     return None if number == -1 else number
+
+
+def syscall_name(number: int, arch: int) -> str:
+    """Return the name of a call of an architecture, empty when the library does not know it."""
+    found = _resolve_number(arch, number)
+    if not found:
+        return ""
+    text = bytearray(_strlen(found))
+    if text:
+        _memcpy(text, found, len(text))
+    _free(found)
+    return text.decode("ascii", "replace")

@@ -299,7 +299,7 @@ def test_wait_killable_without_a_listener_is_dropped_with_a_warning() -> None:
 @pytest.mark.parametrize(
     ("wanted", "message"),
     [
-        (profile("NOTIFY"), "linux.seccomp.defaultAction: must not be SCMP_ACT_NOTIFY"),
+        (profile("NOTIFY"), "linux.seccomp.listenerPath: must be set, since SCMP_ACT_NOTIFY is"),
         ({"syscalls": []}, "linux.seccomp.defaultAction: must be set"),
         (profile("JUMP"), "linux.seccomp: unknown action SCMP_ACT_JUMP"),
         (

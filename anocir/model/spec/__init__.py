@@ -30,6 +30,7 @@ from .kinds import (
 from .linux import LINUX, mappings, namespaces
 from .process import PROCESS
 from .resources import RESOURCES
+from .seccomp import SECCOMP
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -54,6 +55,11 @@ def check_process(process: Any, path: str = "process") -> None:
 def check_resources(resources: Any, path: str = "linux.resources") -> None:
     """Check a resources object, as `update --resources` has it.  Raises Error."""
     run((record, RESOURCES), resources, path)
+
+
+def check_seccomp(profile: Any, path: str = "linux.seccomp") -> None:
+    """Check a seccomp object, as `run --record-base` has it.  Raises Error."""
+    run((record, SECCOMP), profile, path)
 
 
 def demanded(config: dict[str, Any]) -> list[str]:

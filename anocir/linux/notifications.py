@@ -1,0 +1,43 @@
+"""The kernel's notifications of a seccomp filter, at the descriptor of its listener.
+
+Side: host; cold.  Source: seccomp_unotify(2), include/uapi/linux/seccomp.h.
+"""
+
+from __future__ import annotations
+
+import fcntl
+from _struct import Struct
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
+
+# struct seccomp_notif: u64 id; u32 pid, flags; struct seccomp_data data, which is
+# int nr; u32 arch; u64 instruction_pointer, args[6]
+_NOTIF: Final = Struct("=QIIiIQ6Q")
+# struct seccomp_notif_resp: u64 id; s64 val; s32 error; u32 flags
+_RESPONSE: Final = Struct("=QqiI")
+_RECEIVE: Final = 0xC0502100
+_SEND: Final = 0xC0182101
+_CONTINUE: Final = 1
+_ENOENT: Final = 2
+_EINTR: Final = 4
+_EMPTY: Final = bytes(_NOTIF.size)
+
+
+def let_go(listener: int) -> tuple[int, int] | None:
+    """Take one notification and let the call go on: (AUDIT_ARCH_* value, number of the call).
+
+    Waits when there is none.  None when the caller was killed, or interrupted, meanwhile: it
+    comes again if it is made again.  Raises OSError.
+    """
+    buffer = bytearray(_EMPTY)
+    try:
+        fcntl.ioctl(listener, _RECEIVE, buffer)
+        fields = _NOTIF.unpack(buffer)
+        fcntl.ioctl(listener, _SEND, _RESPONSE.pack(fields[0], 0, 0, _CONTINUE))
+    except OSError as error:
+        if error.errno in (_ENOENT, _EINTR):
+            return None
+        raise
+    return fields[4], fields[3] & 0xFFFFFFFF
