@@ -18,23 +18,35 @@ PASSED = CI SUITE RUNTIME ENGINE_TREES ENGINE_CALLS VM_CACHE HYPOTHESIS_PROFILE
 RUNTIME_TOOLS =
 RUNC =
 CRUN =
+# make build WHEELS=DIR, with the files of `pip download -d DIR shiv==1.0.8`, needs no network
+WHEELS =
 SEED = 1
 COUNT = 1000
 # make conformance, bench, fuzz, reliability RUNTIMES='runc crun other=/path/to/it'
 RUNTIMES =
 
 .DEFAULT_GOAL := help
-.PHONY: help build install demo check test conformance bats crun-tests differ bench fuzz mutations reliability critest clean \
+.PHONY: help build install uninstall release demo check test conformance bats crun-tests differ bench fuzz mutations reliability critest clean \
     prepare-demo prepare-check prepare-test prepare-engines can-test
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
-build: ## write dist/anocir, one executable file (installs shiv below build/ if need be)
-	$(PYTHON) build.py
+build: ## write dist/anocir, one executable file (installs shiv below build/ if need be; WHEELS=DIR)
+	$(PYTHON) build.py $(if $(WHEELS),--wheels $(WHEELS))
 
-install: build ## install it to PREFIX/bin (default /usr/local; DESTDIR works)
-	install -D -m 755 dist/anocir $(DESTDIR)$(PREFIX)/bin/anocir
+install: ## copy what is built, man page and completions to PREFIX (default /usr/local; DESTDIR works)
+	@[ -f dist/anocir ] || { echo "make install: there is no dist/anocir yet: make build first" >&2; exit 1; }
+	install -D -m 755 dist/anocir $(DESTDIR)$(PREFIX)/bin/anocir.new
+	mv $(DESTDIR)$(PREFIX)/bin/anocir.new $(DESTDIR)$(PREFIX)/bin/anocir
+	$(PYTHON) -B build.py share --into $(DESTDIR)$(PREFIX)
+
+uninstall: ## remove what install has put to PREFIX; state and configurations stay
+	rm -f $(DESTDIR)$(PREFIX)/bin/anocir $(addprefix $(DESTDIR)$(PREFIX)/share/,man/man8/anocir.8 \
+	    bash-completion/completions/anocir zsh/site-functions/_anocir fish/vendor_completions.d/anocir.fish)
+
+release: ## build, and write what is published to dist/anocir-VERSION, with its sums
+	$(PYTHON) build.py release $(if $(WHEELS),--wheels $(WHEELS))
 
 demo: prepare-demo build ## set up everything, build, and run a container that prints what it sees
 	$(SUDO) $(PYTHON) tests/demo.py

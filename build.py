@@ -10,14 +10,17 @@ shiv packs; then this script rewrites the archive for start-up time:
 * entries are stored, in a fixed order and with a fixed time: equal sources and interpreters give
   equal bytes.
 
-usage: build.py [build]     write dist/anocir
-       build.py --check     build twice and compare byte for byte
-       build.py tools       install shiv below build/venv (needs the network)
+usage: build.py [build]          write dist/anocir
+       build.py --check          build twice and compare byte for byte
+       build.py tools            install shiv below build/venv (from the network, or --wheels DIR)
+       build.py release          build, and write what is published to dist/anocir-VERSION
+       build.py share --into DIR write man page and completions of what is built below DIR/share
 """
 
 from __future__ import annotations
 
 import argparse
+import calendar
 import glob
 import hashlib
 import io
@@ -30,6 +33,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
+from anocir import __version__ as VERSION  # noqa: N812
 from anocir import errors
 from anocir.base import archive
 
@@ -63,7 +67,8 @@ EPOCH = (1980, 1, 1, 0, 0, 0)
 def main() -> int:
     """Read the command line and build."""
     parser = argparse.ArgumentParser(description="Build dist/anocir.")
-    parser.add_argument("what", nargs="?", default="build", choices=["build", "tools"])
+    kinds = ["build", "tools", "release", "share"]
+    parser.add_argument("what", nargs="?", default="build", choices=kinds)
     parser.add_argument("--check", action="store_true", help="build twice and compare")
     parser.add_argument(
         "--python",
@@ -73,8 +78,17 @@ def main() -> int:
         f"[{PYTHON}, and what there is from 3.9 on in PATH and pyenv]",
     )
     parser.add_argument("--output", type=Path, default=DIST, metavar="FILE")
+    parser.add_argument("--into", type=Path, default=DIST.parent, metavar="DIR")
+    parser.add_argument(
+        "--wheels", default="", metavar="DIR", help="install shiv from the files in DIR"
+    )
     options = parser.parse_args()
-    tools = find_tools()
+    if options.what == "share":
+        for name, content in shared(options.output).items():
+            put(options.into / name, content)
+        return 0
+    notes = release_notes() if options.what == "release" else ""
+    tools = find_tools(options.wheels)
     if options.what == "tools":
         return 0
     pythons = interpreters(options.python or [])
@@ -88,7 +102,73 @@ def main() -> int:
     write(options.output, data)
     versions = archive.listed(archive.parse(data).versions())
     print(f"{options.output}: {len(data)} bytes for {pythons[0]}, compiled for {versions}")
+    if options.what == "release":
+        target = DIST.parent / f"anocir-{VERSION}"
+        shutil.rmtree(target, ignore_errors=True)
+        for name, content in release(options.output, notes).items():
+            put(target / name, content)
+        (target / "anocir").chmod(0o755)
+        print(f"{target}: try it by tests/fresh.py, then: git tag -a v{VERSION}")
     return 0
+
+
+def put(path: Path, content: bytes) -> None:
+    """Write a file and the directories that it lies in."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+
+
+def release_notes(changelog: str | None = None) -> str:
+    """Return the section of this version in the changelog; without one nothing is released."""
+    text = changelog or (TOP / "CHANGELOG.md").read_text(encoding="utf-8")
+    found = re.search(rf"(?ms)^## {re.escape(VERSION)} - \d{{4}}-\d\d-\d\d\n.*?(?=^## |\Z)", text)
+    if found is None:
+        sys.exit(f"build.py: CHANGELOG.md has no section `## {VERSION} - YYYY-MM-DD`")
+    return found[0].rstrip() + "\n"
+
+
+def released() -> int:
+    """Return the day of this version's section, in seconds since 1970: the man page names it."""
+    text = release_notes().split("\n", 1)[0].rpartition(" ")[2]
+    year, month, day = (int(part) for part in text.split("-"))
+    return calendar.timegm((year, month, day, 0, 0, 0))
+
+
+# What `completion` prints, and where a system looks for it below PREFIX.
+SHARED = {
+    "man": "share/man/man8/anocir.8",
+    "bash": "share/bash-completion/completions/anocir",
+    "zsh": "share/zsh/site-functions/_anocir",
+    "fish": "share/fish/vendor_completions.d/anocir.fish",
+}
+
+
+def shared(built: Path) -> dict[str, bytes]:
+    """Return the man page and the completions, by their paths below PREFIX."""
+    environment = {**os.environ, "SOURCE_DATE_EPOCH": str(released())}
+    files = {}
+    for kind, path in SHARED.items():
+        made = subprocess.run(
+            [sys.executable, "-IBS", built, "completion", kind],
+            check=False, capture_output=True, env=environment,
+        )  # fmt: skip
+        if made.returncode:
+            said = made.stderr.decode().strip() or f"{built} completion {kind} failed"
+            sys.exit(f"build.py: {said}")
+        files[path] = made.stdout
+    return files
+
+
+def release(built: Path, notes: str) -> dict[str, bytes]:
+    """Return what is published, by name: equal for equal archives and changelogs."""
+    files = {Path(path).name: content for path, content in shared(built).items()}
+    files["anocir.bash"] = files.pop("anocir")
+    files["anocir"] = built.read_bytes()
+    files["CHANGES.md"] = notes.encode()
+    files["LICENSE"] = (TOP / "LICENSE").read_bytes()
+    sums = [f"{hashlib.sha256(files[name]).hexdigest()}  {name}\n" for name in sorted(files)]
+    files["SHA256SUMS"] = "".join(sums).encode()
+    return files
 
 
 def usable(path: Path) -> Path | None:
@@ -140,8 +220,11 @@ def version_of(python: str) -> tuple[int, int]:
     return int(words[0]), int(words[1])
 
 
-def find_tools() -> str:
-    """Return an interpreter that has shiv; make a virtual environment if none has."""
+def find_tools(wheels: str = "") -> str:
+    """Return an interpreter that has shiv; make a virtual environment if none has.
+
+    `wheels` is a directory with the files of shiv, for who has no network.
+    """
     for candidate in (sys.executable, str(VENV / "bin" / "python3")):
         if Path(candidate).exists() and has_tools(candidate):
             return candidate
@@ -153,16 +236,25 @@ def find_tools() -> str:
             "build.py: cannot make a virtual environment\n"
             "build.py: on Debian and Ubuntu: apt-get install python3-venv, or make demo"
         )
-    pip = [
-        VENV / "bin" / "python3",
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--disable-pip-version-check",
-    ]
-    if subprocess.run([*pip, *TOOLS], check=False).returncode:
-        sys.exit(f"build.py: cannot install {' and '.join(TOOLS)}")
+    pip = [VENV / "bin" / "python3", "-m", "pip", "install", "--quiet",
+           "--disable-pip-version-check", "--retries", "0", "--timeout", "10"]  # fmt: skip
+    offline = wheels or os.environ.get("PIP_NO_INDEX")
+    if wheels:
+        if not Path(wheels).is_dir():
+            sys.exit(f"build.py: --wheels: there is no directory {wheels}")
+        pip += ["--no-index", "--find-links", wheels]
+    said = subprocess.run([*pip, *TOOLS], check=False, capture_output=True, text=True)
+    if said.returncode:
+        shutil.rmtree(VENV, ignore_errors=True)
+        lines = [line for line in said.stderr.split("\n") if line.startswith("ERROR: ")]
+        why = lines[-1][7:] if lines else "pip failed"
+        where = wheels or os.environ.get("PIP_FIND_LINKS", "")
+        sys.exit(
+            f"build.py: cannot install {' and '.join(TOOLS)} from {where}: {why}"
+            if offline
+            else f"build.py: cannot fetch {' and '.join(TOOLS)} ({why}): without a network, "
+            f"`pip download -d DIR {' '.join(TOOLS)}` elsewhere and `make build WHEELS=DIR` here"
+        )
     return str(VENV / "bin" / "python3")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import importlib.util
 import json
 import os
 import re
@@ -278,3 +280,73 @@ def test_install_puts_one_executable_file(tmp_path: Path) -> None:
         pytest.skip("no make")
     result = call("make", "-C", str(TOP), "-n", "install", f"DESTDIR={tmp_path}", "PREFIX=/opt")
     assert f"install -D -m 755 dist/anocir {tmp_path}/opt/bin/anocir" in result.stdout
+
+
+def build_module():
+    spec = importlib.util.spec_from_file_location("build_script", TOP / "build.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_release_is_the_same_bytes_twice_and_has_its_sums(archive: str, monkeypatch) -> None:
+    """Of one archive: that two builds of it are equal is tested above."""
+    build = build_module()
+    monkeypatch.chdir(TOP)
+    notes = build.release_notes()
+    first = build.release(Path(archive), notes)
+    assert first == build.release(Path(archive), notes)
+    assert set(first) == {
+        "anocir", "anocir.8", "anocir.bash", "_anocir", "anocir.fish", "CHANGES.md", "LICENSE", "SHA256SUMS",
+    }  # fmt: skip
+    sums = dict(line.split("  ")[::-1] for line in first.pop("SHA256SUMS").decode().splitlines())
+    assert sums == {name: hashlib.sha256(data).hexdigest() for name, data in first.items()}
+    assert notes.startswith(f"## {build.VERSION} - ") and "\n## " not in notes[3:]
+    day = notes.split("\n")[0].split(" - ")[1]
+    assert f'.TH ANOCIR 8 "{day}" "anocir {build.VERSION}"' in first["anocir.8"].decode()
+    with pytest.raises(SystemExit, match="no section"):
+        build.release_notes("# Changelog\n\n## Unreleased\n")
+
+
+def test_what_is_built_is_installed_as_it_is_and_removed_again(archive: str, tmp_path) -> None:
+    words = ("make", "-C", str(TOP), f"DESTDIR={tmp_path}", "PREFIX=/usr")
+    before = os.stat(archive).st_mtime_ns
+    made = call(*words, "install")
+    assert made.returncode == 0, made.stderr
+    assert os.stat(archive).st_mtime_ns == before and "build.py build" not in made.stdout
+    found = {
+        str(path.relative_to(tmp_path)): path for path in tmp_path.rglob("*") if path.is_file()
+    }
+    assert set(found) == {
+        "usr/bin/anocir",
+        *(f"usr/{path}" for path in build_module().SHARED.values()),
+    }
+    assert found["usr/bin/anocir"].read_bytes() == Path(archive).read_bytes()
+    assert call(*words, "uninstall").returncode == 0
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize("wheels", ["", "/tmp"])
+def test_who_has_no_network_is_told_in_one_line_what_to_do(
+    monkeypatch, tmp_path, wheels: str
+) -> None:
+    build = build_module()
+    calls = []
+
+    def run(command, **options):
+        calls.append([str(word) for word in command])
+        failed = subprocess.CompletedProcess(
+            command, 1, "", "ERROR: No matching distribution found for shiv==1.0.8\n"
+        )
+        return failed if "pip" in calls[-1] else subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(build, "VENV", tmp_path / "venv")
+    monkeypatch.setattr(build, "has_tools", lambda python: False)
+    monkeypatch.setattr(build.subprocess, "run", run)
+    monkeypatch.delenv("PIP_NO_INDEX", raising=False)
+    with pytest.raises(SystemExit) as told:
+        build.find_tools(wheels)
+    text = str(told.value)
+    assert "\n" not in text and "No matching distribution" in text
+    assert ("from /tmp" in text) if wheels else ("make build WHEELS=DIR" in text)
+    assert ("--find-links" in calls[-1]) == bool(wheels) and "--retries" in calls[-1]
