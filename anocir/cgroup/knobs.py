@@ -137,11 +137,15 @@ def _before(path: str, file: str, value: str) -> str:
     return f"{key} {_KEYED.get(file, 'default')}"
 
 
-def unavailable(controller: str, source: str) -> Error:
-    """Return the error for a limit whose controller the container's cgroup does not have."""
+def unavailable(controller: str, source: str, version: str = "") -> Error:
+    """Return the error for a limit whose controller the container's cgroup does not have.
+
+    `version` is that of cgroups if the other one may well have it.
+    """
+    told = f"invalid configuration: in {version} " if version else ""
     return at(
         source,
-        f"the cgroup controller {controller} is not available here",
+        f"{told}the cgroup controller {controller} is not available here",
         "the kernel lacks it, it is not mounted, or it is not delegated to this cgroup",
     )
 

@@ -133,7 +133,7 @@ def in_use(directory: str) -> Error | None:
     for file, value in (("freezer.state", b"THAWED"), ("cgroup.freeze", b"0")):
         try:
             if files.read_file(f"{directory}/{file}").strip() != value:
-                return Error(f"container's cgroup is frozen: {directory}")
+                return Error(f"container's cgroup unexpectedly frozen: {directory}")
         except OSError:
             continue
     return None
@@ -217,7 +217,7 @@ def sub_cgroups(subs: list[str], controllers: set[str]) -> dict[str, str]:
         names, colon, path = sub.rpartition(":")
         words = [word for word in path.split("/") if word not in ("", ".")]
         if ".." in words:
-            raise Error(f"--cgroup {sub}: must not leave the container's cgroup")
+            raise Error(f"--cgroup {sub}: bad sub cgroup path, it leads out of the container's")
         below = "".join(f"/{word}" for word in words)
         for name in names.split(",") if colon else ["*"]:
             if name != "*" and name not in controllers:

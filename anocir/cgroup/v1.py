@@ -82,7 +82,7 @@ class Manager:
                 raise knobs.unavailable(controller, source)
         for controller, _, _, source, _ in unified[:1]:
             if "" not in self.directories:
-                raise knobs.unavailable(controller, source)
+                raise knobs.unavailable(controller, source, "version 2")
 
     def _guards(self) -> bool:
         """Tell whether there is something to guard devices with: the controller, or cgroup2."""
@@ -166,7 +166,7 @@ class Manager:
         have = knobs.read_text(f"{directory}/cgroup.controllers").split()
         for controller, _, _, source, _ in writes:
             if controller != "cgroup" and controller not in have:
-                raise knobs.unavailable(controller, source)
+                raise knobs.unavailable(controller, source, "version 2")
         knobs.write(writes, {write[0]: directory for write in writes}, undo)
 
     def _guard_devices(self, rules: list[Rule], fresh: bool) -> None:

@@ -274,16 +274,21 @@ def _keep_locked(mount_fd: int, options: Options) -> None:
     What is asked away in so many words, and cannot go, is an error.
     """
     flags, atime = _has(mount_fd)
-    asked = flags & options["clear"] & ~MOUNT_ATTR__ATIME
+    add, remove = options["set"], options["clear"]
+    asked = flags & remove & _EXACT & ~MOUNT_ATTR_NOSYMFOLLOW
     names = [name for attribute, _, _, name in _FLAGS if asked & attribute]
-    if options["clear"] & MOUNT_ATTR__ATIME and options["set"] & MOUNT_ATTR__ATIME != atime:
+    if remove & MOUNT_ATTR__ATIME and (
+        add & MOUNT_ATTR__ATIME != atime or (add ^ flags) & MOUNT_ATTR_NODIRATIME
+    ):
         names.append(_ATIMES.get(atime, "relatime"))
     if names:
         raise Error(
             f"cannot clear flags that are locked: {','.join(names)}",
             "the mount is another user namespace's",
         ) from None
-    _change(mount_fd, options["set"] & ~MOUNT_ATTR__ATIME, 0)
+    # The one flag that is never locked goes as it does elsewhere.
+    free = MOUNT_ATTR_NOSYMFOLLOW & (~add if options.get("exact") else remove)
+    _change(mount_fd, add & ~(MOUNT_ATTR__ATIME | MOUNT_ATTR_NODIRATIME), free)
 
 
 def _remount(mount_fd: int, add: int, remove: int) -> None:

@@ -147,9 +147,8 @@ def _directory_target(context: Context, destination: str, kind: str) -> tuple[in
             if error.errno == ENOENT and not made:
                 files.close(places.make_directory(context, destination))
             elif plain and error.errno in (ELOOP, ENOTDIR):
-                raise Error(
-                    f'mount of {kind}: "{destination}" must be a directory, not a link'
-                ) from None
+                words = "must be mounted on ordinary directory"
+                raise Error(f'mount of {kind}: {words}, "{destination}" is a link') from None
             else:
                 raise
     raise OSError(ENOENT, "open", destination)

@@ -163,4 +163,26 @@ def parse(options: Sequence[str]) -> dict[str, Any]:
             result["idmap_rec"] = name == "ridmap"
         elif option not in ("", "defaults"):
             result["data"].append(option)
+    if result["bind"] or result["remount"]:
+        _keep_access_times(result)
     return result
+
+
+def _keep_access_times(result: dict[str, Any]) -> None:
+    """Treat access times as mount(2) does when it changes a mount, and so runc and crun do.
+
+    Without a word that sets one of their flags they stay what they are (so `atime` alone does
+    nothing); with one they are what is named, and relatime if that is only nodiratime.
+    """
+    ms = result["ms"] & (_ATIME_MS | MS_NODIRATIME)
+    kept = MOUNT_ATTR__ATIME | MOUNT_ATTR_NODIRATIME
+    result["set"] &= ~kept
+    result["clear"] &= ~kept
+    if not ms:
+        return
+    if ms & MS_STRICTATIME:
+        result["set"] |= MOUNT_ATTR_STRICTATIME
+    elif ms & MS_NOATIME:
+        result["set"] |= MOUNT_ATTR_NOATIME
+    result["clear"] |= MOUNT_ATTR__ATIME
+    result["set" if ms & MS_NODIRATIME else "clear"] |= MOUNT_ATTR_NODIRATIME
