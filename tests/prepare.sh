@@ -54,6 +54,13 @@ runtime_packages() {
     echo "iproute2 command -v ip"
     echo "runc command -v runc"
     echo "crun command -v crun"
+    # Root file systems of other kinds.
+    echo "e2fsprogs command -v mkfs.ext4"
+    echo "btrfs-progs command -v mkfs.btrfs"
+    echo "xfsprogs command -v mkfs.xfs"
+    echo "erofs-utils command -v mkfs.erofs"
+    echo "squashfs-tools command -v mksquashfs"
+    echo "fuse-overlayfs command -v fuse-overlayfs"
 }
 
 # The engines of a Debian tree need nothing of this machine but what makes the tree.

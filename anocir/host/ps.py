@@ -6,6 +6,8 @@ Side: host.
 from __future__ import annotations
 
 
+import posix
+
 from . import states
 
 TYPE_CHECKING = False
@@ -18,4 +20,14 @@ def ps(settings: Settings, container_id: str) -> list[int]:
     container, status = states.open_(settings, container_id)
     if status == states.STOPPED:
         return []
+    disabled = (container.intent.get("cgroup") or {}).get("manager") == "disabled"
+    known = container.intent.get("private_pids") or container.state.get("mount_namespace")
+    if disabled and known:
+        from . import ending
+
+        # Without a cgroup: by the namespaces.
+        mine = ending.mine(container)
+        return sorted(
+            int(name) for name in posix.listdir("/proc") if name.isdigit() and mine(int(name))
+        )
     return sorted(states.manager(container).pids())
