@@ -461,7 +461,8 @@ class Manager:
 
     def gone(self) -> bool:
         """Tell whether somebody has removed the cgroup, as systemd does with an empty one."""
-        return not files.exists(self._main())
+        # One hierarchy after the other, and that of the memory may be the first.
+        return not all(files.exists(path) for path in self.directories.values())
 
     def oom_watch(self) -> tuple[int, int]:
         """Return a descriptor and the poll(2) event by which it tells of an OOM."""

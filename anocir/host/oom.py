@@ -38,10 +38,10 @@ def want_of_memory(container: Container, config: dict[str, Any], killed: bool = 
     try:
         if manager.oom_kills():
             return "container init was OOM-killed (memory limit too low?)"
-        if killed and memory_limit(config) and manager.gone():
-            return "container init was killed (memory limit too low?)"
     except (Error, OSError) as error:
         log.debug(f"oom: {reason(error)}")
+    if killed and memory_limit(config) and manager.gone():
+        return "container init was killed (memory limit too low?)"
     return ""
 
 

@@ -484,6 +484,13 @@ def test_a_parent_that_another_container_uses_stays(make):
                 os.rmdir(path)
 
 
+def test_it_counts_as_gone_from_the_first_hierarchy_that_systemd_removes(make):
+    manager = make({})
+    assert not manager.gone()
+    rmdir(directories()[0] + TOP + "/x")
+    assert manager.gone()
+
+
 def test_a_cgroup_in_use_is_refused_and_its_processes_live_on(make):
     early = choose("x")
     manager = make({})

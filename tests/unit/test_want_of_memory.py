@@ -36,7 +36,7 @@ class Manager:
         (0, True, LIMITED, False, ""),  # it failed and was not killed
         (0, True, {}, True, ""),
         (0, True, {"linux": {"resources": {"memory": {"swap": 5}}}}, True, ""),
-        (-1, True, LIMITED, True, ""),
+        (-1, True, LIMITED, True, PERHAPS),  # it went between the two looks
     ],
 )
 def test_the_kernels_count_decides_and_systemd_may_have_removed_it(
