@@ -22,12 +22,101 @@ from .base import log
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any, Final, Protocol
+    from typing import Any, Final, Protocol, TypedDict
 
     Option = tuple[str, str, str, object, str, str]
-    Options = dict[str, Any]
     Table = tuple[Option, ...]
-    Run = Callable[["Settings", Options, list[str]], int]
+    Run = Callable[["Settings", "Options", list[str]], int]
+
+    class Options(TypedDict, total=False):
+        """The options of all commands by name, as tests/unit/test_cli.py compares with OPTIONS.
+
+        A command has all of its own and no others.
+        """
+
+        # create, run; partly exec, restore, explain, spec, check, validate
+        bundle: str
+        console_socket: str
+        pidfd_socket: str
+        pid_file: str
+        dry_run: bool
+        record_seccomp: str
+        record_base: str
+        no_pivot: bool
+        no_new_keyring: bool
+        preserve_fds: int
+        # run, restore, exec
+        detach: bool
+        keep: bool
+        no_subreaper: bool
+        # exec; explain and validate have `process` too
+        process: str
+        tty: bool
+        cwd: str
+        env: list[str]
+        user: str
+        additional_gids: list[str]
+        process_label: str
+        apparmor: str
+        no_new_privs: bool
+        cap: list[str]
+        cgroup: list[str]
+        ignore_paused: bool
+        # kill, delete, events, list
+        all: bool
+        signal: str
+        force: bool
+        interval: float
+        stats: bool
+        quiet: bool
+        format: str
+        # update; validate has `resources` too
+        resources: str
+        blkio_weight: int | None
+        cpu_period: int | None
+        cpu_quota: int | None
+        cpu_burst: int | None
+        cpu_share: int | None
+        cpu_rt_period: int | None
+        cpu_rt_runtime: int | None
+        cpu_idle: int | None
+        cpuset_cpus: str | None
+        cpuset_mems: str | None
+        memory: int | None
+        memory_reservation: int | None
+        memory_swap: int | None
+        pids_limit: int | None
+        l3_cache_schema: str | None
+        mem_bw_schema: str | None
+        kernel_memory: int | None
+        kernel_memory_tcp: int | None
+        # checkpoint, restore
+        image_path: str
+        work_path: str
+        parent_path: str
+        leave_running: bool
+        tcp_established: bool
+        tcp_skip_in_flight: bool
+        tcp_close: bool
+        link_remap: bool
+        ext_unix_sk: bool
+        shell_job: bool
+        lazy_pages: bool
+        status_fd: int
+        page_server: str
+        file_locks: bool
+        pre_dump: bool
+        manage_cgroups_mode: str
+        empty_ns: list[str]
+        auto_dedup: bool
+        lsm_profile: str
+        lsm_mount_context: str
+        # spec, validate, repack
+        rootless: bool
+        config: str
+        output: str
+        compile: bool
+        old: str
 
     class Command(Protocol):
         """What each file in commands/ defines."""
@@ -154,7 +243,7 @@ def parse(argv: list[str], settings: Settings) -> tuple[str, Run, Options, list[
     if name not in COMMANDS and name not in HIDDEN:
         raise unknown(name)
     command = load(name)
-    options: Options = {
+    options: Any = {
         row[0].replace("-", "_"): list(row[3]) if row[2] == "list" else row[3]  # type: ignore[call-overload]
         for row in command.OPTIONS
     }
@@ -199,7 +288,7 @@ def _read(
     own: dict[str, Option],
     globals_: dict[str, Option],
     in_order: bool,
-    options: Options,
+    options: Any,
     settings: Settings,
 ) -> list[str]:
     """Sort words into options (stored), global options (stored) and positionals (returned)."""

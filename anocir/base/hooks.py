@@ -21,7 +21,16 @@ from ..linux import files, processes, tasks
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from typing import Any, Final
+    from typing import Final, TypedDict
+
+    class Hook(TypedDict, total=False):
+        """A program that is run at one point of the life cycle; `path` is always there."""
+
+        path: str
+        args: list[str]
+        env: list[str]
+        timeout: int
+
 
 _KEEP: Final = 32 << 10
 
@@ -78,7 +87,7 @@ def environment(entries: Sequence[str]) -> dict[bytes, bytes]:
     return env
 
 
-def run(hook: Mapping[str, Any], state: bytes, what: str, place: Place, watch_fd: int = -1) -> None:
+def run(hook: Hook, state: bytes, what: str, place: Place, watch_fd: int = -1) -> None:
     """Run one hook and wait for it.
 
     `state` is the container's state as JSON for its standard input; `what` names the hook in
@@ -119,7 +128,7 @@ def run(hook: Mapping[str, Any], state: bytes, what: str, place: Place, watch_fd
         raise Error(" ".join(message.split("\n")))
 
 
-def _spawn(hook: Mapping[str, Any], ends: list[int], place: Place) -> int:
+def _spawn(hook: Hook, ends: list[int], place: Place) -> int:
     path = files.encode(hook["path"])
     args = [files.encode(arg) for arg in hook.get("args") or [hook["path"]]]
     env = place.env if hook.get("env") is None else environment(hook["env"])

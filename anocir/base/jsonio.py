@@ -235,7 +235,7 @@ def _indented(value: Json, line: str, step: str, sort_keys: bool) -> str:
     return dumps(value)
 
 
-def load(path: str, piped: bool = False) -> dict[str, Any]:
+def load(path: str, piped: bool = False) -> Json:
     """Read a JSON object from a file, unchecked.  Raises Error.
 
     A FIFO or a device would hold the runtime up for ever, so only a regular file is read; a

@@ -27,12 +27,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, Final, Protocol
 
-    from .convert import Resources
     from .hierarchy import Hierarchy
     from .joining import Joining
-
-    Record = dict[str, Any]
-    Config = dict[str, Any]
+    from ..model.schema import CgroupRecord, Config, Resources
+    from ..wire.shapes import CgroupView
 
     class Settings(Protocol):
         """What is read of the command line."""
@@ -44,7 +42,7 @@ if TYPE_CHECKING:
     class Manager(Protocol):
         """What all managers can do: those of `v1`, `v2` and `systemd`, and `Disabled`."""
 
-        record: Record
+        record: CgroupRecord
 
         def check(self, resources: Resources) -> None:
             """Refuse what cannot be set, before anything is made."""
@@ -112,7 +110,7 @@ if TYPE_CHECKING:
         def oom_watch(self) -> tuple[int, int]:
             """Return a descriptor and the poll(2) event by which it tells of an OOM."""
 
-        def mount_view(self, kind: str = "cgroup") -> dict[str, Any]:
+        def mount_view(self, kind: str = "cgroup") -> CgroupView:
             """Return what a mount of type cgroup, or cgroup2, shows."""
 
 
@@ -124,7 +122,7 @@ _MOST: Final = 10000
 _DEEPEST: Final = 6
 
 
-def choose(settings: Settings, config: Config, container_id: str) -> Record:
+def choose(settings: Settings, config: Config, container_id: str) -> CgroupRecord:
     """Decide on a manager and on the paths; make nothing.
 
     Raises Error for a cgroupsPath that is none.
@@ -190,7 +188,7 @@ def subgroups(config: Config) -> tuple[str, str]:
     return paths[0], paths[1]
 
 
-def load(record: Record) -> Manager:
+def load(record: CgroupRecord) -> Manager:
     """Return the manager of a container from what `choose` gave."""
     name = record.get("manager")
     if name == "v1":
@@ -208,7 +206,7 @@ def load(record: Record) -> Manager:
     return Disabled(record)
 
 
-def frozen(record: Record) -> bool:
+def frozen(record: CgroupRecord) -> bool:
     """Tell whether a container is paused, by its record alone: every `state` asks."""
     inner = record.get("fs", record)
     name = ""
@@ -229,7 +227,7 @@ def frozen(record: Record) -> bool:
         return False  # gone, with the last process
 
 
-def is_made(record: Record) -> bool:
+def is_made(record: CgroupRecord) -> bool:
     """Tell whether a container's cgroup is one that was not there before it."""
     place = record.get("fs", record)
     if place.get("manager") == "v2":
@@ -237,7 +235,7 @@ def is_made(record: Record) -> bool:
     return any(made > 0 for _, _, _, made in place.get("hierarchies", ()))
 
 
-def has_parts(record: Record) -> bool:
+def has_parts(record: CgroupRecord) -> bool:
     """Tell whether there are cgroups below that the container may have frozen on its own (v1)."""
     for mountpoint, controllers, path, _ in record.get("fs", record).get("hierarchies", ()):
         if "freezer" in controllers.split(","):
@@ -249,7 +247,7 @@ def has_parts(record: Record) -> bool:
     return False
 
 
-def destroy(record: Record) -> None:
+def destroy(record: CgroupRecord) -> None:
     """Remove what was made for a container, and nothing else; what is gone already is fine."""
     if record.get("manager") not in ("v1", "v2") or "foreign" in record:
         load(record).destroy()
@@ -305,12 +303,12 @@ def v1_record(
     container_id: str,
     tolerant: bool,
     config: Config,
-) -> Record:
+) -> CgroupRecord:
     """Return the record of a container with a directory in each of these hierarchies."""
     if subgroups(config)[1]:
         source = "annotations['run.oci.delegate-cgroup']"
         raise at(source, "needs cgroup v2: on v1 nothing can be delegated safely")
-    rows = []
+    rows: Any = []
     for mountpoint, controllers, own in hierarchies:
         path = _place(words, container_id, tolerant, own)
         rows.append([mountpoint, controllers, path, _missing(mountpoint, path)])
@@ -322,7 +320,7 @@ def v1_record(
     }
 
 
-def v2_record(mountpoint: str, path: str, config: Config, tolerant: bool) -> Record:
+def v2_record(mountpoint: str, path: str, config: Config, tolerant: bool) -> CgroupRecord:
     """Return the record of a container on cgroup v2."""
     _, leaf = subgroups(config)
     return {
@@ -354,7 +352,7 @@ def _shielded(config: Config) -> bool:
     )
 
 
-def remembered(config: Config, container_id: str) -> Record:
+def remembered(config: Config, container_id: str) -> CgroupRecord:
     """Return a record of the cgroups that are there for a container whose own record is lost.
 
     They are looked for where `choose` would have put them: by the cgroupsPath of its configuration,
@@ -371,7 +369,7 @@ def remembered(config: Config, container_id: str) -> Record:
         words = [word for word in f"{unit.expand(where)}/{name}".split("/") if word]
     else:
         words = components(path, "linux.cgroupsPath")
-    rows = []
+    rows: Any = []
     for mountpoint, controllers, own in [*v1, *([v2] if v2 else [])]:
         found = {_place(words, container_id, tolerant, own) for tolerant in (False, True)}
         if not config:
@@ -449,10 +447,10 @@ def _owner(config: Config, leaf: str = "") -> int:
     uid: int = ((config.get("process") or {}).get("user") or {}).get("uid") or 0
     if not any(space.get("type") == "user" for space in spaces):
         return uid or -1
-    for line in linux.get("uidMappings") or []:
-        if line["containerID"] <= uid < line["containerID"] + line["size"]:
-            return int(line["hostID"] + uid - line["containerID"])
-    return -1
+    from ..model import plan
+
+    mapped = plan.outside(plan.id_mappings(linux, "uid"), uid)
+    return -1 if mapped is None else mapped
 
 
 class Disabled:
@@ -460,7 +458,7 @@ class Disabled:
 
     __slots__ = ("record",)
 
-    def __init__(self, record: Record) -> None:
+    def __init__(self, record: CgroupRecord) -> None:
         """Take what `choose` has written down."""
         self.record = record
 
@@ -555,7 +553,7 @@ class Disabled:
         """Refuse: nothing is counted."""
         raise self._refuse()
 
-    def mount_view(self, kind: str = "cgroup") -> dict[str, Any]:
+    def mount_view(self, kind: str = "cgroup") -> CgroupView:
         """Return what a mount of type cgroup shows: the creator's own cgroups."""
         from . import hierarchy
 
@@ -563,7 +561,7 @@ class Disabled:
         if v2 is not None and (kind == "cgroup2" or not v1):
             mountpoint, _, own = v2
             return {"version": 2, "own_path": own or "/", "host_mountpoint": mountpoint}
-        record = {"tolerant": True, "hierarchies": [[m, c, own or "/", 0] for m, c, own in v1]}
         from . import v1 as manager
 
-        return manager.Manager(record).mount_view()
+        rows = [(mount, controllers, own or "/", 0) for mount, controllers, own in v1]
+        return manager.Manager({"tolerant": True, "hierarchies": rows}).mount_view()

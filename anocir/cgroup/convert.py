@@ -21,9 +21,21 @@ from ..errors import at
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Any, Final
 
-    Resources = dict[str, Any]
+    from ..model.schema import (
+        BlockIO,
+        CPU,
+        HugepageLimit,
+        Memory,
+        Network,
+        Pids,
+        Rdma,
+        Resources,
+        ThrottleDevice,
+    )
+
     Write = tuple[str, str, str, str, str]
 
 _DEFAULT_PERIOD: Final = 100000
@@ -76,8 +88,10 @@ def named(resources: Resources, names: Resources, version: int) -> Resources:
     With what goes into the same file: quota and period, and on v2 memory and swap (config.json
     counts them together); and with the weight that the kernel forgets while cpu.idle is 1.
     """
-    cpu, memory = dict(names.get("cpu") or {}), dict(names.get("memory") or {})
-    all_cpu, all_memory = resources.get("cpu") or {}, resources.get("memory") or {}
+    cpu: dict[str, Any] = {**(names.get("cpu") or {})}
+    memory: dict[str, Any] = {**(names.get("memory") or {})}
+    all_cpu: Mapping[str, Any] = resources.get("cpu") or {}
+    all_memory: Mapping[str, Any] = resources.get("memory") or {}
     pairs = [(cpu, all_cpu, ("quota", "period"))] if version == 2 else []
     if version == 2 or all_memory.get("limit") == -1:
         pairs.append((memory, all_memory, ("limit", "swap")))
@@ -86,19 +100,20 @@ def named(resources: Resources, names: Resources, version: int) -> Resources:
     for part, whole, keys in pairs:
         if any(part.get(key) for key in keys) or "idle" in keys:
             part.update({key: whole[key] for key in keys if whole.get(key) is not None})
-    return {**names, **{key: part for key, part in (("cpu", cpu), ("memory", memory)) if part}}
+    parts: Any = {key: part for key, part in (("cpu", cpu), ("memory", memory)) if part}
+    return {**names, **parts}
 
 
 def previous(old: Resources, names: Resources) -> Resources:
     """Return what `old` has of that which an update names: to undo it."""
-    result: Resources = {}
+    result: Any = {}
     for key, part in names.items():
         before = old.get(key)
         if isinstance(part, dict) and isinstance(before, dict):
             result[key] = {name: before[name] for name in part if name in before}
         elif before is not None:
             result[key] = before
-    return result
+    return result  # type: ignore[no-any-return]
 
 
 def ignored(resources: Resources, version: int) -> list[str]:
@@ -169,7 +184,7 @@ def unified(resources: Resources) -> list[Write]:
     return writes
 
 
-def _integer(values: dict[str, Any], key: str, source: str, lowest: int = 0) -> int:
+def _integer(values: Mapping[str, Any], key: str, source: str, lowest: int = 0) -> int:
     """Return a number, 0 when it is not set."""
     value = values.get(key)
     if value is None:
@@ -188,7 +203,7 @@ def _token(text: object, source: str) -> str:
     return text
 
 
-def _v1_cpu(cpu: dict[str, Any]) -> list[Write]:
+def _v1_cpu(cpu: CPU) -> list[Write]:
     source = "linux.resources.cpu"
     writes: list[Write] = []
     for key, file, lowest in (
@@ -210,7 +225,7 @@ def _v1_cpu(cpu: dict[str, Any]) -> list[Write]:
     return writes + _idle(cpu, weight)
 
 
-def _v2_cpu(cpu: dict[str, Any]) -> list[Write]:
+def _v2_cpu(cpu: CPU) -> list[Write]:
     source = "linux.resources.cpu"
     writes: list[Write] = []
     quota = _integer(cpu, "quota", source, -(1 << 63))
@@ -229,7 +244,7 @@ def _v2_cpu(cpu: dict[str, Any]) -> list[Write]:
     return writes + _idle(cpu, shares)
 
 
-def _idle(cpu: dict[str, Any], weight: list[Write]) -> list[Write]:
+def _idle(cpu: CPU, weight: list[Write]) -> list[Write]:
     """Place cpu.idle around the weight, which the kernel refuses while idle is 1."""
     if cpu.get("idle") is None:
         return weight
@@ -238,16 +253,16 @@ def _idle(cpu: dict[str, Any], weight: list[Write]) -> list[Write]:
     return [*weight, write] if idle else [write, *weight]
 
 
-def _cpuset(cpu: dict[str, Any]) -> list[Write]:
+def _cpuset(cpu: CPU) -> list[Write]:
     writes: list[Write] = []
     for key in ("cpus", "mems"):
-        value = cpu.get(key)
+        value = str(cpu.get(key) or "")
         if value:
             writes.append(("cpuset", f"cpuset.{key}", value, f"linux.resources.cpu.{key}", ""))
     return writes
 
 
-def _memory_limits(memory: dict[str, Any]) -> tuple[int, int]:
+def _memory_limits(memory: Memory) -> tuple[int, int]:
     source = "linux.resources.memory"
     limit = _integer(memory, "limit", source, -1)
     swap = _integer(memory, "swap", source, -1)
@@ -256,7 +271,7 @@ def _memory_limits(memory: dict[str, Any]) -> tuple[int, int]:
     return limit, swap
 
 
-def _v1_memory(memory: dict[str, Any]) -> list[Write]:
+def _v1_memory(memory: Memory) -> list[Write]:
     source = "linux.resources.memory"
     writes: list[Write] = []
     limit, swap = _memory_limits(memory)
@@ -288,7 +303,7 @@ def _v1_memory(memory: dict[str, Any]) -> list[Write]:
     return writes
 
 
-def _v2_memory(memory: dict[str, Any]) -> list[Write]:
+def _v2_memory(memory: Memory) -> list[Write]:
     source = "linux.resources.memory"
     writes: list[Write] = []
     limit, swap = _memory_limits(memory)
@@ -309,7 +324,7 @@ def _number(value: int) -> str:
     return "max" if value < 0 else str(value)
 
 
-def _pids(pids: dict[str, Any]) -> list[Write]:
+def _pids(pids: Pids) -> list[Write]:
     if pids.get("limit") is None:
         return []
     limit = _integer(pids, "limit", "linux.resources.pids", -(1 << 63))
@@ -318,12 +333,16 @@ def _pids(pids: dict[str, Any]) -> list[Write]:
     return [("pids", "pids.max", _number(limit or 1), "linux.resources.pids.limit", "")]
 
 
-def _device(entry: dict[str, Any], source: str) -> str:
+def _device(entry: Mapping[str, Any], source: str) -> str:
     major = _integer(entry, "major", source)
     return f"{major}:{_integer(entry, 'minor', source)}"
 
 
-def _v1_block(block: dict[str, Any]) -> list[Write]:
+def _throttles(block: Mapping[str, Any], key: str) -> list[ThrottleDevice]:
+    return block.get(key) or []
+
+
+def _v1_block(block: BlockIO) -> list[Write]:
     source = "linux.resources.blockIO"
     writes: list[Write] = []
     # The files without bfq went away with CFQ in Linux 5.0.
@@ -345,14 +364,14 @@ def _v1_block(block: dict[str, Any]) -> list[Write]:
             line = f"{device} {leaf}"
             writes.append(("blkio", "blkio.leaf_weight_device", line, f"{path}.leafWeight", ""))
     for key, file, _ in _THROTTLES:
-        for index, entry in enumerate(block.get(key) or []):
+        for index, limit in enumerate(_throttles(block, key)):
             path = f"{source}.{key}[{index}]"
-            line = f"{_device(entry, path)} {_integer(entry, 'rate', path)}"
+            line = f"{_device(limit, path)} {_integer(limit, 'rate', path)}"
             writes.append(("blkio", file, line, path, ""))
     return writes
 
 
-def _v2_block(block: dict[str, Any]) -> list[Write]:
+def _v2_block(block: BlockIO) -> list[Write]:
     source = "linux.resources.blockIO"
     writes: list[Write] = []
     weight = _integer(block, "weight", source)
@@ -368,10 +387,10 @@ def _v2_block(block: dict[str, Any]) -> list[Write]:
             writes.append(("io", "io.bfq.weight", f"{device} {weight}", path, ""))
             writes.append(("io", "io.weight", f"{device} {scaled}", path, "spare"))
     for key, _, word in _THROTTLES:
-        for index, entry in enumerate(block.get(key) or []):
+        for index, limit in enumerate(_throttles(block, key)):
             path = f"{source}.{key}[{index}]"
-            rate = _integer(entry, "rate", path)
-            line = f"{_device(entry, path)} {word}={rate or 'max'}"
+            rate = _integer(limit, "rate", path)
+            line = f"{_device(limit, path)} {word}={rate or 'max'}"
             writes.append(("io", "io.max", line, path, ""))
     return writes
 
@@ -386,7 +405,7 @@ def page_size(text: object, source: str) -> str:
     return text
 
 
-def _hugetlb(limits: list[dict[str, Any]], file: str) -> list[Write]:
+def _hugetlb(limits: list[HugepageLimit], file: str) -> list[Write]:
     writes: list[Write] = []
     for index, entry in enumerate(limits):
         source = f"linux.resources.hugepageLimits[{index}]"
@@ -398,7 +417,7 @@ def _hugetlb(limits: list[dict[str, Any]], file: str) -> list[Write]:
     return writes
 
 
-def _network(network: dict[str, Any]) -> list[Write]:
+def _network(network: Network) -> list[Write]:
     source = "linux.resources.network"
     writes: list[Write] = []
     class_id = _integer(network, "classID", source)
@@ -412,7 +431,7 @@ def _network(network: dict[str, Any]) -> list[Write]:
     return writes
 
 
-def _rdma(rdma: dict[str, dict[str, Any]]) -> list[Write]:
+def _rdma(rdma: dict[str, Rdma]) -> list[Write]:
     writes: list[Write] = []
     for device, entry in rdma.items():
         source = f"linux.resources.rdma[{device!a}]"

@@ -17,7 +17,8 @@ from ..errors import at
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Final
+    from typing import Final
+    from ..model.schema import DeviceRule, Resources
 
     # allow, type (a, b or c), major, minor (None for all), access
     Rule = tuple[bool, str, "int | None", "int | None", int]
@@ -49,9 +50,7 @@ DEFAULTS: Final[tuple[Rule, ...]] = (
 _DENY_ALL: Final[Rule] = (False, "a", None, None, _ALL)
 
 
-def parse(
-    entries: list[dict[str, Any]] | None, source: str = "linux.resources.devices"
-) -> list[Rule]:
+def parse(entries: list[DeviceRule] | None, source: str = "linux.resources.devices") -> list[Rule]:
     """Return the rules of config.json; what is not set means all."""
     rules: list[Rule] = []
     for index, entry in enumerate(entries or []):
@@ -78,7 +77,7 @@ def _number(value: object, source: str) -> int | None:
     return value
 
 
-def changed(resources: dict[str, Any], old: dict[str, Any]) -> bool:
+def changed(resources: Resources, old: Resources) -> bool:
     """Tell whether an update names devices, and others than before."""
     rules = resources.get("devices")
     return rules is not None and parse(rules) != parse(old.get("devices"))

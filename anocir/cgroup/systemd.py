@@ -26,18 +26,18 @@ if TYPE_CHECKING:
 
     from . import Manager
     from .bus import Bus
-    from .convert import Resources
     from .joining import Joining
     from .unit import Property
+    from ..model.schema import CgroupRecord, Config, Resources
 
     class _Files:
         """The cgroupfs manager that a unit is added to: v1.Manager or v2.Manager."""
 
-        place: dict[str, Any]
-        record: dict[str, Any]
+        place: CgroupRecord
+        record: CgroupRecord
         version: int
 
-        def __init__(self, record: dict[str, Any]) -> None: ...
+        def __init__(self, record: CgroupRecord) -> None: ...
         def check(self, resources: Resources) -> None: ...
         def join(self, pid: int, joining: Joining | None = None) -> None: ...
         def adopt(self, pid: int, resources: Resources, in_place: bool) -> None: ...
@@ -59,13 +59,13 @@ _NEWEST: Final = 254
 
 
 def choose(
-    config: dict[str, Any],
+    config: Config,
     container_id: str,
     path: str,
     user: bool,
     v1_all: list[hierarchy.Hierarchy],
     v2_one: hierarchy.Hierarchy | None,
-) -> dict[str, Any]:
+) -> CgroupRecord:
     """Return the record of a container that becomes a unit; make nothing."""
     from . import subgroups, unit, v1_record, v2_record
 
@@ -92,7 +92,7 @@ def choose(
         words = (cgroup + subgroup)[1:].split("/")
         hierarchies = [*v1_all, *([v2_one] if v2_one else [])]
         fs = v1_record(hierarchies, words, container_id, False, config)
-        rows = []
+        rows: Any = []
         for mountpoint, controllers, below, made in fs["hierarchies"]:
             managed = any(word in _MANAGED for word in controllers.split(","))
             rows.append(
@@ -144,7 +144,7 @@ def _top(user: bool, own: str) -> str:
     return "" if path == "/" else path
 
 
-def load(record: dict[str, Any]) -> Manager:
+def load(record: CgroupRecord) -> Manager:
     """Return the manager of a container that is a unit, on the cgroups that there are."""
     if record["fs"]["manager"] == "v1":
         from . import v1
@@ -171,7 +171,7 @@ class Unit(_Files):
     __slots__ = ()
     limits: Resources
 
-    def __init__(self, record: dict[str, Any]) -> None:
+    def __init__(self, record: CgroupRecord) -> None:
         """Take what `choose` has written down."""
         super().__init__(record)
         self.limits = {}

@@ -18,8 +18,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Final, NoReturn
 
-    from .convert import Resources
     from .devices import Rule
+    from ..model.schema import CPU, Resources
 
     Property = tuple[str, str, Any]
 
@@ -156,7 +156,7 @@ def _limit(value: int) -> int:
     return INFINITY if value < 0 else value
 
 
-def _cpu(cpu: dict[str, Any], version: int, systemd: int) -> list[Property]:
+def _cpu(cpu: CPU, version: int, systemd: int) -> list[Property]:
     result: list[Property] = []
     shares = cpu.get("shares") or 0
     if cpu.get("idle") == 1 and version == 2 and systemd >= 252:
@@ -172,8 +172,9 @@ def _cpu(cpu: dict[str, Any], version: int, systemd: int) -> list[Property]:
         result.append(("CPUQuotaPerSecUSec", "t", quota_per_second(quota, period)))
     if version == 2 and systemd >= 244:
         for key, name in (("cpus", "AllowedCPUs"), ("mems", "AllowedMemoryNodes")):
-            if cpu.get(key):
-                result.append((name, "ay", bits(cpu[key], f"linux.resources.cpu.{key}")))
+            value = str(cpu.get(key) or "")
+            if value:
+                result.append((name, "ay", bits(value, f"linux.resources.cpu.{key}")))
     return result
 
 

@@ -23,9 +23,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from .convert import Resources, Write
+    from .convert import Write
     from .devices import Rule
     from .joining import Joining
+    from ..model.schema import CgroupRecord, Resources
+    from ..wire.shapes import CgroupView
 
 _GONE = (ENOENT, ENODEV)
 
@@ -40,11 +42,11 @@ class Manager:
     __slots__ = ("directories", "hierarchies", "place", "record", "tolerant")
     version = 1
 
-    def __init__(self, record: dict[str, Any]) -> None:
+    def __init__(self, record: CgroupRecord) -> None:
         """Take what `choose` has written down."""
         self.record = record
         # A unit of systemd keeps what is ours in a record of its own.
-        self.place: dict[str, Any] = record.get("fs", record)
+        self.place: CgroupRecord = record.get("fs", record)
         self.tolerant: bool = self.place["tolerant"]
         self.hierarchies: list[tuple[str, str, str, int]] = [
             (mountpoint, controllers, path, made)
@@ -473,7 +475,7 @@ class Manager:
             raise Error("events: the cgroup controller memory is not available here")
         return stats.v1_oom_watch(self.directories["memory"])
 
-    def mount_view(self, kind: str = "cgroup") -> dict[str, Any]:
+    def mount_view(self, kind: str = "cgroup") -> CgroupView:
         """Return what a mount of type cgroup shows: a directory for each hierarchy, and links.
 
         The option of the one that is cgroup v2 is "cgroup2"; a mount of that type shows it alone.
@@ -486,9 +488,9 @@ class Manager:
         links = []
         for mountpoint, controllers, path, _ in self.hierarchies:
             name = mountpoint[mountpoint.rindex("/") + 1 :]
-            hierarchies.append([name, controllers or "cgroup2", path, mountpoint])
+            hierarchies.append((name, controllers or "cgroup2", path, mountpoint))
             links += [
-                [controller, name]
+                (controller, name)
                 for controller in controllers.split(",")
                 if "," in controllers and controller != name
             ]

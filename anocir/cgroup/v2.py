@@ -20,9 +20,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, Final
 
-    from .convert import Resources, Write
+    from .convert import Write
     from .devices import Rule
     from .joining import Joining
+    from ..model.schema import CgroupRecord, Resources
+    from ..wire.shapes import CgroupView
 
 _BUSY: Final = (EBUSY, EOPNOTSUPP, ENOENT, ENODEV)
 _DELEGATE: Final = "/sys/kernel/cgroup/delegate"
@@ -42,11 +44,11 @@ class Manager:
     __slots__ = ("directory", "home", "late", "place", "record", "tolerant")
     version = 2
 
-    def __init__(self, record: dict[str, Any]) -> None:
+    def __init__(self, record: CgroupRecord) -> None:
         """Take what `choose` has written down."""
         self.record = record
         # A unit of systemd keeps what is ours in a record of its own.
-        self.place: dict[str, Any] = record.get("fs", record)
+        self.place: CgroupRecord = record.get("fs", record)
         self.tolerant: bool = self.place["tolerant"]
         self.directory: str = self.place["mountpoint"] + self.place["path"]
         self.home: str = self.directory + self.place.get("leaf", "")
@@ -417,7 +419,7 @@ class Manager:
         self._present()
         return stats.v2_oom_watch(self.directory)
 
-    def mount_view(self, kind: str = "cgroup") -> dict[str, Any]:  # noqa: ARG002
+    def mount_view(self, kind: str = "cgroup") -> CgroupView:  # noqa: ARG002
         """Return what a mount of type cgroup or cgroup2 shows."""
         return {
             "version": 2,

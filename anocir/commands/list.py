@@ -12,6 +12,7 @@ from ..linux import files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from ..cli import Options, Settings, Table
 
 HELP = "list the containers"
@@ -40,7 +41,7 @@ def run(settings: Settings, options: Options, args: list[str]) -> int:
     return 0
 
 
-def _table(states: list[dict[str, object]]) -> list[str]:
+def _table(states: Sequence[Mapping[str, object]]) -> list[str]:
     rows: list[tuple[str, ...]] = [_COLUMNS]
     rows += [tuple(str(state.get(name.lower(), "")) for name in _COLUMNS) for state in states]
     # Widths as runc's: at least 12, with 3 blanks between columns.

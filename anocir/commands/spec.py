@@ -10,9 +10,8 @@ from ..cgroup import hierarchy
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from ..cli import Options, Settings, Table
+    from ..model.schema import Config, Mount, Namespace, NamespaceType
 
 HELP = "write a config.json to start from"
 USAGE = "[OPTIONS]"
@@ -32,7 +31,7 @@ _MASKED = (
 _READONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 
 
-def _cgroup() -> tuple[str, ...]:
+def _cgroup() -> tuple[NamespaceType, ...]:
     """Ask for a cgroup namespace where cgroups are version 2, as runc does."""
     return ("cgroup",) if hierarchy.only_v2(hierarchy.own()[0]) else ()
 
@@ -52,11 +51,11 @@ def run(settings: Settings, options: Options, args: list[str]) -> int:
     return 0
 
 
-def template(rootless: bool) -> dict[str, Any]:
+def template(rootless: bool) -> Config:
     """Return a container that runs sh with few rights, as runc's template does."""
     import posix
 
-    config: dict[str, Any] = {
+    config: Config = {
         "ociVersion": SPEC_VERSION,
         "process": {
             "terminal": True,
@@ -68,7 +67,9 @@ def template(rootless: bool) -> dict[str, Any]:
             ],
             "cwd": "/",
             "capabilities": {
-                kind: list(_CAPABILITIES) for kind in ("bounding", "effective", "permitted")
+                "bounding": list(_CAPABILITIES),
+                "effective": list(_CAPABILITIES),
+                "permitted": list(_CAPABILITIES),
             },
             "rlimits": [{"type": "RLIMIT_NOFILE", "hard": 1024, "soft": 1024}],
             "noNewPrivileges": True,
@@ -78,9 +79,7 @@ def template(rootless: bool) -> dict[str, Any]:
         "mounts": _mounts(rootless),
         "linux": {
             "resources": {"devices": [{"allow": False, "access": "rwm"}]},
-            "namespaces": [
-                {"type": kind} for kind in ("pid", "network", "ipc", "uts", "mount", *_cgroup())
-            ],
+            "namespaces": _namespaces("pid", "network", "ipc", "uts", "mount", *_cgroup()),
             "maskedPaths": list(_MASKED),
             "readonlyPaths": list(_READONLY),
         },
@@ -89,22 +88,24 @@ def template(rootless: bool) -> dict[str, Any]:
         linux = config["linux"]
         del linux["resources"]
         # Without privileges nobody could connect an own network, so the host's is kept.
-        linux["namespaces"] = [
-            {"type": kind} for kind in ("pid", "ipc", "uts", "mount", *_cgroup(), "user")
-        ]
+        linux["namespaces"] = _namespaces("pid", "ipc", "uts", "mount", *_cgroup(), "user")
         linux["uidMappings"] = [{"containerID": 0, "hostID": posix.geteuid(), "size": 1}]
         linux["gidMappings"] = [{"containerID": 0, "hostID": posix.getegid(), "size": 1}]
     return config
 
 
-def _mount(destination: str, kind: str, source: str, *options: str) -> dict[str, Any]:
-    mount: dict[str, Any] = {"destination": destination, "type": kind, "source": source}
+def _namespaces(*kinds: NamespaceType) -> list[Namespace]:
+    return [{"type": kind} for kind in kinds]
+
+
+def _mount(destination: str, kind: str, source: str, *options: str) -> Mount:
+    mount: Mount = {"destination": destination, "type": kind, "source": source}
     if options:
         mount["options"] = list(options)
     return mount
 
 
-def _mounts(rootless: bool) -> list[dict[str, Any]]:
+def _mounts(rootless: bool) -> list[Mount]:
     # Group 5 (tty) is not mapped for a single user.
     tty = () if rootless else ("gid=5",)
     safe = ("nosuid", "noexec", "nodev")

@@ -36,7 +36,7 @@ def run(settings: Settings, options: Options, args: list[str]) -> int:
 
     what = given[0] if given and given[0] != "bundle" else "config"
     bundle = "" if given and given[0] != "bundle" else options["bundle"] or "."
-    path = options[what] or f"{bundle}/config.json"
+    path = options[what] or f"{bundle}/config.json"  # type: ignore[literal-required]
     value, unreadable = validation.load(path)
     found: list[tuple[str, str]] = [("", unreadable)]
     warnings: list[tuple[str, str]] = []

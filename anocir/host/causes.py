@@ -36,15 +36,17 @@ from .. import errors
 from ..base import codes
 from ..linux import files, mounts, tasks
 from ..linux.capabilities import NAMES
+from ..model import plan
 from . import mountinfo
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import re
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any, Final
 
     from .mountinfo import Mount
+    from ..model.schema import Config, Mount as Entry, Process
 
     Finder = Callable[["Failure"], str]
 
@@ -65,13 +67,14 @@ class Failure:
         self.text = text
         self.errno = codes.errno_of(text) or number
         self.path = codes.json_path(self.text)
-        self.config: dict[str, Any] = errors.scene.get("config") or {}
+        config: Config | None = errors.scene.get("config")
+        self.config: Config = config or {}
         self.rootfs: str = errors.scene.get("rootfs") or ""
         self.step = errors.scene.get("step") or _step(self.text)
         entry = self.entry()
         self.destination: str = (entry or {}).get("destination") or ""
 
-    def entry(self) -> dict[str, Any] | None:
+    def entry(self) -> Entry | None:
         """Return the entry of `mounts` that the failure is about."""
         found = _search_for(r"^mounts\[(\d+)\]", self.path)
         listed = self.config.get("mounts") or []
@@ -79,22 +82,19 @@ class Failure:
 
     def namespaces(self) -> dict[str, str]:
         """Return the namespaces of the configuration: kind and path, empty for a new one."""
-        listed = (self.config.get("linux") or {}).get("namespaces") or []
-        return {entry["type"]: entry.get("path") or "" for entry in listed}
+        return plan.namespaces(self.config)
 
-    def process(self) -> dict[str, Any]:
+    def process(self) -> Process:
         """Return the process object: exec's, or the container's."""
-        found: dict[str, Any] = errors.scene.get("process") or self.config.get("process") or {}
+        found: Process = errors.scene.get("process") or self.config.get("process") or {}
         return found
 
     def outside(self, number: int, kind: str = "uid") -> int:
         """Return what an id of the container is for the host; -1 where nothing maps it."""
         if self.namespaces().get("user") is None:
             return number
-        for row in (self.config.get("linux") or {}).get(f"{kind}Mappings") or []:
-            if row["containerID"] <= number < row["containerID"] + row["size"]:
-                return int(row["hostID"] + number - row["containerID"])
-        return -1
+        mapped = plan.outside(plan.id_mappings(self.config.get("linux") or {}, kind), number)
+        return -1 if mapped is None else mapped
 
 
 def explain(text: str, hint: str, root: str, number: int = 0) -> str:
@@ -325,7 +325,7 @@ def _holder(path: str) -> Mount | None:
     return best
 
 
-def _covering(failure: Failure, path: str) -> tuple[int, dict[str, Any]] | None:
+def _covering(failure: Failure, path: str) -> tuple[int, Entry] | None:
     """Return the last entry of `mounts` below which a path of the container lies, and its index."""
     best = None
     for index, entry in enumerate(failure.config.get("mounts") or []):
@@ -343,7 +343,8 @@ def _wanted(failure: Failure) -> str:
         return failure.destination
     found = _search_for(r"^linux\.(devices|maskedPaths|readonlyPaths)\[(\d+)\]", failure.path)
     if found:
-        one = ((failure.config.get("linux") or {}).get(found[1]) or [])[int(found[2])]
+        linux: Mapping[str, Any] = failure.config.get("linux") or {}
+        one = (linux.get(found[1]) or [])[int(found[2])]
         return str(one["path"] if isinstance(one, dict) else one)
     if failure.step in ("make_cwd", "chdir"):
         return str(failure.process().get("cwd") or "")
@@ -717,7 +718,7 @@ def _id_map(failure: Failure) -> str:
         [int(word) for word in line.split()]
         for line in files.read_file(f"/proc/self/{kind}_map").splitlines()
     ]
-    for index, entry in enumerate((failure.config.get("linux") or {}).get(f"{kind}Mappings") or []):
+    for index, entry in enumerate(plan.id_mappings(failure.config.get("linux") or {}, kind)):
         first, last = entry["hostID"], entry["hostID"] + entry["size"] - 1
         if not any(row[0] <= first and last < row[0] + row[2] for row in rows):
             have = ", ".join(f"{row[0]}-{row[0] + row[2] - 1}" for row in rows)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from ..cli import Options, Settings
     from .store import Container
+    from ..model.schema import Config
 
 _LOG: Final = "dump.log"
 _CLONE_NEWNET: Final = 0x40000000
@@ -65,7 +66,7 @@ def checkpoint(settings: Settings, container_id: str, options: Options) -> None:
 
 def _dump(
     container: Container,
-    config: dict[str, Any],
+    config: Config,
     options: Options,
     directory: images.Directories,
     paused: bool,
@@ -125,7 +126,7 @@ def _go_on(container: Container, paused: bool) -> None:
 
 def _opts(
     container: Container,
-    config: dict[str, Any],
+    config: Config,
     options: Options,
     directory: images.Directories,
     pid: int,

@@ -16,7 +16,7 @@ from .. import cgroup
 from ..base import jsonio, log
 from ..errors import Error, reason, scene, scope
 from ..linux import files, processes
-from ..model import plan, spec
+from ..model import mountoptions, plan, spec
 from ..wire import channel
 from . import facts, joining, launch, states, store
 
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from .launch import Init
     from .recorder import Recorder
     from .store import Container
+    from ..model.schema import Config, Facts, Intent
+    from ..wire.shapes import Plan
 
 
 def create(settings: Settings, container_id: str, options: Options, init: Init) -> None:
@@ -82,11 +84,11 @@ def checked(
     foreground: bool,
     listen_fds: int,
     holes: list[int],
-) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any], Recorder | None]:
+) -> tuple[Config, Intent, Facts, Recorder | None]:
     """Return configuration, intent, the facts for the plan, and the recorder: all before making."""
     store.check_free(settings.root, container_id)
     bundle = facts.absolute(options["bundle"])
-    config = jsonio.load(f"{bundle}/config.json")
+    config: Config = jsonio.load(f"{bundle}/config.json")
     facts.drop_newer_capabilities(config.get("process"), "process")
     spec.check(config)
     if settings.level() >= log.WARNING:
@@ -132,14 +134,14 @@ def _find_cause(settings: Settings, init: Init, failure: Error) -> None:
 def intent_of(
     settings: Settings,
     container_id: str,
-    config: dict[str, Any],
+    config: Config,
     bundle: str,
     rootfs: str,
     options: Options,
-) -> dict[str, Any]:
+) -> Intent:
     """Return what is written down before the first side effect."""
     creator = posix.getpid()
-    intent = {
+    intent: Intent = {
         "bundle": bundle,
         "rootfs": rootfs,
         "created": store.now(),
@@ -161,9 +163,9 @@ def _make(
     settings: Settings,
     init: Init,
     container: Container,
-    config: dict[str, Any],
-    compiled: dict[str, Any],
-    intent: dict[str, Any],
+    config: Config,
+    compiled: Plan,
+    intent: Intent,
     options: Options,
     fds: list[int],
     foreground: bool,
@@ -211,8 +213,8 @@ def _make(
 def _inside(
     init: Init,
     container: Container,
-    config: dict[str, Any],
-    intent: dict[str, Any],
+    config: Config,
+    intent: Intent,
     manager: Any,
     waits: bool,
 ) -> None:
@@ -244,8 +246,8 @@ def _inside(
 def _outside(
     init: Init,
     container: Container,
-    config: dict[str, Any],
-    intent: dict[str, Any],
+    config: Config,
+    intent: Intent,
     manager: Any,
     waits: bool,
 ) -> None:
@@ -273,7 +275,7 @@ def _outside(
     manager.finish(init.pid, groups)
 
 
-def _network(config: dict[str, Any], mapped: bool) -> int:
+def _network(config: Config, mapped: bool) -> int:
     """Make the container's network namespace where this side does: a descriptor of it, or -1."""
     if not plan.host_makes_network(config, mapped):
         return -1
@@ -282,7 +284,7 @@ def _network(config: dict[str, Any], mapped: bool) -> int:
     return network.make()
 
 
-def _write_maps(init: Init, config: dict[str, Any], pid: int) -> None:
+def _write_maps(init: Init, config: Config, pid: int) -> None:
     """Answer the process that has made a new user namespace with its id maps."""
     if plan.namespaces(config).get("user") == "":
         init.expect(channel.MAP, "making the user namespace")
@@ -292,9 +294,7 @@ def _write_maps(init: Init, config: dict[str, Any], pid: int) -> None:
         init.send(channel.MAPPED)
 
 
-def _for_init(
-    init: Init, container: Container, config: dict[str, Any], intent: dict[str, Any]
-) -> dict[int, int]:
+def _for_init(init: Init, container: Container, config: Config, intent: Intent) -> dict[int, int]:
     """Do what only this side may, once the namespaces are there; detached mounts by index."""
     launch.raise_limits(init.subject(), config.get("process") or {})
     _net_devices(init, config)
@@ -319,41 +319,38 @@ def _evidence(container: Container, pid: int) -> dict[str, Any]:
     return ending.evidence(pid)
 
 
-def _needs_us(config: dict[str, Any]) -> bool:
+def _needs_us(config: Config) -> bool:
     """Tell whether init's set-up needs what this side does once it knows the pid."""
     linux = config.get("linux") or {}
     if linux.get("netDevices") or linux.get("intelRdt") is not None:
         return True
     if launch.must_raise(config.get("process") or {}):
         return True
-    return any(_idmap_words(mount) is not None for mount in config.get("mounts") or [])
+    return any(mountoptions.idmap_words(mount) is not None for mount in config.get("mounts") or [])
 
 
-def _host_hooks(init: Init, container: Container, config: dict[str, Any]) -> None:
+def _host_hooks(init: Init, container: Container, config: Config) -> None:
     """Run the prestart and createRuntime hooks at the point where init asks for them."""
     entries = config.get("hooks") or {}
-    if not any(entries.get(name) for name in ("prestart", "createRuntime", "createContainer")):
+    if not any(map(entries.get, ("prestart", "createRuntime", "createContainer"))):
         return
     from . import hosthooks
 
     init.expect(channel.HOOKS, "setting up mounts and devices")
     # From here on hooks may have made something, which poststop hooks are there to take back.
     container.save_state(hooked=True)
-    # The environment is there, so the container counts as created (CONFORMANCE, hooks_stdin).
-    state = states.oci_state(container, states.CREATED, init.subject())
-    for name in ("prestart", "createRuntime"):
-        hosthooks.run(name, entries.get(name) or [], container, state)
+    hosthooks.before(entries, container, init.subject())
     init.send(channel.DONE)
 
 
-def _idmapped(init: Init, config: dict[str, Any], intent: dict[str, Any]) -> dict[int, int]:
+def _idmapped(init: Init, config: Config, intent: Intent) -> dict[int, int]:
     """Make the id-mapped mounts, which need rights over the file system itself.
 
     Returns detached mounts by the index in `mounts`.
     """
     result: dict[int, int] = {}
     for index, mount in enumerate(config.get("mounts") or []):
-        words = _idmap_words(mount)
+        words = mountoptions.idmap_words(mount)
         if words is None:
             continue
         from . import idmapped as idmap
@@ -368,13 +365,7 @@ def _idmapped(init: Init, config: dict[str, Any], intent: dict[str, Any]) -> dic
     return result
 
 
-def _idmap_words(mount: dict[str, Any]) -> list[str] | None:
-    """Return the options that ask for an id-mapped mount (mappings may also); None for another."""
-    words = [o for o in mount.get("options") or [] if o.split("=")[0] in ("idmap", "ridmap")]
-    return words if words or mount.get("uidMappings") else None
-
-
-def _net_devices(init: Init, config: dict[str, Any]) -> None:
+def _net_devices(init: Init, config: Config) -> None:
     """Move interfaces of the host into the container's network namespace."""
     entries = (config.get("linux") or {}).get("netDevices")
     if entries:
@@ -383,7 +374,7 @@ def _net_devices(init: Init, config: dict[str, Any]) -> None:
         netdevices.move(entries, init.subject())
 
 
-def intel_rdt(container: Container, config: dict[str, Any], pid: int) -> None:
+def intel_rdt(container: Container, config: Config, pid: int) -> None:
     """Put init into its resource control group (resctrl)."""
     entry = (config.get("linux") or {}).get("intelRdt")
     if entry is not None:
@@ -399,7 +390,7 @@ def _undo(
     settings: Settings,
     init: Init,
     container: Container,
-    config: dict[str, Any],
+    config: Config,
     error: BaseException,
     recorder: Recorder | None,
 ) -> None:

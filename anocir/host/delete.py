@@ -15,10 +15,9 @@ from . import ending, states, store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from ..cli import Options, Settings
     from .store import Container
+    from ..model.schema import Config
 
 
 def delete(settings: Settings, container_id: str, options: Options) -> None:
@@ -54,7 +53,7 @@ def _delete(settings: Settings, container: Container, force: bool) -> None:
     if status != states.STOPPED or not container.state.get("created"):
         _kill_creator(container)
         ending.kill_and_wait(container)
-    config: dict[str, Any] = {}
+    config: Config = {}
     try:
         config = container.config()
     except (OSError, Error) as error:
@@ -69,7 +68,7 @@ def _delete(settings: Settings, container: Container, force: bool) -> None:
 
 def _remember(container: Container) -> None:
     """Find the cgroups of a container whose record of them is lost: by its configuration and id."""
-    config: dict[str, Any] = {}
+    config: Config = {}
     try:
         config = container.config()
     except (OSError, Error) as error:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from ..cli import Settings
     from .store import Container
+    from ..model.schema import Config, Intent
 
 KILL_PATIENCE: Final = 10.0  # seconds
 # include/uapi/linux/nsfs.h
@@ -131,17 +132,18 @@ def kill_and_wait(container: Container) -> None:
         )
 
 
-def destroy(settings: Settings, container: Container, config: dict[str, Any]) -> None:
+def destroy(settings: Settings, container: Container, config: Config) -> None:
     """Undo what create made, run the poststop hooks, remove the directory."""
     if not container.intent.get("private_pids"):
         kill_rest(container)
     cgroup.destroy(container.intent.get("cgroup") or {})
     if container.intent.get("host_mounts") is not None:
         _unmount(container.intent)
-    if container.intent.get("resctrl"):
+    classes = container.intent.get("resctrl")
+    if classes:
         from . import resctrl
 
-        resctrl.remove(container.intent["resctrl"])
+        resctrl.remove(classes)
     entries = (config.get("hooks") or {}).get("poststop") or []
     if entries:
         from . import hosthooks
@@ -151,12 +153,12 @@ def destroy(settings: Settings, container: Container, config: dict[str, Any]) ->
     container.remove()
 
 
-def _unmount(intent: dict[str, Any]) -> None:
+def _unmount(intent: Intent) -> None:
     """Undo the mounts of a container without a mount namespace, which are the host's."""
     from ..linux import mounts
     from ..linux.const import MNT_DETACH
 
-    while mount_count(intent["rootfs"]) > intent["host_mounts"]:
+    while mount_count(intent["rootfs"]) > (intent["host_mounts"] or 0):
         mounts.umount2(intent["rootfs"], MNT_DETACH)
 
 

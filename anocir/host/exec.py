@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from ..cli import Options, Settings
     from .launch import Init
     from .store import Container
+    from ..model.schema import Capabilities, Config, Facts, Process, User
+    from ..wire.shapes import Plan
 
 
 def exec_(
@@ -66,7 +68,7 @@ def execute(
     scene["cgroup"] = container.intent["cgroup"]
     facts.check_pidfd_socket(options)
     facts.check_terminal(process, options, not detached)
-    known = {
+    known: Facts = {
         **facts.process_facts(settings, config, process),
         "id": container.id,
         "bundle": container.intent["bundle"],
@@ -139,9 +141,9 @@ def _launch(
     settings: Settings,
     init: Init,
     container: Container,
-    config: dict[str, Any],
-    process: dict[str, Any],
-    compiled: dict[str, Any],
+    config: Config,
+    process: Process,
+    compiled: Plan,
     options: Options,
     fds: list[int],
 ) -> None:
@@ -179,10 +181,11 @@ def _launch(
         rootless = posix.geteuid() != 0 or facts.in_user_namespace()
         launch.adjust(init, {"process": process}, rootless)
     init.expect(channel.READY, "preparing the process")
-    if container.intent.get("resctrl"):
+    classes = container.intent.get("resctrl")
+    if classes:
         from . import resctrl
 
-        resctrl.join(container.intent["resctrl"], init.pid)
+        resctrl.join(classes, init.pid)
     if outside:
         manager.exec_join(init.pid, init_pid, subs)
     joining.hand_console(init, options, not options["detach"])
@@ -210,10 +213,10 @@ def _namespaces(pid: int, pidfd: int, join: list[tuple[str, str]]) -> list[int]:
     return fds
 
 
-def _process(config: dict[str, Any], options: Options, argv: Sequence[str]) -> dict[str, Any]:
+def _process(config: Config, options: Options, argv: Sequence[str]) -> Process:
     """Return the process object: from --process, or the container's own with the options."""
     if options["process"]:
-        process = jsonio.load(options["process"], piped=True)
+        process: Process = jsonio.load(options["process"], piped=True)
         facts.drop_newer_capabilities(process, "process")
         spec.check_process(process, "process")
         if not process.get("args"):
@@ -223,7 +226,7 @@ def _process(config: dict[str, Any], options: Options, argv: Sequence[str]) -> d
     process["args"] = list(argv)
     process["terminal"] = bool(options["tty"])
     process["env"] = list(process["env"]) + _environment(options["env"])
-    user = dict(process.get("user") or {"uid": 0, "gid": 0})
+    user: User = {**(process.get("user") or {"uid": 0, "gid": 0})}
     if options["user"]:
         user.update(_user(options["user"]))
     if options["additional_gids"]:
@@ -235,8 +238,8 @@ def _process(config: dict[str, Any], options: Options, argv: Sequence[str]) -> d
         ("selinuxLabel", "process_label"),
         ("apparmorProfile", "apparmor"),
     ):
-        if options[option]:
-            process[key] = options[option]
+        if options[option]:  # type: ignore[literal-required]
+            process[key] = options[option]  # type: ignore[literal-required]
     if not process["cwd"].startswith("/"):
         raise Error("--cwd: must be an absolute path")
     if options["no_new_privs"]:
@@ -253,8 +256,10 @@ _TAKEN: Final = (
 )  # fmt: skip
 
 
-def _completed(process: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
-    taken = {key: own[key] for key in _TAKEN if own.get(key) is not None and not process.get(key)}
+def _completed(process: Process, own: Process) -> Process:
+    taken: Any = {
+        key: own[key] for key in _TAKEN if own.get(key) is not None and not process.get(key)
+    }
     for key in ("capabilities", "oomScoreAdj"):
         if process.get(key) is not None:
             taken.pop(key, None)  # none at all, and 0, say something
@@ -273,10 +278,10 @@ def _environment(entries: Sequence[str]) -> list[str]:
     return list(entries)
 
 
-def _user(text: str) -> dict[str, int]:
+def _user(text: str) -> User:
     """Parse UID or UID:GID, as numbers only: names would come from the image."""
     uid, colon, gid = text.partition(":")
-    result = {"uid": _number(uid, "--user")}
+    result: User = {"uid": _number(uid, "--user")}
     if colon:
         result["gid"] = _number(gid, "--user")
     return result
@@ -288,7 +293,7 @@ def _number(text: str, option: str) -> int:
     return int(text)
 
 
-def _capabilities(sets: dict[str, list[str]], added: Sequence[str]) -> dict[str, list[str]]:
+def _capabilities(sets: Capabilities, added: Sequence[str]) -> Capabilities:
     """Add capabilities to bounding, effective and permitted.
 
     Never to the inheritable set, and so not to the ambient one, unless the container uses it
@@ -300,9 +305,9 @@ def _capabilities(sets: dict[str, list[str]], added: Sequence[str]) -> dict[str,
         if name not in NAMES:
             log.warn(f"--cap {name}: capability is not known, ignored")
     added = [name for name in added if name in NAMES]
-    result = {key: list(value or []) for key, value in sets.items()}
+    result: Any = {key: list(value or []) for key, value in sets.items()}  # type: ignore[call-overload]
     for key in ("bounding", "effective", "permitted"):
         result[key] = [*result.get(key, []), *added]
     if result.get("inheritable"):
         result["ambient"] = [*result.get("ambient", []), *added]
-    return result
+    return result  # type: ignore[no-any-return]

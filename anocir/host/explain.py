@@ -13,26 +13,29 @@ from . import facts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Any
 
     from ..cli import Options, Settings
+    from ..model.schema import Config, Facts, Process
+    from ..wire.shapes import CgroupView, Filter, Plan
 
 _ID = "explained"
 
 
-def of_bundle(settings: Settings, options: Options) -> tuple[dict[str, Any], list[str]]:
+def of_bundle(settings: Settings, options: Options) -> tuple[Plan, list[str]]:
     """Return the plan of create, or with --process of exec, and what the host side does.
 
     Raises Error as create does, as far as that looks at nothing but the configuration.
     """
     bundle = facts.absolute(options["bundle"])
-    config = jsonio.load(f"{bundle}/config.json")
+    config: Config = jsonio.load(f"{bundle}/config.json")
     spec.check(config)
     rootfs = facts.rootfs(config, bundle)
     known = _facts(settings, config, options, bundle, rootfs)
     if not options["process"]:
         return plan.compile_create(config, known), _host(settings, config)
-    process = jsonio.load(options["process"])
+    process: Process = jsonio.load(options["process"])
     spec.check_process(process)
     if not process.get("args"):
         raise at("process.args", "must not be empty")
@@ -44,11 +47,9 @@ def of_bundle(settings: Settings, options: Options) -> tuple[dict[str, Any], lis
     return plan.compile_exec(config, process, known), host
 
 
-def _facts(
-    settings: Settings, config: dict[str, Any], options: Options, bundle: str, rootfs: str
-) -> dict[str, Any]:
+def _facts(settings: Settings, config: Config, options: Options, bundle: str, rootfs: str) -> Facts:
     """Return what the plan needs; a host without cgroups is no reason not to explain."""
-    view = None
+    view: CgroupView | None = None
     kinds = [mount.get("type") for mount in config.get("mounts") or []]
     if "cgroup" in kinds or "cgroup2" in kinds:
         try:
@@ -68,7 +69,7 @@ def _facts(
     }  # fmt: skip
 
 
-def _program(config: dict[str, Any]) -> dict[str, Any] | None:
+def _program(config: Config) -> Filter | None:
     profile = (config.get("linux") or {}).get("seccomp")
     if not profile:
         return None
@@ -77,10 +78,10 @@ def _program(config: dict[str, Any]) -> dict[str, Any] | None:
     return seccomp.compile(profile, None, lambda _: None)
 
 
-def _host(settings: Settings, config: dict[str, Any]) -> list[str]:
+def _host(settings: Settings, config: Config) -> list[str]:
     """Return what the host side does while init works, in order."""
     linux = config.get("linux") or {}
-    hooks = config.get("hooks") or {}
+    hooks: Mapping[str, Any] = config.get("hooks") or {}
     spaces = plan.namespaces(config)
     lines = [f"write state below {settings.root}/ID"]
     try:

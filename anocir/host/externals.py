@@ -17,17 +17,17 @@ from ..base import inroot
 from ..errors import Error, at, reason
 from ..linux import files
 from ..linux.const import ELOOP, ENOENT, ENOTDIR
-from ..model import plan
+from ..model import mountoptions, plan
 from . import mountinfo
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from typing import Any, Final
+    from collections.abc import Iterator
+    from typing import Final
 
     from .mountinfo import Mount
-
-    Config = Mapping[str, Any]
+    from ..model.schema import Config, Mount as Entry
+    from ..wire.shapes import CgroupView
 
 # The name of every masked file, as runc has it: the null device, whoever asks for it.
 NULL: Final = "/dev/null"
@@ -47,7 +47,7 @@ class External:
         where: str,
         destination: str,
         source: str,
-        mount: dict[str, Any] | None = None,
+        mount: Entry | None = None,
         device: tuple[int, int] | None = None,
     ) -> None:
         """Take what config.json says; `mount` is its entry, `device` the node that is bound."""
@@ -63,15 +63,7 @@ class External:
         self.below = ""
 
 
-def is_bind(mount: Mapping[str, Any]) -> bool:
-    """Tell whether an entry of `mounts` is a bind mount."""
-    options = mount.get("options") or []
-    return mount.get("type") == "bind" or "bind" in options or "rbind" in options
-
-
-def of_config(
-    config: Config, bundle: str, view: Mapping[str, Any] | None, nested: bool
-) -> list[External]:
+def of_config(config: Config, bundle: str, view: CgroupView | None, nested: bool) -> list[External]:
     """Return what config.json brings from outside, in the order in which it is mounted.
 
     `view` is the cgroup manager's mount_view, `nested` whether we are in a user namespace.
@@ -82,7 +74,7 @@ def of_config(
         where = f"mounts[{index}]"
         destination = plan.normal(mount["destination"])
         kind = mount.get("type") or ""
-        if is_bind(mount):
+        if mountoptions.is_bind(mount):
             source = mount.get("source") or ""
             if not source:
                 raise at(f"{where}.source", "a bind mount needs a source")
@@ -100,7 +92,7 @@ def of_config(
     return found
 
 
-def _cgroups(view: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _cgroups(view: CgroupView) -> Iterator[tuple[str, str]]:
     """Return (name below the mount, directory of the container's own cgroup)."""
     if view["version"] == 2:
         yield "", f"{view['host_mountpoint']}{view['own_path']}"
@@ -112,7 +104,7 @@ def _cgroups(view: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 def _devices(config: Config) -> Iterator[External]:
     """Return the device nodes that are bound, since mknod(2) is not permitted."""
     for mount in config.get("mounts") or []:
-        if is_bind(mount) and plan.normal(mount["destination"]) == "/dev":
+        if mountoptions.is_bind(mount) and plan.normal(mount["destination"]) == "/dev":
             return
     listed = {}
     for number, (path, kind, major, minor) in enumerate(plan.DEFAULT_DEVICES):
@@ -129,7 +121,7 @@ def _devices(config: Config) -> Iterator[External]:
             yield External(key, where, path, path, device=wanted)
 
 
-def _is_copied_link(mount: Mapping[str, Any], source: str) -> bool:
+def _is_copied_link(mount: Entry, source: str) -> bool:
     """Tell whether `copy-symlink` made a link of it and no mount."""
     if "copy-symlink" not in (mount.get("options") or []):
         return False
@@ -265,7 +257,7 @@ def _check_source(seen: Seen, external: External, mount: Mount, same: tuple[int,
 
     A source may have been replaced since; but then nothing else could have led to the mount.
     """
-    if external.device or external.mount is None or not is_bind(external.mount):
+    if external.device or external.mount is None or not mountoptions.is_bind(external.mount):
         return
     try:
         found = files.stat(external.source)
@@ -284,7 +276,7 @@ def _check_source(seen: Seen, external: External, mount: Mount, same: tuple[int,
 def _own_mounts(seen: Seen, config: Config) -> None:
     """Note the file systems that config.json has made: CRIU makes them again."""
     for index, mount in enumerate(config.get("mounts") or []):
-        if is_bind(mount):
+        if mountoptions.is_bind(mount):
             continue
         try:
             found, _, _ = seen.at(plan.normal(mount["destination"]))

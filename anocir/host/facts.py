@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from typing import Any, Final
 
     from ..cli import Options, Settings
+    from ..model.schema import Config, Facts, Intent, Process, State
+    from ..wire.shapes import Filter
 
 
 def absolute(path: str) -> str:
@@ -47,7 +49,7 @@ def _check_callers_terminal() -> None:
         ) from None
 
 
-def check_terminal(process: dict[str, Any], options: Options, foreground: bool) -> None:
+def check_terminal(process: Process, options: Options, foreground: bool) -> None:
     """Refuse a terminal that nobody would hold, and a console socket for none."""
     terminal = bool(process.get("terminal"))
     socket = options["console_socket"]
@@ -72,7 +74,7 @@ def check_pidfd_socket(options: Options) -> None:
         raise Error(f"--pidfd-socket needs Linux 5.3, this is {posix.uname().release}")
 
 
-def rootfs(config: dict[str, Any], bundle: str) -> str:
+def rootfs(config: Config, bundle: str) -> str:
     """Return the absolute path of the root file system.  Raises Error when it is no directory."""
     if not config.get("root"):
         raise at("root", "must be specified")
@@ -102,7 +104,7 @@ def owner() -> str:
     return uid
 
 
-def private_pids(config: dict[str, Any]) -> bool:
+def private_pids(config: Config) -> bool:
     """Tell whether all processes end with init: a new pid namespace."""
     return plan.namespaces(config).get("pid") == ""
 
@@ -118,41 +120,32 @@ def lsm(name: str) -> bool:
     return value.startswith(b"Y")
 
 
-def program(
-    settings: Settings, config: dict[str, Any], no_new_privileges: bool, terminal: bool
-) -> dict[str, Any] | None:
-    """Return the compiled seccomp program of a configuration, or None."""
+def program(settings: Settings, config: Config, process: Process) -> tuple[Filter | None, bool]:
+    """Return the compiled seccomp program of a configuration, or None, and `clone` of Facts."""
     profile = (config.get("linux") or {}).get("seccomp")
     if not profile:
-        return None
+        return None, True
     from .. import seccomp
 
     cache = None if settings.dry_run else f"{settings.root}/:seccomp"
     compiled = seccomp.compile(profile, cache, log.warn)
-    needed = seccomp.NEEDED_LAST if no_new_privileges else seccomp.NEEDED_EARLY
-    seccomp.check_after_load(compiled, needed)
-    compiled["clone"] = seccomp.lets_clone(compiled, terminal)
-    return compiled
+    last = process.get("noNewPrivileges")
+    seccomp.check_after_load(compiled, seccomp.NEEDED_LAST if last else seccomp.NEEDED_EARLY)
+    return compiled, seccomp.lets_clone(compiled, bool(process.get("terminal")))
 
 
-def process_facts(
-    settings: Settings, config: dict[str, Any], process: dict[str, Any]
-) -> dict[str, Any]:
+def process_facts(settings: Settings, config: Config, process: Process) -> Facts:
     """Return the facts that the plan of any process needs."""
-    compiled = program(
-        settings, config, bool(process.get("noNewPrivileges")), bool(process.get("terminal"))
-    )
-    facts = {
+    compiled, clone = program(settings, config, process)
+    labelled = process.get("selinuxLabel") or (config.get("linux") or {}).get("mountLabel")
+    facts: Facts = {
         "seccomp": compiled,
-        "clone": compiled is None or compiled["clone"],
+        "clone": clone,
         "apparmor": bool(process.get("apparmorProfile")) and lsm("apparmor"),
-        "selinux": bool(
-            process.get("selinuxLabel") or (config.get("linux") or {}).get("mountLabel")
-        )
-        and lsm("selinux"),
+        "selinux": bool(labelled) and lsm("selinux"),
     }
     for name, key in (("apparmor", "apparmorProfile"), ("selinux", "selinuxLabel")):
-        if process.get(key) and not facts[name]:
+        if process.get(key) and not facts[name]:  # type: ignore[literal-required]
             log.warn(f"process.{key}: {name} is not enabled on this host, ignored")
     return facts
 
@@ -160,11 +153,11 @@ def process_facts(
 def of_create(
     settings: Settings,
     container_id: str,
-    config: dict[str, Any],
+    config: Config,
     options: Options,
-    intent: dict[str, Any],
-) -> dict[str, Any]:
-    """Return the facts that the plan of create needs (plan.compile_create says which)."""
+    intent: Intent,
+) -> Facts:
+    """Return the facts that the plan of create needs (model/schema.Facts says which)."""
     kinds = [mount.get("type") for mount in config.get("mounts") or []]
     view = fallback = own = unified = None
     if "cgroup" in kinds or "cgroup2" in kinds:
@@ -175,7 +168,7 @@ def of_create(
             fallback = own.mount_view()
         if "cgroup2" in kinds:  # beside the hierarchies of v1 such a mount shows that one alone
             unified = (manager.mount_view("cgroup2"), own.mount_view("cgroup2") if own else None)
-    state = {
+    state: State = {
         "ociVersion": SPEC_VERSION,
         "id": container_id,
         "bundle": intent["bundle"],
@@ -212,7 +205,7 @@ def kernel_has_newer_capabilities() -> bool:
 _SYSCTL_SINCE: Final = {"kernel.pid_max": (6, 14), "vm.memfd_noexec": (6, 3)}
 
 
-def check_sysctls(config: dict[str, Any]) -> None:
+def check_sysctls(config: Config) -> None:
     """Refuse what on this kernel belongs to the host and not to a pid namespace."""
     for name in (config.get("linux") or {}).get("sysctl") or ():
         since = _SYSCTL_SINCE.get(name.replace("/", "."))
@@ -234,7 +227,7 @@ CRUN_ANNOTATIONS: Final = frozenset((
 ))  # fmt: skip
 
 
-def descriptors(config: dict[str, Any]) -> tuple[int, int] | None:
+def descriptors(config: Config) -> tuple[int, int] | None:
     """Return our limit of open files if the set-up needs more of them than it allows.
 
     Each bind source is held open, so that the limit of a login (1024), or a smaller one of a

@@ -12,20 +12,33 @@ import posix
 from ..base import hooks, jsonio, log
 from ..errors import Error
 from ..linux import files
+from . import states
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Any
+
+    from ..base.hooks import Hook
 
     from .store import Container
+    from ..model.schema import Hooks, State
+
+
+def before(entries: Hooks, container: Container, pid: int) -> None:
+    """Run the prestart and createRuntime hooks, whose state has `pid` as the host sees it.
+
+    The environment is there by then, so the state says "created", as runc's does.
+    """
+    state = states.oci_state(container, states.CREATED, pid)
+    run("prestart", entries.get("prestart") or [], container, state)
+    run("createRuntime", entries.get("createRuntime") or [], container, state)
 
 
 def run(
     name: str,
-    entries: Sequence[dict[str, Any]],
+    entries: Sequence[Hook],
     container: Container,
-    state: dict[str, Any],
+    state: State,
     tolerant: bool = False,
 ) -> None:
     """Run the hooks of one place in the listed order, with the state on standard input.

@@ -10,6 +10,7 @@ import posix
 from . import idmaps, sources
 from ..errors import at, strerror
 from ..linux import files, mounts
+from ..model import plan
 from ..linux.const import (
     AT_EMPTY_PATH,
     AT_RECURSIVE,
@@ -24,8 +25,8 @@ from ..linux.const import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from typing import Any, Final
+    from typing import Final
+    from ..model.schema import Linux, Mount
 
     Mapping = tuple[int, int, int]
 
@@ -34,11 +35,11 @@ _PRIVATE: Final = ("private", "rprivate", "unbindable", "runbindable")
 
 def mount(
     source: str,
-    entry: dict[str, Any],
+    entry: Mount,
     words: list[str],
     pid: int,
     where: str,
-    linux: dict[str, Any] | None = None,
+    linux: Linux | None = None,
     own: bool = False,
 ) -> int:
     """Return a detached id-mapped copy of the mount at `source`.
@@ -54,8 +55,8 @@ def mount(
     bind_rec = "rbind" in (entry.get("options") or [])
     if entry.get("uidMappings"):
         pairs = [
-            [(m["containerID"], m["hostID"], m["size"]) for m in entry.get(key) or []]
-            for key in ("uidMappings", "gidMappings")
+            [(m["containerID"], m["hostID"], m["size"]) for m in mappings]
+            for mappings in (entry["uidMappings"], entry.get("gidMappings") or [])
         ]
         userns = idmaps.make_user_namespace(*pairs)
     elif text:
@@ -123,7 +124,7 @@ def _hint(number: int) -> str:
     return ""
 
 
-def _parse(text: str, where: str, linux: dict[str, Any]) -> tuple[list[Mapping], list[Mapping]]:
+def _parse(text: str, where: str, linux: Linux) -> tuple[list[Mapping], list[Mapping]]:
     """Parse `uids=C-H-N#@C-H-N;gids=C-H-N`."""
     result: dict[str, list[Mapping]] = {"uids": [], "gids": []}
     for part in text.split(";"):
@@ -137,14 +138,7 @@ def _parse(text: str, where: str, linux: dict[str, Any]) -> tuple[list[Mapping],
                 raise at(f"{where}.options", f'idmap: "{mapping}" is not CONTAINER-HOST-SIZE')
             inside, outside, size = (int(n) for n in numbers)
             if relative:
-                outside = _outside(linux.get(f"{name[:3]}Mappings") or [], outside)
+                mapped = plan.outside(plan.id_mappings(linux, name[:3]), outside)
+                outside = outside if mapped is None else mapped
             result[name].append((inside, outside, size))
     return result["uids"], result["gids"]
-
-
-def _outside(mappings: Sequence[dict[str, Any]], number: int) -> int:
-    """Return what an id of the container is outside of it; one that is not mapped stays."""
-    for entry in mappings:
-        if entry["containerID"] <= number < entry["containerID"] + entry["size"]:
-            return int(entry["hostID"] + number - entry["containerID"])
-    return number

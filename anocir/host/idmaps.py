@@ -9,6 +9,7 @@ import posix
 
 from ..errors import Error, at, strerror
 from ..linux import files, processes, tasks
+from ..model import plan
 from ..linux.const import (
     CLONE_NEWUSER,
 )
@@ -17,9 +18,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
+    from ..model.schema import Linux
 
 
-def check_maps(fd: int, linux: dict[str, Any]) -> None:
+def check_maps(fd: int, linux: Linux) -> None:
     """Refuse id maps that are not those of the user namespace that is joined by path.
 
     Side: host.  A process in there is needed to read them: user_namespaces(7).
@@ -28,7 +30,7 @@ def check_maps(fd: int, linux: dict[str, Any]) -> None:
     for name, lines in found.items():
         wanted = [
             (entry["containerID"], entry["hostID"], entry["size"])
-            for entry in linux.get(f"{name[:3]}Mappings") or []
+            for entry in plan.id_mappings(linux, name[:3])
         ]
         if wanted and sorted(wanted) != sorted(lines):
             raise at(
@@ -68,7 +70,7 @@ def _maps_of(fd: int) -> dict[str, list[tuple[int, ...]]]:
         processes.wait(pid)
 
 
-def write_maps(pid: int, linux: dict[str, Any]) -> None:
+def write_maps(pid: int, linux: Linux) -> None:
     """Write the id maps of the new user namespace of process `pid`.
 
     Side: host.  Written directly where that is permitted (root, or a single own id), else by

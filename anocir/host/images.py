@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from ..cli import Options
     from .externals import External
+    from ..model.schema import Config
 
 DESCRIPTORS: Final = "descriptors.json"
 RECORD: Final = "anocir.json"
@@ -182,7 +183,7 @@ def _check_parent(path: str, image_fd: int) -> None:
 
 
 def common(
-    config: Mapping[str, Any], options: Options, directory: Directories, log_file: str
+    config: Config, options: Options, directory: Directories, log_file: str
 ) -> dict[str, Any]:
     """Return the options that a dump and a restore share."""
     opts = {

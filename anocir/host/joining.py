@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ..cgroup.joining import Joining
     from ..cli import Options
     from .launch import Init
+    from ..model.schema import Config, State
 
 
 def open_namespace(path: str, kind: int, where: str) -> int:
@@ -50,7 +51,7 @@ def open_namespace(path: str, kind: int, where: str) -> int:
     return fd
 
 
-def open_namespaces(config: dict[str, Any]) -> list[int]:
+def open_namespaces(config: Config) -> list[int]:
     """Open the namespaces that are given by path, in the order that the plan counts them."""
     fds = []
     listed = (config.get("linux") or {}).get("namespaces") or []
@@ -69,7 +70,7 @@ def open_namespaces(config: dict[str, Any]) -> list[int]:
     return fds
 
 
-def _check_net_sysctls(config: dict[str, Any], fd: int) -> None:
+def _check_net_sysctls(config: Config, fd: int) -> None:
     """Refuse to change the network of the host through a namespace that is its own."""
     if files.fstat(fd).st_ino != files.stat("/proc/self/ns/net").st_ino:
         return
@@ -145,14 +146,14 @@ def hand_console(init: Init, options: Options, foreground: bool) -> None:
     init.console = None
 
 
-def listener_sender(config: dict[str, Any], state: dict[str, Any]) -> Any:
+def listener_sender(config: Config, state: State) -> Any:
     """Return a function that sends the seccomp listener of a process to its agent."""
     profile = config["linux"]["seccomp"]
 
     def send(fd: int, pid: int) -> None:
         from .. import seccomp
 
-        whole = {**state, "pid": state["pid"] or pid}
+        whole: State = {**state, "pid": state["pid"] or pid}
         message = seccomp.container_process_state(whole, pid, profile.get("listenerMetadata", ""))
         try:
             channel.send_fd(profile["listenerPath"], fd, jsonio.dumps(message).encode())

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from ..wire.channel import Channel
     from ..cli import Options, Settings
+    from ..model.schema import Config, Process
+    from ..wire.shapes import Plan
 
 
 class Full(Error):
@@ -289,7 +291,7 @@ def ahead(settings: Settings, options: Options, operation: Callable[[Init], int]
         raise
 
 
-def hand_over(init: Init, plan: dict[str, Any], fds: Sequence[int], settings: Settings) -> None:
+def hand_over(init: Init, plan: Plan, fds: Sequence[int], settings: Settings) -> None:
     """Send the plan with the descriptors that it counts on."""
     extra = []
     plan["trace"] = None
@@ -300,10 +302,11 @@ def hand_over(init: Init, plan: dict[str, Any], fds: Sequence[int], settings: Se
         extra.append(trace.fd())
     init.sources = {step[2]: step[1:] for step in plan.get("prepare", ()) if step[0] == "source"}
     init.filters_late = any(step[0] == "seccomp" for step in plan.get("born", ()))
-    init.send(channel.PLAN, marshal.dumps(plan), [*fds, *extra])
+    data = marshal.dumps(plan)  # type: ignore[arg-type]
+    init.send(channel.PLAN, data, [*fds, *extra])
 
 
-def adjust(init: Init, config: dict[str, Any], rootless: bool) -> None:
+def adjust(init: Init, config: Config, rootless: bool) -> None:
     """Do for init what only the host side may: the OOM score."""
     process = config.get("process") or {}
     score = process.get("oomScoreAdj")
@@ -319,7 +322,7 @@ def adjust(init: Init, config: dict[str, Any], rootless: bool) -> None:
         log.warn(f"process.oomScoreAdj: {reason(error)}")
 
 
-def must_raise(process: dict[str, Any]) -> bool:
+def must_raise(process: Process) -> bool:
     """Tell whether a hard limit is above ours: init waits then for `raise_limits`."""
     limits = process.get("rlimits")
     if not limits:
@@ -330,7 +333,7 @@ def must_raise(process: dict[str, Any]) -> bool:
     return any(limit["hard"] > tasks.getrlimit(RLIMITS.index(limit["type"]))[1] for limit in limits)
 
 
-def raise_limits(pid: int, process: dict[str, Any]) -> None:
+def raise_limits(pid: int, process: Process) -> None:
     """Raise hard resource limits that init, in a user namespace, could not raise itself."""
     limits = process.get("rlimits")
     if not limits:

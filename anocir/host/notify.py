@@ -26,6 +26,7 @@ from ..linux import files, processes
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Final
+    from ..model.schema import Facts
 
 DIRECTORY: Final = "notify"
 SOCKET: Final = "notify.sock"
@@ -68,7 +69,7 @@ def check_reachable() -> None:
         sock.close()
 
 
-def facts(container_path: str) -> dict[str, str]:
+def facts(container_path: str) -> Facts:
     """Return what the plan has to know: the socket inside, and the directory to be mounted."""
     if not wanted():
         return {}

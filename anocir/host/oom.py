@@ -16,19 +16,20 @@ if TYPE_CHECKING:
     from typing import Any, Final
 
     from .store import Container
+    from ..model.schema import Config
 
 _TICKS: Final = 100  # USER_HZ, in which start times are counted
 _EARLIER: Final = 2_000_000  # microseconds by which the log's clock may differ from that
 
 
-def memory_limit(config: dict[str, Any]) -> int | None:
+def memory_limit(config: Config) -> int | None:
     """Return the memory limit of a configuration in bytes; None without one."""
     resources = (config.get("linux") or {}).get("resources") or {}
     limit: int | None = (resources.get("memory") or {}).get("limit")
     return limit
 
 
-def want_of_memory(container: Container, config: dict[str, Any], killed: bool = True) -> str:
+def want_of_memory(container: Container, config: Config, killed: bool = True) -> str:
     """Say, of an init that is dead, that its memory limit was too low; empty if it was not.
 
     systemd removes the cgroup, with the kernel's count in it, together with the last process:
@@ -66,7 +67,7 @@ def killed(container: Container, pid: int) -> str:
         return ""
 
 
-def told(container: Container, config: dict[str, Any]) -> str:
+def told(container: Container, config: Config) -> str:
     """Return whom the kernel killed while the container was made, the limit and the peak."""
     manager = states.manager(container)
     found: dict[str, Any] = {}

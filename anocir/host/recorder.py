@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from ..cli import Options, Settings
     from .store import Container
+    from ..model.schema import Config, Seccomp
 
 SOCKET: Final = "recorder"
 _OPTION: Final = "--record-seccomp"
@@ -55,7 +56,7 @@ class Recorder:
     __slots__ = ("base", "control", "own", "path")
 
     def __init__(
-        self, settings: Settings, container_id: str, options: Options, config: Any
+        self, settings: Settings, container_id: str, options: Options, config: Config
     ) -> None:
         """Check what is asked for; config.json's profile becomes one that reports.  Raises Error.
 
@@ -135,9 +136,9 @@ def _check_place(path: str) -> None:
         raise Error(f"{_OPTION}: {path}: the directory cannot be written to")
 
 
-def _load_base(path: str) -> dict[str, Any]:
+def _load_base(path: str) -> Seccomp:
     """Return the profile of --record-base: an object as linux.seccomp has it."""
-    base = jsonio.load(path)
+    base: Seccomp = jsonio.load(path)
     if "archMap" in base:
         raise at(_BASE, f"{path}: is a profile of an engine, not one of config.json: archMap")
     try:

@@ -29,9 +29,10 @@ from ..linux.const import (
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any, Final
+    from typing import Final
 
     from ..cli import Settings
+    from ..model.schema import Config, Mount, Resources
 
 OK, LIMITED, MISSING = "ok", "limited", "missing"
 
@@ -457,7 +458,7 @@ def _criu(_: Settings) -> list[Finding]:
     ]  # fmt: skip
 
 
-def bundle(config: dict[str, Any], rootfs: str) -> list[Finding]:
+def bundle(config: Config, rootfs: str) -> list[Finding]:
     """Return what of a checked configuration this host cannot give, with its JSON path."""
     found: list[Finding] = []
     linux = config.get("linux") or {}
@@ -498,7 +499,7 @@ _FILES: Final = {
 }  # fmt: skip
 
 
-def _wanted_controllers(resources: dict[str, Any]) -> list[Finding]:
+def _wanted_controllers(resources: Resources) -> list[Finding]:
     from ..cgroup import hierarchy
 
     v1, v2 = hierarchy.own()
@@ -518,7 +519,7 @@ def _wanted_controllers(resources: dict[str, Any]) -> list[Finding]:
     ]  # fmt: skip
 
 
-def _wanted_mount(index: int, mount: dict[str, Any], rootfs: str) -> list[Finding]:
+def _wanted_mount(index: int, mount: Mount, rootfs: str) -> list[Finding]:
     path = f"mounts[{index}]"
     options = mount.get("options") or []
     kind = mount.get("type") or ""

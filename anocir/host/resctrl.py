@@ -10,7 +10,8 @@ from ..linux import files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Final
+    from typing import Final
+    from ..model.schema import IntelRdt, ResctrlRecord
 
 _MOUNTINFO: Final = "/proc/self/mountinfo"
 
@@ -28,7 +29,7 @@ def mountpoint() -> str:
     )
 
 
-def plan(entry: dict[str, Any], container_id: str) -> dict[str, Any]:
+def plan(entry: IntelRdt, container_id: str) -> ResctrlRecord:
     """Say which directories the container uses and which of them it will make; makes nothing."""
     top = mountpoint()
     closid = entry.get("closID") or container_id
@@ -45,12 +46,12 @@ def plan(entry: dict[str, Any], container_id: str) -> dict[str, Any]:
     return {"group": group, "monitor": monitor, "made": made, "there": there}
 
 
-def apply(record: dict[str, Any], entry: dict[str, Any], pid: int) -> None:
+def apply(record: ResctrlRecord, entry: IntelRdt, pid: int) -> None:
     """Make the group with its schemata and put the process into it."""
     if record["there"]:
         if entry.get("closID"):
             _compare(record, entry)
-            write_schemata(record, {"schemata": entry.get("schemata")})
+            write_schemata(record, {"schemata": entry.get("schemata") or []})
         else:
             write_schemata(record, entry)
     else:
@@ -61,7 +62,7 @@ def apply(record: dict[str, Any], entry: dict[str, Any], pid: int) -> None:
     join(record, pid)
 
 
-def join(record: dict[str, Any], pid: int) -> None:
+def join(record: ResctrlRecord, pid: int) -> None:
     """Put a process, of create or of exec, into the group and its monitoring group."""
     files.write_file(f"{record['group']}/tasks", str(pid))
     if record["monitor"]:
@@ -75,7 +76,7 @@ def _mkdir(path: str) -> None:
         raise at("linux.intelRdt", f"mkdir {path}: {strerror(error.errno or 0)}") from None
 
 
-def _lines(entry: dict[str, Any]) -> list[str]:
+def _lines(entry: IntelRdt) -> list[str]:
     """Return the lines to write: l3CacheSchema, memBwSchema, and `schemata` last."""
     return [
         *_schema(entry, "l3CacheSchema"),
@@ -84,15 +85,16 @@ def _lines(entry: dict[str, Any]) -> list[str]:
     ]
 
 
-def _schema(entry: dict[str, Any], key: str) -> list[str]:
-    lines = [line for line in (entry.get(key) or "").split("\n") if line]
+def _schema(entry: IntelRdt, key: str) -> list[str]:
+    text: str = entry.get(key) or ""  # type: ignore[assignment]
+    lines = [line for line in text.split("\n") if line]
     if key == "l3CacheSchema":
         # A line for memory bandwidth in the L3 schema would overwrite the one that is meant.
         lines = [line for line in lines if not line.strip().startswith("MB:")]
     return lines
 
 
-def write_schemata(record: dict[str, Any], entry: dict[str, Any]) -> None:
+def write_schemata(record: ResctrlRecord, entry: IntelRdt) -> None:
     """Write the schemata line by line."""
     for line in _lines(entry):
         try:
@@ -102,7 +104,7 @@ def write_schemata(record: dict[str, Any], entry: dict[str, Any]) -> None:
             raise Error(f"linux.intelRdt: write schemata {line!r}: {reason}") from None
 
 
-def _compare(record: dict[str, Any], entry: dict[str, Any]) -> None:
+def _compare(record: ResctrlRecord, entry: IntelRdt) -> None:
     """Refuse a schema that differs from the one of a group that others use as well."""
     path = f"{record['group']}/schemata"
     present: dict[tuple[str, str], int | str] = {}
@@ -134,7 +136,7 @@ def _domains(line: str) -> dict[tuple[str, str], int | str]:
     return result
 
 
-def remove(record: dict[str, Any]) -> None:
+def remove(record: ResctrlRecord) -> None:
     """Remove the directories that create made, innermost first."""
     for path in reversed(record["made"]):
         try:

@@ -29,7 +29,6 @@ from . import (
     joining,
     launch,
     restored,
-    states,
     store,
 )
 from .checkpoint import EXTERNAL_NAMESPACES
@@ -41,6 +40,7 @@ if TYPE_CHECKING:
     from typing import Any, Final
 
     from ..cli import Options, Settings
+    from ..model.schema import Config
 
 _LOG: Final = "restore.log"
 _KEY_POS_ALL: Final = 0x3F000000
@@ -90,9 +90,10 @@ class Restoring:
         self.hooked = False
         self.bundle = facts.absolute(options["bundle"])
         store.check_free(settings.root, container_id)
-        self.config = jsonio.load(f"{self.bundle}/config.json")
-        spec.check(self.config)
-        facts.check_terminal(self.config.get("process") or {}, options, not options["detach"])
+        config: Config = jsonio.load(f"{self.bundle}/config.json")
+        spec.check(config)
+        self.config = config
+        facts.check_terminal(config.get("process") or {}, options, not options["detach"])
         self.rootfs = facts.rootfs(self.config, self.bundle)
         warning = criu.usable(settings.old_criu)
         if warning:
@@ -363,9 +364,7 @@ class Restoring:
         if not entries.get("prestart") and not entries.get("createRuntime"):
             return
         self.hooked = True
-        state = states.oci_state(self.container, states.CREATED, self.pid)
-        for name in ("prestart", "createRuntime"):
-            hosthooks.run(name, entries.get(name) or [], self.container, state)
+        hosthooks.before(entries, self.container, self.pid)
 
     def _check(self) -> None:
         """Hold the processes, which are stopped, against config.json; kill them if they differ."""

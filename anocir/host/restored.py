@@ -15,9 +15,8 @@ from ..model import plan
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from typing import Any, Final
-
-    Config = Mapping[str, Any]
+    from typing import Final
+    from ..model.schema import Config
 
 _SETS: Final = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
 
@@ -81,7 +80,7 @@ def _namespaces(config: Config, init: int, joined: Mapping[str, int]) -> None:
 
 
 def _maps(config: Config, init: int, name: str) -> None:
-    listed = (config.get("linux") or {}).get(f"{name}Mappings") or []
+    listed = plan.id_mappings(config.get("linux") or {}, name)
     wanted = sorted((m["containerID"], m["hostID"], m["size"]) for m in listed)
     lines = files.read_file(f"/proc/{init}/{name}_map").split(b"\n")
     found = sorted(tuple(int(word) for word in line.split()) for line in lines if line)
@@ -135,7 +134,5 @@ def _user(config: Config, pid: int, status: Mapping[str, Sequence[str]], boundin
 
 def outside(config: Config, name: str, number: int) -> int:
     """Return what an id of the container is on the host."""
-    for entry in (config.get("linux") or {}).get(f"{name}Mappings") or []:
-        if entry["containerID"] <= number < entry["containerID"] + entry["size"]:
-            return int(entry["hostID"] + number - entry["containerID"])
-    return number
+    mapped = plan.outside(plan.id_mappings(config.get("linux") or {}, name), number)
+    return number if mapped is None else mapped

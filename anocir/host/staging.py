@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from typing import Any, Final
 
     from .externals import External
+    from ..model.schema import Config, Linux, Mount
+    from ..wire.shapes import MountOptions
 
 _CLONE: Final = OPEN_TREE_CLONE | AT_EMPTY_PATH
 _DEEPEST: Final = 64  # pre-dumps on one another
@@ -83,7 +85,7 @@ class Stage:
         finally:
             files.close(fd)
 
-    def open_source(self, external: External, config: Mapping[str, Any], wide: bool) -> None:
+    def open_source(self, external: External, config: Config, wide: bool) -> None:
         """Copy one source with the flags that config.json gives it.
 
         With `wide` also the whole mount that it lies on: a mount that gets the host's by
@@ -91,7 +93,7 @@ class Stage:
         CRIU asks only one, which must show all that the others do.
         """
         options = _options(external)
-        words = _idmap_words(external.mount)
+        words = mountoptions.idmap_words(external.mount) if external.mount else None
         try:
             if words is not None and external.mount is not None:
                 fd = _idmapped(external, words, config)
@@ -182,7 +184,7 @@ class Stage:
         self.fds = {}
         self.root_fd = -1
 
-    def images(self, image_fd: int, config: Mapping[str, Any]) -> str:
+    def images(self, image_fd: int, config: Config) -> str:
         """Return a path by which root of the container's user namespace can read the images.
 
         A restored process opens them itself, as us at first and as that root later, and the
@@ -219,7 +221,7 @@ class Stage:
                 files.close(fd)
         return f"{self.path}/images0"
 
-    def make_points(self, config: Mapping[str, Any], found: Sequence[External]) -> None:
+    def make_points(self, config: Config, found: Sequence[External]) -> None:
         """Make the mount points that are missing, in the order in which create mounts.
 
         Fills `points`: where the mount of each name lies, links resolved.
@@ -235,7 +237,7 @@ class Stage:
             for index, mount in enumerate(config.get("mounts") or []):
                 where = f"mounts[{index}]"
                 try:
-                    if not externals.is_bind(mount):
+                    if not mountoptions.is_bind(mount):
                         self._stand_in(root_fd, build, mount)
                     for external in by_where.pop(where, []):
                         self._mount(root_fd, build, external)
@@ -252,7 +254,7 @@ class Stage:
             mounts.umount2(build, MNT_DETACH)
             files.rmdir(build)
 
-    def _stand_in(self, root_fd: int, build: str, mount: Mapping[str, Any]) -> None:
+    def _stand_in(self, root_fd: int, build: str, mount: Mount) -> None:
         """Put an empty file system where CRIU will put one with its contents."""
         options = mount.get("options") or []
         if "remount" in options:
@@ -327,8 +329,8 @@ def restricting(fd: int) -> int:
     return files.fstatvfs(fd).f_flag & 0xF
 
 
-def _options(external: External) -> dict[str, Any]:
-    if external.mount is not None and externals.is_bind(external.mount):
+def _options(external: External) -> MountOptions:
+    if external.mount is not None and mountoptions.is_bind(external.mount):
         words = external.mount.get("options") or []
         options = mountoptions.parse(words)
         if options["exact"]:  # as inside/attach.py
@@ -362,16 +364,9 @@ def _clone(external: External, recursive: bool) -> int:
         files.close(fd)
 
 
-def _idmap_words(mount: Mapping[str, Any] | None) -> list[str] | None:
-    if mount is None:
-        return None
-    words = [o for o in mount.get("options") or [] if o.split("=")[0] in ("idmap", "ridmap")]
-    return words if words or mount.get("uidMappings") else None
-
-
-def _idmapped(external: External, words: list[str], config: Mapping[str, Any]) -> int:
-    linux = dict(config.get("linux") or {})
-    mount = dict(external.mount or {})
+def _idmapped(external: External, words: list[str], config: Config) -> int:
+    linux: Linux = config.get("linux") or {}
+    mount: Mount = {**(external.mount or {})}
     if not mount.get("uidMappings") and not words[-1].partition("=")[2]:
         # The container's own, whose user namespace is not there yet.
         mount["uidMappings"], mount["gidMappings"] = linux["uidMappings"], linux["gidMappings"]

@@ -14,10 +14,11 @@ from . import states, store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Final
+    from typing import Final
 
     from ..cli import Settings
     from .store import Container
+    from ..model.schema import Config
 
 _ENXIO: Final = 6  # fifo(7): nobody has it open for reading
 
@@ -89,7 +90,7 @@ def _say_start(container: Container, mode: bytes) -> tuple[int, int]:
     return line
 
 
-def serve_start(container: Container, config: dict[str, Any], pid: int, fd: int) -> None:
+def serve_start(container: Container, config: Config, pid: int, fd: int) -> None:
     """Answer init until execve has succeeded; raises Error when something failed before it."""
     from ..wire import channel
 
@@ -110,7 +111,7 @@ def serve_start(container: Container, config: dict[str, Any], pid: int, fd: int)
             raise _died(container, config)
 
 
-def _died(container: Container, config: dict[str, Any]) -> Error:
+def _died(container: Container, config: Config) -> Error:
     """Say why init is gone: out of memory by the kernel's count, or it is not known."""
     from . import oom
 
@@ -122,7 +123,7 @@ def _died(container: Container, config: dict[str, Any]) -> Error:
 
 
 def _after_failed_start(
-    settings: Settings, container: Container, config: dict[str, Any], error: Error
+    settings: Settings, container: Container, config: Config, error: Error
 ) -> None:
     """End init; after a failed startContainer hook the lifecycle goes on with destruction."""
     from . import ending
@@ -133,7 +134,7 @@ def _after_failed_start(
         ending.destroy(settings, container, config)
 
 
-def _poststart(settings: Settings, container: Container, config: dict[str, Any]) -> None:
+def _poststart(settings: Settings, container: Container, config: Config) -> None:
     """Run the poststart hooks; if one fails the container is stopped and destroyed."""
     entries = (config.get("hooks") or {}).get("poststart")
     if not entries:

@@ -17,14 +17,18 @@ from . import store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Final
+    from typing import Final
 
     from ..cli import Settings
     from .store import Container
+    from ..model.schema import State, Status
+    from ..cgroup import Manager
 
-CREATING, CREATED, RUNNING, PAUSED, STOPPED = (
-    "creating", "created", "running", "paused", "stopped",
-)  # fmt: skip
+CREATING: Final = "creating"
+CREATED: Final = "created"
+RUNNING: Final = "running"
+PAUSED: Final = "paused"
+STOPPED: Final = "stopped"
 # Which operation is allowed in which state: None, or the text that refuses it.
 TRANSITIONS: Final[dict[str, dict[str, str | None]]] = {
     "start": {
@@ -102,7 +106,7 @@ def check(operation: str, container: Container, status: str) -> None:
         raise Error(refused.format(id=container.id, status=status))
 
 
-def status_of(container: Container) -> str:
+def status_of(container: Container) -> Status:
     """Tell the state of a loaded container from its files and its init."""
     final = container.state.get("created", False)
     if not final:
@@ -120,12 +124,12 @@ def _being_created(container: Container) -> bool:
     return bool(creator) and processes.alive(creator[0], creator[1])
 
 
-def manager(container: Container) -> Any:
+def manager(container: Container) -> Manager:
     """Return the manager of the container's cgroups."""
     return cgroup.load(container.intent.get("cgroup") or {})
 
 
-def open_(settings: Settings, container_id: str, hold: bool = False) -> tuple[Container, str]:
+def open_(settings: Settings, container_id: str, hold: bool = False) -> tuple[Container, Status]:
     """Open and load a container: itself and its status.  Raises Error when it does not exist.
 
     With `hold` the status is that of the init whose pidfd it has.
@@ -137,12 +141,12 @@ def open_(settings: Settings, container_id: str, hold: bool = False) -> tuple[Co
     return container, status_of(container)
 
 
-def oci_state(container: Container, status: str, pid: int | None = None) -> dict[str, Any]:
+def oci_state(container: Container, status: Status, pid: int | None = None) -> State:
     """Return the state of runtime.md; the pid of a stopped container is 0."""
     intent = container.intent
     if pid is None:
         pid = 0 if status == STOPPED else container.state.get("pid", 0)
-    result = {
+    result: State = {
         "ociVersion": SPEC_VERSION,
         "id": container.id,
         "pid": pid,
@@ -157,13 +161,13 @@ def oci_state(container: Container, status: str, pid: int | None = None) -> dict
     return result
 
 
-def state(settings: Settings, container_id: str) -> dict[str, Any]:
+def state(settings: Settings, container_id: str) -> State:
     """Return the state of one container."""
     container, status = open_(settings, container_id)
     return oci_state(container, status)
 
 
-def list_(settings: Settings) -> list[dict[str, Any]]:
+def list_(settings: Settings) -> list[State]:
     """Return the states of all containers; one that cannot be read is passed over."""
     states = []
     for container_id in store.ids(settings.root):

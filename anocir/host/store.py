@@ -32,6 +32,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, Final
+    from ..model.schema import Config, Intent, StateFile
 
     Check = Callable[[Any, str], "str | None"]
 
@@ -53,8 +54,8 @@ class Container:
         self.dir_fd = dir_fd
         # Of init, once it has been seen alive.
         self.pidfd = -1
-        self.intent: dict[str, Any] = {}
-        self.state: dict[str, Any] = {}
+        self.intent: Intent = {}
+        self.state: StateFile = {}
 
     def lock(self) -> None:
         """Wait for the lock; raise Error when the container was removed in the meantime.
@@ -83,10 +84,10 @@ class Container:
             if not self.intent and not damaged:
                 raise missing()
 
-    def _read(self, name: str, check: Check, damaged: bool) -> dict[str, Any]:
+    def _read(self, name: str, check: Check, damaged: bool) -> Any:
         """Return what a file holds, empty when it is not there or, with `damaged`, not whole."""
         try:
-            value: dict[str, Any] = jsonio.loads(_content(name, self.dir_fd), name)
+            value = jsonio.loads(_content(name, self.dir_fd), name)
             wrong = check(value, self.id)
             if wrong is None:
                 return value
@@ -105,12 +106,10 @@ class Container:
         """Return the error for a file that is not as it was written."""
         return Error(f"container {self.id}: {text}", "delete --force removes it")
 
-    def config(self) -> dict[str, Any]:
+    def config(self) -> Config:
         """Return the configuration as it was at create."""
         try:
-            value: dict[str, Any] = jsonio.loads(
-                _content("config.json", self.dir_fd), "config.json"
-            )
+            value: Config = jsonio.loads(_content("config.json", self.dir_fd), "config.json")
         except Error as error:
             raise self._damaged(error.text) from None
         except OSError as error:
@@ -120,17 +119,17 @@ class Container:
             raise self._damaged(_unlike("config.json", wrong))
         return value
 
-    def save_intent(self, intent: dict[str, Any]) -> None:
+    def save_intent(self, intent: Intent) -> None:
         """Write what will be made, before it is."""
         self.intent = {"version": VERSION, "id": self.id, **intent}
         self._write("intent.json", jsonio.dumps(self.intent))
 
     def save_state(self, **changes: Any) -> None:
         """Replace the state by itself with these changes."""
-        self.state = {**self.state, **changes, "intent": self.intent}
+        self.state = {**self.state, **changes, "intent": self.intent}  # type: ignore[typeddict-item]
         self._write("state.json", jsonio.dumps(self.state))
 
-    def save_config(self, config: dict[str, Any]) -> None:
+    def save_config(self, config: Config) -> None:
         """Keep the configuration (also with changed resources, after update)."""
         self._write("config.json", jsonio.dumps(config))
 

@@ -14,10 +14,13 @@ from . import states
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Any, Final
 
     from ..cli import Options, Settings
     from .store import Container
+    from ..model.schema import IntelRdt, Resources
+    from ..cgroup import Manager
 
 # Option of `update` -> where its value stands in linux.resources.
 _PLACES: Final = {
@@ -53,7 +56,7 @@ def update(settings: Settings, container_id: str, options: Options) -> None:
     apply(container, states.manager(container), options)
 
 
-def apply(container: Container, manager: Any, options: Options) -> None:
+def apply(container: Container, manager: Manager, options: Options) -> None:
     """Apply new limits and keep them in the saved configuration."""
     wanted = _wanted(options)
     # An update must not undo what a device plugin allowed meanwhile (runc issue 2994).
@@ -65,42 +68,42 @@ def apply(container: Container, manager: Any, options: Options) -> None:
     spec.check_resources(new, "linux.resources")
     manager.update(new, old, given(wanted))
     linux["resources"] = new
-    schemas = {
-        key: options[option]
-        for key, option in (
-            ("l3CacheSchema", "l3_cache_schema"), ("memBwSchema", "mem_bw_schema"),
-        )
-        if options[option]
-    }  # fmt: skip
+    schemas: IntelRdt = {}
+    if options["l3_cache_schema"]:
+        schemas["l3CacheSchema"] = options["l3_cache_schema"]
+    if options["mem_bw_schema"]:
+        schemas["memBwSchema"] = options["mem_bw_schema"]
     if schemas:
         from . import resctrl
 
-        if not container.intent.get("resctrl"):
+        classes = container.intent.get("resctrl")
+        if not classes:
             raise Error("--l3-cache-schema: the container has no linux.intelRdt")
         linux["intelRdt"] = {**(linux.get("intelRdt") or {}), **schemas}
-        resctrl.write_schemata(container.intent["resctrl"], linux["intelRdt"])
+        resctrl.write_schemata(classes, linux["intelRdt"])
     container.save_config(config)
 
 
-def _wanted(options: Options) -> dict[str, Any]:
+def _wanted(options: Mapping[str, Any]) -> Resources:
     source = options["resources"]
     if source:
         if source == "-":
-            value = jsonio.loads(files.read_fd(0), "--resources")
+            value: Resources = jsonio.loads(files.read_fd(0), "--resources")
         else:
             value = jsonio.load(source)
         spec.check_resources(value, "resources")
-        return dict(value)
-    wanted: dict[str, Any] = {}
+        return {**value}
+    wanted: Any = {}
     for option, (group, key) in _PLACES.items():
         if options[option] is not None:
             wanted.setdefault(group, {})[key] = options[option]
-    return wanted
+    return wanted  # type: ignore[no-any-return]
 
 
-def given(new: dict[str, Any]) -> dict[str, Any]:
+def given(new: Resources) -> Resources:
     """Return what an update names, zeros that mean nothing left out: that is written."""
-    result: dict[str, Any] = {}
+    result: Any = {}
+    value: Any
     for key, value in new.items():
         if isinstance(value, dict):
             unset = _UNSET_BY_ZERO.get(key, ())
@@ -111,16 +114,16 @@ def given(new: dict[str, Any]) -> dict[str, Any]:
     if memory.get("limit") == -1 and not memory.get("swap"):
         # Without a limit of memory there is none of memory and swap together.
         result["memory"]["swap"] = -1
-    return result
+    return result  # type: ignore[no-any-return]
 
 
-def merge(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+def merge(old: Resources, new: Resources) -> Resources:
     """Return `old` with what `new` gives; objects are merged one level down.
 
     What `unified` said of a limit that is given now counts no more.
     """
-    result = dict(old)
-    named = given(new)
+    result: Any = dict(old)
+    named: Mapping[str, Any] = given(new)
     for key, value in named.items():
         before = result.get(key)
         both = isinstance(value, dict) and isinstance(before, dict)
@@ -134,7 +137,7 @@ def merge(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
     if over & set(result.get("unified") or {}):
         kept = {file: text for file, text in result["unified"].items() if file not in over}
         result["unified"] = kept
-    return result
+    return result  # type: ignore[no-any-return]
 
 
 # A limit, and the files of cgroup v2 that `unified` may have named for it.

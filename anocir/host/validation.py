@@ -19,8 +19,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, Final
+    from ..model.schema import Config, Facts
 
-    Config = dict[str, Any]
     Found = tuple[str, str]
 
 _PATH: Final = r'[A-Za-z]\w*(?:\.\w+|\[\d+\]|\["(?:[^"\\]|\\.)*"\])*(?=: )'
@@ -32,7 +32,7 @@ _HARMLESS: Final[dict[str, Any]] = {
     "syscalls": {"names": ["getpid"], "action": "SCMP_ACT_LOG"},
 }
 # Facts of a usual host: what `validate` says must not depend on where it runs.
-_FACTS: Final[dict[str, Any]] = {
+_FACTS: Final[Facts] = {
     "id": "validated", "bundle": "/bundle", "rootfs": "/bundle/rootfs", "state": {},
     "cgroup": {"version": 2, "own_path": "/", "host_mountpoint": "/sys/fs/cgroup"},
     "cgroup_fallback": None, "seccomp": None, "apparmor": True, "selinux": True,
@@ -72,7 +72,7 @@ def examine(what: str, value: Any, bundle: str = "") -> tuple[list[Found], list[
     return found, warnings
 
 
-def _sound(what: str, left: Config) -> bool:
+def _sound(what: str, left: Any) -> bool:
     """Check what is left; an object that lacks something now is taken out as a whole."""
     for _ in range(100):
         try:
@@ -115,12 +115,12 @@ def _rootfs(config: Config, bundle: str) -> list[Found]:
     return []
 
 
-def _limits(value: Config, own: str, told: str) -> list[Found]:
+def _limits(value: Any, own: str, told: str) -> list[Found]:
     """Ask both versions of cgroups: which one a host has is not the configuration's affair."""
     found: list[Found] = []
     for version in (convert.v1, convert.v2):
 
-        def ask(left: Config, version: Callable[[Any], Any] = version) -> None:
+        def ask(left: Any, version: Callable[[Any], Any] = version) -> None:
             version(left["resources"] if "resources" in left else left["linux"]["resources"])
 
         for path, text in _each(value, ask, told, own):
@@ -144,9 +144,7 @@ def _seccomp(config: Config) -> list[Found]:
     )
 
 
-def _each(
-    value: Config, ask: Callable[[Config], object], told: str = "", own: str = ""
-) -> list[Found]:
+def _each(value: Any, ask: Callable[[Any], object], told: str = "", own: str = "") -> list[Found]:
     """Ask until there is no complaint: each time without what the last one was about."""
     left = copy.deepcopy(value)
     found: list[Found] = []

@@ -51,9 +51,8 @@ from ..linux.const import (
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any, Final
-
-    Options = dict[str, Any]
+    from typing import Final
+    from ..wire.shapes import FileSystem, Flags, MountOptions
 
 CLONE: Final = OPEN_TREE_CLONE | AT_EMPTY_PATH
 
@@ -89,7 +88,7 @@ def move(mount_fd: int, target: int) -> bool:
     return use_new_calls
 
 
-def bind(fd: int, target: int, again: Callable[[], int], recursive: bool, options: Options) -> int:
+def bind(fd: int, target: int, again: Callable[[], int], recursive: bool, options: Flags) -> int:
     """Mount what `fd` refers to on what `target` does: a descriptor of the new mount.
 
     `again` opens the place of `target` once more, for `on_top`.  The caller closes the descriptor.
@@ -109,7 +108,7 @@ def bind(fd: int, target: int, again: Callable[[], int], recursive: bool, option
     return mount_fd
 
 
-def new_filesystem(kind: str, source: str, options: Options, attributes: int) -> int | None:
+def new_filesystem(kind: str, source: str, options: FileSystem, attributes: int) -> int | None:
     """Return a new detached file system, or None where mount(2) has to do it.
 
     fsconfig(2) takes one option at a time and no value beyond 255 bytes, which overlay's
@@ -148,7 +147,7 @@ def mount_onto(target: int, kind: str, source: str, flags: int, data: list[str])
     mounts.mount(source, f"/proc/self/fd/{target}", kind, flags, ",".join(data))
 
 
-def propagate(mount_fd: int, options: Options) -> None:
+def propagate(mount_fd: int, options: MountOptions) -> None:
     """Set the propagation that the options of a mount ask for."""
     for flags in options["propagation"]:
         set_propagation(mount_fd, flags)
@@ -168,7 +167,7 @@ def set_propagation(mount_fd: int, flags: int) -> None:
     mounts.mount("", f"/proc/self/fd/{mount_fd}", "", flags)
 
 
-def recursive(mount_fd: int, options: Options) -> None:
+def recursive(mount_fd: int, options: MountOptions) -> None:
     """Apply rro and its like to the mount and to all below it."""
     if not options["recursive_set"] and not options["recursive_clear"]:
         return
@@ -209,7 +208,7 @@ _ST_NOATIME: Final = 0x0400
 _ST_RELATIME: Final = 0x1000
 
 
-def set_flags(mount_fd: int, options: Options, attached: bool = True) -> bool:
+def set_flags(mount_fd: int, options: Flags, attached: bool = True) -> bool:
     """Give a mount its flags; those of the source that it does not name stay.
 
     With "exact" among the options, those that could be named and are not go.  Returns False when
@@ -268,7 +267,7 @@ def _has(mount_fd: int) -> tuple[int, int]:
 _ATIMES: Final = {MOUNT_ATTR_NOATIME: "noatime", MOUNT_ATTR_STRICTATIME: "strictatime"}
 
 
-def _keep_locked(mount_fd: int, options: Options) -> None:
+def _keep_locked(mount_fd: int, options: Flags) -> None:
     """Do what can be done where a user namespace has locked flags of the mount's owner.
 
     What is asked away in so many words, and cannot go, is an error.
@@ -313,7 +312,7 @@ def filesystem(
     source: str,
     target: int,
     again: Callable[[], int],
-    options: Options,
+    options: FileSystem,
     attributes: int,
     fill: Callable[[int], None] | None = None,
 ) -> int:
@@ -337,7 +336,7 @@ def filesystem(
 
 # A device node is the host's, whose mode, owner and times are to stay; read-only says nothing about
 # the device itself.
-NODE: Final = {"set": MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, "clear": 0}
+NODE: Final[Flags] = {"set": MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, "clear": 0}
 
 
 def on_top(target: int, again: Callable[[], int], same: int = -1) -> int:
@@ -361,7 +360,7 @@ def read_only(mount_fd: int) -> None:
     set_flags(mount_fd, READ_ONLY)
 
 
-READ_ONLY: Final = {"set": MOUNT_ATTR_RDONLY, "clear": 0}
-NO_FLAGS: Final = {"set": 0, "clear": 0}
+READ_ONLY: Final[Flags] = {"set": MOUNT_ATTR_RDONLY, "clear": 0}
+NO_FLAGS: Final[Flags] = {"set": 0, "clear": 0}
 RESTRICTED: Final = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC
 PROC_ROOT_INODE: Final = 1

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ..wire.channel import Channel
+    from ..wire.shapes import Plan
 
 
 class Context:
@@ -44,7 +45,7 @@ class Context:
         "umask",
     )  # fmt: skip
 
-    def __init__(self, channel: Channel, plan: dict[str, Any]) -> None:
+    def __init__(self, channel: Channel, plan: Plan) -> None:
         """Take the channel to the host side and the plan that came over it."""
         # A Channel, from `close_descriptors` on a Line.
         self.channel: Any = channel

@@ -29,9 +29,10 @@ from ..wire import channel
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Any, Final
+    from typing import Final
 
     from .context import Context
+    from ..wire.shapes import Filter
 
 # include/linux/key.h
 _KEY_POS_ALL: Final = 0x3F000000
@@ -90,7 +91,7 @@ def no_new_privs(context: Context) -> None:
     tasks.prctl(PR_SET_NO_NEW_PRIVS, 1)
 
 
-def seccomp(context: Context, program: dict[str, Any]) -> None:
+def seccomp(context: Context, program: Filter) -> None:
     """Load the filter; with a listener, wait until the host side has taken its descriptor."""
     flags = program["flags"]
     if program["notify"]:

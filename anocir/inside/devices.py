@@ -20,11 +20,10 @@ from . import attach, places
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import posix
-    from typing import Any, Final
+    from typing import Final
 
     from .context import Context
 
-    Options = dict[str, Any]
 
 _KINDS: Final = {
     "c": files.S_IFCHR,

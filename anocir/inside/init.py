@@ -44,7 +44,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, Final, NoReturn
 
+    from ..base.hooks import Hook
     from ..wire.channel import Channel, Line
+    from ..wire.shapes import Plan
 
 # The name of init until execve, for people.
 NAME: Final = "anocir:init"
@@ -57,7 +59,7 @@ def _host_hooks(context: Context) -> None:
     _await(context.channel, channel.DONE)
 
 
-def _hooks(context: Context, entries: list[dict[str, Any]], name: str) -> None:
+def _hooks(context: Context, entries: list[Hook], name: str) -> None:
     """Run hooks in the container's namespaces, with the caller's umask.
 
     A startContainer hook is a program of the image: it runs as the container's process would,
@@ -70,8 +72,9 @@ def _hooks(context: Context, entries: list[dict[str, Any]], name: str) -> None:
     late = name == "startContainer"
     watch = -1 if late else context.channel.sock.fileno()
     if late:
-        wanted = context.plan["process"] or {"env": []}
-        env = hooks.environment(program.environment(wanted["env"], context.env))
+        wanted = context.plan["process"]
+        listed = wanted["env"] if wanted else []
+        env = hooks.environment(program.environment(listed, context.env))
         place = hooks.Place(env, None, context.hook_outputs)
     else:
         place = hooks.Place(None, context.root_fd, context.hook_outputs)
@@ -245,7 +248,7 @@ class _Refuse:
         raise ImportError(f"import of {name} after the root was entered")
 
 
-def _import_rest(plan: dict[str, Any]) -> None:
+def _import_rest(plan: Plan) -> None:
     """Import what only some plans need, while importing is possible."""
     steps = {step[0] for phase in PHASES for step in plan[phase]}
     if "console" in steps:
@@ -512,7 +515,7 @@ def _launch(context: Context, mode: bytes) -> NoReturn:
 
 
 def _execute(context: Context, phase: str) -> None:
-    for name, path, *values in context.plan[phase]:
+    for name, path, *values in context.plan[phase]:  # type: ignore[literal-required]
         scope[:] = [phase, name, path]
         STEPS[name](context, *values)
     scope[:] = [phase, "", ""]

@@ -19,11 +19,8 @@ from . import attach, places
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from .context import Context
-
-    Options = dict[str, Any]
+    from ..wire.shapes import FileSystem
 
 
 def readonly_path(context: Context, path: str) -> None:
@@ -83,7 +80,11 @@ def _mask_directory(context: Context, target: int, path: str, label: str) -> Non
         # A copy of the first one, which is attached by now.
         files.close(attach.bind(context.mask_fd, target, again, False, attach.NO_FLAGS))
         return
-    plain: Options = {"ms": 0, "super": ["ro"], "data": ["nr_blocks=1", "nr_inodes=1", "mode=755"]}
+    plain: FileSystem = {
+        "ms": 0,
+        "super": ["ro"],
+        "data": ["nr_blocks=1", "nr_inodes=1", "mode=755"],
+    }
     if label:
         plain["data"].append(f'context="{label}"')
     try:

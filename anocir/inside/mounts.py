@@ -34,11 +34,9 @@ from . import attach, copyup, places, procfs
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
 
     from .context import Context
-
-    Options = dict[str, Any]
+    from ..wire.shapes import CgroupView, FileSystem, MountOptions
 
 
 def source(
@@ -96,7 +94,7 @@ def denied_sources(context: Context) -> None:
 
 
 def filesystem(
-    context: Context, kind: str, source: str, destination: str, options: Options
+    context: Context, kind: str, source: str, destination: str, options: MountOptions
 ) -> None:
     """Mount a new file system."""
     target, made = _directory_target(context, destination, kind)
@@ -162,7 +160,7 @@ def _check_target(context: Context, target: int, destination: str, kind: str) ->
         raise Error(f'"{destination}" must not be inside of /proc')
 
 
-def _keep_mode(target: int, options: Options) -> None:
+def _keep_mode(target: int, options: MountOptions) -> None:
     """Give a tmpfs the mode of the directory that it covers, unless one is asked for.
 
     On a mount point that was made for it, it has that of tmpfs(5): 1777.
@@ -172,7 +170,9 @@ def _keep_mode(target: int, options: Options) -> None:
         options["data"] = [*options["data"], f"mode={mode:o}"]
 
 
-def bind(context: Context, index: int, source: str, destination: str, options: Options) -> None:
+def bind(
+    context: Context, index: int, source: str, destination: str, options: MountOptions
+) -> None:
     """Mount a directory or a file of the host, or a mount that the host side has prepared."""
     opened = _opened(context, index, destination)
     if isinstance(opened, str):
@@ -261,7 +261,7 @@ def _copy_link(context: Context, text: str, destination: str) -> None:
         files.close(directory)
 
 
-def remount(context: Context, destination: str, options: Options) -> None:
+def remount(context: Context, destination: str, options: MountOptions) -> None:
     """Change the flags of a mount that is there already."""
     fd = inroot.open(context.root_fd, destination)
     try:
@@ -275,10 +275,10 @@ def remount(context: Context, destination: str, options: Options) -> None:
 def cgroup_mount(
     context: Context,
     destination: str,
-    view: dict[str, Any],
-    fallback: dict[str, Any] | None,
+    view: CgroupView,
+    fallback: CgroupView | None,
     own_namespace: bool,
-    options: Options,
+    options: MountOptions,
 ) -> None:
     """Mount the container's cgroups as it may see them.
 
@@ -302,7 +302,7 @@ def cgroup_mount(
             attach.propagate(mount_fd, options)
             files.close(mount_fd)
             return
-        plain = {**options, "super": [], "data": ["mode=755"], "ms": 0}
+        plain: FileSystem = {"super": [], "data": ["mode=755"], "ms": 0}
         attributes = options["set"] & ~MOUNT_ATTR_RDONLY
         tmpfs = attach.filesystem("tmpfs", "tmpfs", target, again, plain, attributes)
         for name, data, own_path, mountpoint in view["hierarchies"]:
@@ -319,10 +319,12 @@ def cgroup_mount(
         files.close(target)
 
 
-def _is_there(view: dict[str, Any]) -> bool:
+def _is_there(view: CgroupView) -> bool:
     if view["version"] == 2:
         return files.exists(f"{view['host_mountpoint']}{view['own_path']}")
-    return all(files.exists(f"{row[3]}{row[2]}") for row in view["hierarchies"])
+    return all(
+        files.exists(f"{mountpoint}{path}") for _, _, path, mountpoint in view["hierarchies"]
+    )
 
 
 def _cgroup(
@@ -332,12 +334,12 @@ def _cgroup(
     target: int,
     again: Callable[[], int],
     own_namespace: bool,
-    options: Options,
+    options: MountOptions,
 ) -> int:
     """Mount a hierarchy, or bind its directory `host` where the kernel does not permit that."""
     attributes = options["set"] | attach.RESTRICTED
     if own_namespace:
-        plain = {"super": [], "data": data, "ms": 0}
+        plain: FileSystem = {"super": [], "data": data, "ms": 0}
         try:
             return attach.filesystem(kind, "cgroup", target, again, plain, attributes)
         except OSError as error:
@@ -351,7 +353,7 @@ def _cgroup(
 
 
 def _hierarchy(
-    tmpfs: int, name: str, data: str, own: str, own_namespace: bool, options: Options
+    tmpfs: int, name: str, data: str, own: str, own_namespace: bool, options: MountOptions
 ) -> None:
     """Mount one hierarchy of cgroup v1 below the tmpfs."""
     files.mkdir(name, 0o755, dir_fd=tmpfs)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from typing import Final
 
     from .context import Context
+    from ..wire.shapes import FileSystem
 
 SCHED_DEADLINE: Final = 6
 # Modes of set_mempolicy(2) and the kernel that brought them: PREFERRED_MANY, WEIGHTED_INTERLEAVE.
@@ -226,7 +227,7 @@ def _own_null(context: Context, null: tuple[int, int]) -> int:
 
 def _private_null(null: tuple[int, int]) -> int:
     """Make a null device in a tmpfs that is attached nowhere and open it, or return -1."""
-    options = {"ms": 0, "super": [], "data": ["nr_blocks=1", "nr_inodes=3", "mode=755"]}
+    options: FileSystem = {"ms": 0, "super": [], "data": ["nr_blocks=1", "nr_inodes=3", "mode=755"]}
     mount_fd = attach.new_filesystem("tmpfs", "tmpfs", options, 0)
     if mount_fd is None:
         return -1

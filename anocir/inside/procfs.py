@@ -34,11 +34,8 @@ from . import attach
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from .context import Context
-
-    Options = dict[str, Any]
+    from ..wire.shapes import FileSystem
 
 
 def own_proc(context: Context) -> None:
@@ -47,7 +44,7 @@ def own_proc(context: Context) -> None:
     Inside a container whose procfs has masks the kernel refuses a new one to a user namespace:
     then the one at /proc in the root is used, once it proves to be a procfs.
     """
-    plain = {"ms": 0, "super": [], "data": []}
+    plain: FileSystem = {"ms": 0, "super": [], "data": []}
     mount_fd = attach.new_filesystem("proc", "proc", plain, attach.RESTRICTED)
     if mount_fd is None:
         flags = files.O_PATH | files.O_DIRECTORY
@@ -130,7 +127,7 @@ def open_attributes(context: Context) -> None:
         context.attributes[name] = fd
 
 
-def of_others(context: Context, source: str, options: Options, attributes: int) -> int:
+def of_others(context: Context, source: str, options: FileSystem, attributes: int) -> int:
     """Return a new procfs of the pid namespace that the process which is cloned later will join.
 
     Linux 6.18 is told which.  Before, a procfs is that of the process that asks for it: one in

@@ -175,6 +175,8 @@ def prepare(context: Context, check: bool) -> None:
     only execve itself finds out is reported by start.
     """
     wanted = context.plan["process"]
+    if wanted is None:
+        return  # there is no such step then
     context.command = Command(wanted["args"], environment(wanted["env"], context.env))
     if check:
         _look_up(context, context.command, wanted["cwd"])

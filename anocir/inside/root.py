@@ -24,11 +24,7 @@ from . import attach, places
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from .context import Context
-
-    Options = dict[str, Any]
 
 
 def propagation(context: Context, flags: int) -> None:

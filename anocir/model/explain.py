@@ -13,8 +13,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, Final
+    from ..wire.shapes import Plan
 
-    Plan = dict[str, Any]
     Row = dict[str, Any]
 
 PHASES: Final = {
@@ -187,7 +187,7 @@ def rows(plan: Plan) -> list[Row]:
     result: list[Row] = []
     rights = "the caller's"
     for phase in PHASES:
-        for name, path, *values in plan[phase]:
+        for name, path, *values in plan[phase]:  # type: ignore[literal-required]
             said, calls = TABLE[name]
             result.append(
                 {

@@ -43,7 +43,10 @@ from ..linux.const import (
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Any, Final
+    from typing import Final
+
+    from .schema import Mount
+    from ..wire.shapes import MountOptions
 
 _ATIME_MS: Final = MS_NOATIME | MS_RELATIME | MS_STRICTATIME
 
@@ -110,7 +113,19 @@ def names() -> list[str]:
     return sorted({*ATTRIBUTES, *SUPERBLOCK, *PROPAGATION, *RECURSIVE, *OTHER})
 
 
-def parse(options: Sequence[str]) -> dict[str, Any]:
+def is_bind(mount: Mount) -> bool:
+    """Tell whether an entry of `mounts` is a bind mount."""
+    options = mount.get("options") or []
+    return mount.get("type") == "bind" or "bind" in options or "rbind" in options
+
+
+def idmap_words(mount: Mount) -> list[str] | None:
+    """Return the options that ask for an id-mapped mount (mappings may also); None for another."""
+    words = [o for o in mount.get("options") or [] if o.split("=")[0] in ("idmap", "ridmap")]
+    return words if words or mount.get("uidMappings") else None
+
+
+def parse(options: Sequence[str]) -> MountOptions:
     """Sort the options of one mount.
 
     Returns plain data: `set`, `clear` (MOUNT_ATTR_* for the mount), `recursive_set`,
@@ -120,7 +135,7 @@ def parse(options: Sequence[str]) -> dict[str, Any]:
     `idmap` (None or text, empty for the container's own mapping), `idmap_rec`, and `data` (what is
     left, for the file system).  An empty option is none: Podman 5 writes some.
     """
-    result: dict[str, Any] = {
+    result: MountOptions = {
         "set": 0, "clear": 0, "recursive_set": 0, "recursive_clear": 0, "ms": 0, "super": [],
         "propagation": [], "bind": False, "rec": False, "remount": False, "copyup": False,
         "exact": False, "copy_symlink": False, "src_nofollow": False, "dest_nofollow": False,
@@ -156,7 +171,7 @@ def parse(options: Sequence[str]) -> dict[str, Any]:
         elif option == "tmpcopyup":
             result["copyup"] = True
         elif option in ("copy-symlink", "src-nofollow", "dest-nofollow"):
-            result[option.replace("-", "_")] = True
+            result[option.replace("-", "_")] = True  # type: ignore[literal-required]
         elif option in ("idmap", "ridmap") or option.startswith(("idmap=", "ridmap=")):
             name, _, text = option.partition("=")
             result["idmap"] = text
@@ -168,7 +183,7 @@ def parse(options: Sequence[str]) -> dict[str, Any]:
     return result
 
 
-def _keep_access_times(result: dict[str, Any]) -> None:
+def _keep_access_times(result: MountOptions) -> None:
     """Treat access times as mount(2) does when it changes a mount, and so runc and crun do.
 
     Without a word that sets one of their flags they stay what they are (so `atime` alone does

@@ -44,9 +44,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any, Final
 
-    Config = Mapping[str, Any]
-    Step = tuple[Any, ...]
-    Plan = dict[str, Any]
+    from .schema import Config, Facts, IDMapping, Linux, MemoryPolicy, Process, Scheduler
+    from ..wire.shapes import CgroupView, MountOptions, Plan, Program, Step
 
 _NOFILE: Final = RLIMITS.index("RLIMIT_NOFILE")
 NAMESPACES: Final = {
@@ -114,6 +113,19 @@ def in_user_namespace(config: Config) -> bool:
     return "user" in namespaces(config)
 
 
+def id_mappings(linux: Linux, name: str) -> list[IDMapping]:
+    """Return linux.uidMappings or linux.gidMappings, by "uid" or "gid"."""
+    return (linux.get("uidMappings") if name == "uid" else linux.get("gidMappings")) or []
+
+
+def outside(mappings: Sequence[IDMapping], number: int) -> int | None:
+    """Return what an id of the container is outside of it; None when it is not mapped."""
+    for entry in mappings:
+        if entry["containerID"] <= number < entry["containerID"] + entry["size"]:
+            return entry["hostID"] + number - entry["containerID"]
+    return None
+
+
 def normal(path: str) -> str:
     """Return an absolute path without empty parts, `.` and `..`, by its text alone."""
     parts: list[str] = []
@@ -139,7 +151,7 @@ def host_makes_network(config: Config, nested: bool) -> bool:
 _HOOK_OUTPUTS: Final = ("run.oci.hooks.stdout", "run.oci.hooks.stderr")
 
 
-def compile_create(config: Config, facts: Mapping[str, Any]) -> Plan:
+def compile_create(config: Config, facts: Facts) -> Plan:
     """Return the plan for `create` and `run`.
 
     `facts` is what the host side knows: `id`, `bundle`, `rootfs` (absolute), `state` (for hooks
@@ -236,15 +248,15 @@ def _pids_first(spaces: Mapping[str, str]) -> bool:
     return bool(spaces.get("pid")) and spaces.get("user") == ""
 
 
-def _console(process: Config, bind: bool, own: bool) -> Step:
-    size = process.get("consoleSize") or {}
+def _console(process: Process, bind: bool, own: bool) -> Step:
+    size: Mapping[str, Any] = process.get("consoleSize") or {}
     return (
         "console", "process.terminal", _uid(process), size.get("height", 0),
         size.get("width", 0), bind, own,
     )  # fmt: skip
 
 
-def compile_exec(config: Config, process: Config, facts: Mapping[str, Any]) -> Plan:
+def compile_exec(config: Config, process: Process, facts: Facts) -> Plan:
     """Return the plan for `exec`: the same facts, with `join` (list of (type, path)).
 
     And `keyring`, the name of the container's, empty for a new one.
@@ -252,7 +264,9 @@ def compile_exec(config: Config, process: Config, facts: Mapping[str, Any]) -> P
     setup: list[Step] = []
     affinity = process.get("execCPUAffinity") or {}
     if any(kind == "user" for kind, _ in facts["join"]):
-        setup.append(("become_root", "linux.namespaces", keeps_groups(config)))
+        setup.append(
+            ("become_root", "linux.namespaces", keeps_groups(config.get("annotations") or {}))
+        )
     if affinity.get("initial"):
         setup.append(("affinity", "process.execCPUAffinity.initial", cpus(affinity["initial"])))
     setup.append(("session", ""))
@@ -291,7 +305,7 @@ def compile_exec(config: Config, process: Config, facts: Mapping[str, Any]) -> P
     }
 
 
-def _stream_steps(process: Config | None, facts: Mapping[str, Any], before: int) -> list[Step]:
+def _stream_steps(process: Process | None, facts: Facts, before: int) -> list[Step]:
     """Look at the standard streams before any namespace is entered.
 
     Those that are pipes of the host side come `before` the others after descriptors of namespaces.
@@ -302,15 +316,15 @@ def _stream_steps(process: Config | None, facts: Mapping[str, Any], before: int)
     return [("streams", "process", piped) if piped else ("streams", "process")]
 
 
-def _passed_on(facts: Mapping[str, Any]) -> int:
+def _passed_on(facts: Facts) -> int:
     return int(facts.get("preserve_fds", 0)) + int(facts.get("listen_fds", 0))
 
 
-def _uid(process: Config) -> int:
+def _uid(process: Process) -> int:
     return int((process.get("user") or {}).get("uid", 0))
 
 
-def _has_home(process: Config) -> bool:
+def _has_home(process: Process) -> bool:
     """Tell whether HOME is there and not empty; an empty one is filled in, as Docker relies on."""
     home = ""
     for entry in process.get("env") or ():
@@ -319,7 +333,7 @@ def _has_home(process: Config) -> bool:
     return bool(home)
 
 
-def _process(process: Config, facts: Mapping[str, Any]) -> Plan:
+def _process(process: Process, facts: Facts) -> Program:
     """Return what to execute; of an environment variable that stands twice the last one wins."""
     variables: dict[str, str] = {}
     for entry in process.get("env") or ():
@@ -373,7 +387,7 @@ def _join_cgroups(setup: list[Step], new_namespace: bool) -> None:
     setup[where:where] = steps
 
 
-def _namespace_steps(config: Config, facts: Mapping[str, Any]) -> list[Step]:
+def _namespace_steps(config: Config, facts: Facts) -> list[Step]:
     """Join the namespaces given by path, then make the others.
 
     The user namespace comes before what is made, so that it owns the new ones.  With one, the
@@ -416,7 +430,9 @@ def _namespace_steps(config: Config, facts: Mapping[str, Any]) -> list[Step]:
         steps.append(("time_offsets", "linux.timeOffsets", lines))
     if "user" in spaces:
         steps += _root_steps(config, facts)
-        steps.append(("become_root", "linux.uidMappings", keeps_groups(config)))
+        steps.append(
+            ("become_root", "linux.uidMappings", keeps_groups(config.get("annotations") or {}))
+        )
         if flags & ~first:
             steps.append(("unshare", "linux.namespaces", flags & ~first))
     return steps
@@ -437,7 +453,7 @@ _NOTIFY_AT: Final = "/run/notify"
 _LINKS: Final = (("copy-symlink", "copy"), ("src-nofollow", "nofollow"))
 
 
-def _root_steps(config: Config, facts: Mapping[str, Any]) -> list[Step]:
+def _root_steps(config: Config, facts: Facts) -> list[Step]:
     """Open the rootfs and every bind source while the host's mounts are untouched.
 
     A source is opened before the first mount is made, so that no mount of this container can
@@ -454,7 +470,7 @@ def _root_steps(config: Config, facts: Mapping[str, Any]) -> list[Step]:
         steps.append(("propagation", "linux.rootfsPropagation", propagation))
     for index, mount in enumerate(config.get("mounts") or []):
         options = mount.get("options") or []
-        if "bind" in options or "rbind" in options or mount.get("type") == "bind":
+        if mountoptions.is_bind(mount):
             source = mount.get("source") or ""
             where = f"mounts[{index}].source"
             if not source:
@@ -478,7 +494,7 @@ def _root_steps(config: Config, facts: Mapping[str, Any]) -> list[Step]:
     return steps
 
 
-def _inside(config: Config, facts: Mapping[str, Any], index: int, source: str) -> tuple[str, bool]:
+def _inside(config: Config, facts: Facts, index: int, source: str) -> tuple[str, bool]:
     """Return where in the root a source lies, if an earlier mount may bring it; whether one must.
 
     By the text of the paths alone.
@@ -492,7 +508,7 @@ def _inside(config: Config, facts: Mapping[str, Any], index: int, source: str) -
     return path, any(path == there or path.startswith(there + "/") for there in above)
 
 
-def _mount_steps(config: Config, facts: Mapping[str, Any]) -> list[Step]:
+def _mount_steps(config: Config, facts: Facts) -> list[Step]:
     steps: list[Step] = []
     linux = config.get("linux") or {}
     label = linux.get("mountLabel", "") if facts["selinux"] else ""
@@ -523,8 +539,9 @@ def _mount_steps(config: Config, facts: Mapping[str, Any]) -> list[Step]:
             view, fallback = facts["cgroup"], facts["cgroup_fallback"]
             if view is None:
                 raise at(where, "the container has no cgroup to mount")
-            if kind == "cgroup2" and facts.get("cgroup2"):
-                view, fallback = facts["cgroup2"]
+            unified = facts.get("cgroup2")
+            if kind == "cgroup2" and unified:
+                view, fallback = unified
             own = "cgroup" in namespaces(config)
             steps.append(
                 (
@@ -548,7 +565,7 @@ def _mount_steps(config: Config, facts: Mapping[str, Any]) -> list[Step]:
     return steps
 
 
-def _check_bind(words: Sequence[str], options: Mapping[str, Any], where: str) -> None:
+def _check_bind(words: Sequence[str], options: MountOptions, where: str) -> None:
     """Refuse what the kernel would pass over in silence: an option that a bind mount has not."""
     if options["data"]:
         word = options["data"][0]
@@ -558,11 +575,11 @@ def _check_bind(words: Sequence[str], options: Mapping[str, Any], where: str) ->
             "options of the file system cannot be given to it a second time",
         )
     for name in ("src-nofollow", "dest-nofollow"):
-        if options["copy_symlink"] and options[name.replace("-", "_")]:
+        if options["copy_symlink"] and options[name.replace("-", "_")]:  # type: ignore[literal-required]
             raise at(f"{where}.options", f"copy-symlink and {name} exclude each other")
 
 
-def _notify_mount(facts: Mapping[str, Any]) -> Step:
+def _notify_mount(facts: Facts) -> Step:
     options = mountoptions.parse(["bind", "ro", "nosuid", "nodev", "noexec"])
     return ("bind", "NOTIFY_SOCKET", _NOTIFY, facts["notify_source"], _NOTIFY_AT, options)
 
@@ -576,17 +593,14 @@ def _check_proc(destination: str, where: str, bind: bool) -> None:
         raise at(f"{where}.destination", f'"{destination}" must not be inside of /proc')
 
 
-def _mappings(entries: Sequence[Config]) -> list[tuple[int, int, int]]:
+def _mappings(entries: Sequence[IDMapping]) -> list[tuple[int, int, int]]:
     return [(entry["containerID"], entry["hostID"], entry["size"]) for entry in entries]
 
 
-def _device_steps(config: Config, facts: Mapping[str, Any]) -> list[Step]:
+def _device_steps(config: Config, facts: Facts) -> list[Step]:
     linux = config.get("linux") or {}
-    mounts = config.get("mounts") or []
-    for mount in mounts:
-        options = mount.get("options") or []
-        bound = mount.get("type") == "bind" or "bind" in options or "rbind" in options
-        if bound and normal(mount["destination"]) == "/dev":
+    for mount in config.get("mounts") or []:
+        if mountoptions.is_bind(mount) and normal(mount["destination"]) == "/dev":
             return []  # the caller brings a /dev: nothing of it is touched
     devices: dict[str, Step] = {
         path: ("device", "", path, kind, major, minor, 0o666, 0, 0)
@@ -611,7 +625,7 @@ def _device_steps(config: Config, facts: Mapping[str, Any]) -> list[Step]:
     return steps
 
 
-def _finish_steps(config: Config, facts: Mapping[str, Any]) -> list[Step]:
+def _finish_steps(config: Config, facts: Facts) -> list[Step]:
     """Enter the root and take away what the container must not see or write."""
     linux = config.get("linux") or {}
     spaces = namespaces(config)
@@ -652,7 +666,7 @@ def _finish_steps(config: Config, facts: Mapping[str, Any]) -> list[Step]:
     return steps + _domain_steps(linux)
 
 
-def _view(view: dict[str, Any], kind: str) -> dict[str, Any]:
+def _view(view: CgroupView, kind: str) -> CgroupView:
     """Return what a mount of type cgroup or cgroup2 shows: of a hybrid host the part asked for."""
     for _, data, path, mountpoint in view.get("hierarchies") or ():
         if kind == "cgroup2" and data == "cgroup2":
@@ -668,7 +682,7 @@ def _once(paths: Sequence[str]) -> list[tuple[int, str]]:
     return [(index, path) for path, index in first.items()]
 
 
-def _domain_steps(linux: Config) -> list[Step]:
+def _domain_steps(linux: Linux) -> list[Step]:
     """Return what holds for every process of the container, exec's as well."""
     steps: list[Step] = []
     if linux.get("personality"):
@@ -679,7 +693,7 @@ def _domain_steps(linux: Config) -> list[Step]:
     return steps
 
 
-def _memory_policy(policy: Config) -> Step:
+def _memory_policy(policy: MemoryPolicy) -> Step:
     mode = MEMORY_MODES[policy["mode"]]
     for flag in policy.get("flags") or []:
         mode |= MEMORY_FLAGS[flag]
@@ -689,7 +703,7 @@ def _memory_policy(policy: Config) -> Step:
     return ("memory_policy", "linux.memoryPolicy", mode, nodes)
 
 
-def _labels(process: Config, facts: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+def _labels(process: Process, facts: Facts) -> list[tuple[str, str, str]]:
     """Return (JSON path, file below /proc/self/attr, label) for the labels that apply."""
     labels = []
     if process.get("apparmorProfile") and facts["apparmor"]:
@@ -714,9 +728,8 @@ def _context_type(config: Config) -> str:
     return kind
 
 
-def keeps_groups(config: Config) -> bool:
+def keeps_groups(annotations: Mapping[str, str]) -> bool:
     """Tell whether the caller's supplementary groups are wanted (crun's annotation)."""
-    annotations = config.get("annotations") or {}
     return annotations.get("run.oci.keep_original_groups") in ("1", "true")
 
 
@@ -727,8 +740,8 @@ _NPROC: Final = RLIMITS.index("RLIMIT_NPROC")
 
 
 def process_steps(
-    process: Config | None,
-    facts: Mapping[str, Any],
+    process: Process | None,
+    facts: Facts,
     annotations: Mapping[str, str],
     late: bool,
 ) -> tuple[list[Step], list[Step]]:
@@ -781,7 +794,7 @@ def process_steps(
     if limits:
         # Late, because the runtime itself must live with them from here on.
         steps.append(("rlimits", "process.rlimits", limits))
-    keep = keeps_groups({"annotations": annotations})
+    keep = keeps_groups(annotations)
     no_new_privileges = bool(process.get("noNewPrivileges"))
     steps += _identity(process, facts, keep)
     if program and no_new_privileges:
@@ -793,7 +806,7 @@ def process_steps(
     return steps, born
 
 
-def _identity(process: Config | None, facts: Mapping[str, Any], keep_groups: bool) -> list[Step]:
+def _identity(process: Process | None, facts: Facts, keep_groups: bool) -> list[Step]:
     """Return the steps to the process's user, capabilities and filter; without one to nothing."""
     wanted = process or {}
     user = wanted.get("user") or {}
@@ -820,11 +833,12 @@ def _identity(process: Config | None, facts: Mapping[str, Any], keep_groups: boo
     return steps
 
 
-def _masks(process: Config) -> tuple[int, int, int, int, int]:
-    return masks(process.get("capabilities") or {})
+def _masks(process: Process) -> tuple[int, int, int, int, int]:
+    sets: Mapping[str, list[str]] = process.get("capabilities") or {}  # type: ignore[assignment]
+    return masks(sets)
 
 
-def _scheduler(scheduler: Config) -> Step:
+def _scheduler(scheduler: Scheduler) -> Step:
     flags = 0
     for flag in scheduler.get("flags") or []:
         flags |= SCHEDULER_FLAGS[flag]

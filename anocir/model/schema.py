@@ -1,13 +1,18 @@
-"""The shape of config.json and state.json, for the type checker only: never imported at run time.
+"""The shape of config.json, of the state directory and of facts, for the type checker only.
 
-Side: none.  Spec: config.md, config-linux.md and runtime.md of version 1.3.  Use it below
-`if TYPE_CHECKING:`.  Every property may be missing (`total=False`), as in a document that came
-from outside; what `spec.check` requires is said there.
+Side: none.  Never imported at run time: use it below `if TYPE_CHECKING:`.  Spec: config.md,
+config-linux.md and runtime.md of version 1.3.  Every property may be missing (`total=False`), as
+in a document that came from outside; what `spec.check` requires is said there, and what may stand
+in the state directory in host/record.py.
 """
 
 from __future__ import annotations
 
-from typing import Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
+
+if TYPE_CHECKING:
+    from ..base.hooks import Hook
+    from ..wire.shapes import CgroupView, Filter
 
 
 class IDMapping(TypedDict):
@@ -115,15 +120,6 @@ class Process(TypedDict, total=False):
     execCPUAffinity: ExecCPUAffinity
 
 
-class Hook(TypedDict, total=False):
-    """A program that is run at one point of the life cycle."""
-
-    path: str
-    args: list[str]
-    env: list[str]
-    timeout: int
-
-
 class Hooks(TypedDict, total=False):
     """The hooks by the point where they run."""
 
@@ -167,7 +163,7 @@ class DeviceRule(TypedDict, total=False):
     """One rule of the device cgroup."""
 
     allow: bool
-    type: Literal["", "a", "b", "c"]
+    type: str
     major: int
     minor: int
     access: str
@@ -376,12 +372,15 @@ class Config(TypedDict, total=False):
     linux: Linux
 
 
+Status = Literal["creating", "created", "running", "paused", "stopped"]
+
+
 class State(TypedDict, total=False):
     """The state of a container, as `state` prints it and hooks read it (runtime.md "State")."""
 
     ociVersion: str
     id: str
-    status: Literal["creating", "created", "running", "paused", "stopped"]
+    status: Status
     pid: int
     bundle: str
     rootfs: str
@@ -390,9 +389,144 @@ class State(TypedDict, total=False):
     annotations: dict[str, str]
 
 
-class StateFile(State, total=False):
-    """state.json in the directory of the container: the state and what the runtime adds."""
+# Mount point, controllers, path below it, how many directories at its end are new.  A list, as
+# JSON has it; a tuple says what stands in which place.
+HierarchyRow = tuple[str, str, str, int]
+
+
+class CgroupRecord(TypedDict, total=False):
+    """Where the cgroups of a container are: written before the first of them is made.
+
+    `manager`     "v1", "v2", "systemd" or "disabled", with the `reason`
+    `tolerant`    whether it is no error that none can be made
+    `shielded`    whether the container can use no device nodes of its own
+    `foreign`     set when somebody else came first: nothing there may be killed or removed
+    v1            `hierarchies`
+    v2            `mountpoint`, `path` below it, `made` (how many directories at its end are new),
+                  `owner` (host uid that gets it, or -1), `leaf` (the delegated one below, or "");
+                  of a unit `fresh` (whether it was not there) and `at_top` (whether it is the
+                  unit's own)
+    systemd       `user` (whose manager), `slice`, `unit`, `description` (by which it is ours),
+                  `properties`, `cgroup`, `directory` (its path in the tree of systemd, or ""), and
+                  `fs`, the record of the files below
+    """
+
+    manager: str
+    reason: str
+    tolerant: bool
+    shielded: bool
+    foreign: bool
+    hierarchies: list[HierarchyRow]
+    mountpoint: str
+    path: str
+    made: int
+    owner: int
+    leaf: str
+    fresh: bool
+    at_top: bool
+    user: bool
+    slice: str
+    unit: str
+    description: str
+    properties: list[Any]
+    cgroup: str
+    directory: str
+    fs: CgroupRecord
+
+
+class ResctrlRecord(TypedDict):
+    """The groups of resctrl: the class, the monitoring one or "", what is made, what was there."""
+
+    group: str
+    monitor: str
+    made: list[str]
+    there: bool
+
+
+class Intent(TypedDict, total=False):
+    """intent.json: what is written down before the first side effect.
+
+    `creator` is the pid and the start time of the runtime, `private_pids` whether all processes end
+    with init, `keyring` its name, `host_mounts` how many mounts lie below the root file system
+    where the container has no mount namespace.
+    """
 
     version: int
+    id: str
+    bundle: str
+    rootfs: str
+    created: str
+    owner: str
+    annotations: dict[str, str]
+    cgroup: CgroupRecord
+    creator: list[int]
+    private_pids: bool
+    keyring: str
+    host_mounts: int | None
+    resctrl: ResctrlRecord | None
+
+
+class StateFile(TypedDict, total=False):
+    """state.json: who init is, how far it has come, and a copy of the intent.
+
+    `hooked` says that hooks have run, `mount_namespace` (device, inode) and what else
+    `ending.evidence` gives by what processes are known that outlive init.
+    """
+
+    intent: Intent
+    pid: int
     start_time: int
-    cgroup: dict[str, object]
+    created: bool
+    hooked: bool
+    mount_namespace: list[int]
+
+
+class Facts(TypedDict, total=False):
+    """What the host side knows and `model/plan.py` needs: all keys, and who asks for them.
+
+    Of any process:
+    `id`, `bundle`, `rootfs`   as in the state; `state` is what hooks inside are told
+    `seccomp`                  the compiled program, or None
+    `clone`                    whether a process behind the filter can clone init
+    `apparmor`, `selinux`      whether the host has them and something asks for it
+    `keyring`                  the name of the container's, empty for a new one
+    `preserve_fds`, `listen_fds`, `holes`   descriptors that are passed on, and which are not open
+    `piped`                    standard streams that are pipes of ours, and the place of each
+
+    Of create:
+    `cgroup`, `cgroup_fallback`   the manager's view, and who could not make a cgroup's, or None
+    `cgroup2`                     the same two for a mount of type cgroup2 on a hybrid host
+    `check_command`               whether a program that is missing is an error of create
+    `no_pivot`, `no_new_keyring`  the options
+    `notify`, `notify_source`     the socket inside and its directory, with a service manager
+    `user_namespace`              whether the runtime itself is inside one
+    `descriptors`                 the limit of open files that was raised for the set-up, or None
+
+    Of exec:
+    `join`   (kind, path) of each namespace of init that is not ours
+    """
+
+    id: str
+    bundle: str
+    rootfs: str
+    state: State
+    seccomp: Filter | None
+    clone: bool
+    apparmor: bool
+    selinux: bool
+    keyring: str
+    preserve_fds: int
+    listen_fds: int
+    holes: list[int]
+    piped: list[tuple[int, int]]
+    cgroup: CgroupView | None
+    cgroup2: tuple[CgroupView, CgroupView | None] | None
+    cgroup_fallback: CgroupView | None
+    check_command: bool
+    no_pivot: bool
+    no_new_keyring: bool
+    notify: str
+    notify_source: str
+    user_namespace: bool
+    descriptors: tuple[int, int] | None
+    join: list[tuple[str, str]]

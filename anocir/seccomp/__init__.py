@@ -24,6 +24,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Any, Final
+    from ..model.schema import Seccomp, State
+    from ..wire.shapes import Filter
 
 # include/uapi/linux/seccomp.h
 RET_KILL_PROCESS: Final = 0x80000000
@@ -62,15 +64,15 @@ PROBED: Final = tuple(
 
 
 def compile(  # noqa: A001
-    profile: dict[str, Any], cache_dir: str | None, warn: Callable[[str], object]
-) -> dict[str, Any]:
+    profile: Seccomp, cache_dir: str | None, warn: Callable[[str], object]
+) -> Filter:
     """Return {"bpf", "flags", "notify", ...} for a type-checked linux.seccomp object.
 
     `cache_dir` is a directory for compiled programs, made when it is missing; without one every
     call compiles.  `warn` gets what the profile asks for in vain.  Raises Error for a profile
     that cannot be turned into a program.
     """
-    found = cache.key({key: profile[key] for key in profile if not key.startswith("listener")})
+    found = cache.key({k: v for k, v in profile.items() if not k.startswith("listener")})
     entry = cache.load(cache_dir, found) if cache_dir else None
     if entry is None:
         from . import generate
@@ -86,7 +88,7 @@ def compile(  # noqa: A001
     return entry
 
 
-def _check_listener(profile: dict[str, Any], notify: bool) -> None:
+def _check_listener(profile: Seccomp, notify: bool) -> None:
     """Refuse what "listenerPath" and "listenerMetadata" of config-linux.md rule out."""
     path = profile.get("listenerPath")
     if profile.get("listenerMetadata") and not path:
@@ -96,7 +98,7 @@ def _check_listener(profile: dict[str, Any], notify: bool) -> None:
 
 
 def check_after_load(
-    program: dict[str, Any],
+    program: Filter,
     needed: Iterable[str] = NEEDED_EARLY,
     optional: Iterable[str] = OPTIONAL,
     handover: Iterable[str] = ("write",),
@@ -117,7 +119,7 @@ def check_after_load(
         _refuse(name, _outcomes(program, name), False, name in trapped)
 
 
-def lets_clone(program: dict[str, Any], terminal: bool) -> bool:
+def lets_clone(program: Filter, terminal: bool) -> bool:
     """Tell whether a process behind the filter can clone init, and init can lead a session."""
     names = (*CLONING, "ioctl") if terminal else CLONING
     return all(
@@ -152,12 +154,11 @@ def _failure(name: str, value: int, needed: bool, trapped: bool) -> str:
     return ""
 
 
-def _outcomes(program: dict[str, Any], name: str) -> list[int]:
+def _outcomes(program: Filter, name: str) -> list[int]:
     """Return every value that the program can give for a call of this process."""
     known = program.get("outcomes", {}).get(name)
     if known is not None:
-        result: list[int] = known
-        return result
+        return known
     from . import generate
 
     return generate.outcomes(program["bpf"], name)
@@ -187,7 +188,7 @@ def library_version() -> str:
     return support.library_version()
 
 
-def container_process_state(state: dict[str, Any], pid: int, metadata: str) -> dict[str, Any]:
+def container_process_state(state: State, pid: int, metadata: str) -> dict[str, Any]:
     """Return what the agent at listenerPath is sent along with the descriptor.
 
     `pid` is the process behind the filter, as the runtime sees it: for exec not the container's

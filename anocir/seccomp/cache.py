@@ -21,7 +21,9 @@ from ..linux import files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Any, Final
+    from ..wire.shapes import Filter
 
 # Changes whenever the same profile gives another program or another description.
 FORMAT: Final = 4
@@ -54,7 +56,7 @@ def _hash(data: bytes) -> bytes:
     return digest
 
 
-def key(profile: dict[str, Any]) -> bytes:
+def key(profile: Mapping[str, Any]) -> bytes:
     """Return the name under which the program for this profile is kept.
 
     The order of the keys counts: what differs only in order is compiled twice, never mixed up.
@@ -63,7 +65,7 @@ def key(profile: dict[str, Any]) -> bytes:
     return _hash(text.encode("utf-8", "surrogatepass"))
 
 
-def load(directory: str, name: bytes) -> dict[str, Any] | None:
+def load(directory: str, name: bytes) -> Filter | None:
     """Return the entry, or None when there is none that can be believed."""
     try:
         data = _read(directory, name)
@@ -110,24 +112,24 @@ def _ours(status: posix.stat_result) -> bool:
     return status.st_uid == posix.geteuid() and not status.st_mode & 0o077
 
 
-def _unpack(name: bytes, data: bytes) -> dict[str, Any]:
+def _unpack(name: bytes, data: bytes) -> Filter:
     if len(data) < _HEADER.size:
         raise ValueError("entry is cut off")
     magic, described, length, checksum = _HEADER.unpack_from(data)
     body = data[_HEADER.size :]
     if magic != MAGIC or len(body) != described + length or _hash(name + body) != checksum:
         raise ValueError("entry is damaged")
-    entry: dict[str, Any] = jsonio.loads(body[:described], "seccomp cache")
+    entry: Filter = jsonio.loads(body[:described], "seccomp cache")
     entry["bpf"] = body[described:]
     return entry
 
 
-def store(directory: str, name: bytes, entry: dict[str, Any]) -> None:
+def store(directory: str, name: bytes, entry: Filter) -> None:
     """Keep an entry.  A cache that cannot be written costs time and nothing else."""
     library = entry["library"]
     if not library:
         return
-    description = {key: entry[key] for key in entry if key != "bpf"}
+    description = {key: value for key, value in entry.items() if key != "bpf"}
     head = jsonio.dumps(description).encode("utf-8")
     body = head + entry["bpf"]
     packed = _HEADER.pack(MAGIC, len(head), len(entry["bpf"]), _hash(name + body)) + body

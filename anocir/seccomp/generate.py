@@ -29,7 +29,9 @@ from .rules import ROOT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Final
+    from typing import Final
+    from ..model.schema import Seccomp
+    from ..wire.shapes import Filter
 
 _EPERM: Final = 1
 _ENOSYS: Final = 38
@@ -45,7 +47,7 @@ _PERMISSIVE: Final = ("SCMP_ACT_ALLOW", "SCMP_ACT_LOG", "SCMP_ACT_NOTIFY", "SCMP
 _MEMFD_CLOEXEC: Final = 1
 
 
-def generate(profile: dict[str, Any]) -> dict[str, Any]:
+def generate(profile: Seccomp) -> Filter:
     """Return what the cache keeps: the program, its flags, and what was ignored.  Raises Error."""
     default = _default_action(profile)
     actions = _rule_actions(profile)
@@ -109,14 +111,14 @@ def _action(word: str, value: int | None, where: str) -> int:
     return action | (_EPERM if value is None else value)
 
 
-def _default_action(profile: dict[str, Any]) -> int:
+def _default_action(profile: Seccomp) -> int:
     word = profile.get("defaultAction")
     if not word:
         raise at(f"{ROOT}.defaultAction", "must be set")
     return _action(word, profile.get("defaultErrnoRet"), f"{ROOT}.defaultErrnoRet")
 
 
-def _rule_actions(profile: dict[str, Any]) -> list[int]:
+def _rule_actions(profile: Seccomp) -> list[int]:
     """Return the action of each entry of "syscalls"."""
     actions = []
     for index, rule in enumerate(profile.get("syscalls") or ()):
@@ -128,7 +130,7 @@ def _rule_actions(profile: dict[str, Any]) -> list[int]:
     return actions
 
 
-def _flags(profile: dict[str, Any], notify: bool, warnings: list[str]) -> int:
+def _flags(profile: Seccomp, notify: bool, warnings: list[str]) -> int:
     """Return the flags of seccomp(2), SPEC_ALLOW when the profile says nothing.
 
     The kernel takes WAIT_KILLABLE_RECV only with a listener, and TSYNC with a listener only when
@@ -156,7 +158,7 @@ def _flags(profile: dict[str, Any], notify: bool, warnings: list[str]) -> int:
     return flags
 
 
-def _architectures(profile: dict[str, Any]) -> list[tuple[str, int]]:
+def _architectures(profile: Seccomp) -> list[tuple[str, int]]:
     """Return path and number of each architecture, this machine's own first."""
     archs = [("", library.native_arch())]
     for index, word in enumerate(profile.get("architectures") or ()):
@@ -170,7 +172,7 @@ def _architectures(profile: dict[str, Any]) -> list[tuple[str, int]]:
 
 
 def _filter(
-    profile: dict[str, Any],
+    profile: Seccomp,
     default: int,
     actions: list[int],
     archs: list[tuple[str, int]],
@@ -248,7 +250,7 @@ def _export(context: int) -> bytes:
             files.close(writer)
 
 
-def _prologue(profile: dict[str, Any], archs: list[tuple[str, int]]) -> bytes:
+def _prologue(profile: Seccomp, archs: list[tuple[str, int]]) -> bytes:
     """Return the instructions for calls newer than the profile, none when it says what to do.
 
     As in runc, a name counts whatever its rule does.  Unlike there, this machine's own

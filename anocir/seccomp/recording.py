@@ -15,7 +15,8 @@ from . import library, NEEDED_EARLY, NEEDED_LAST, OPTIONAL
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from typing import Any, Final
+    from typing import Final
+    from ..model.schema import Process, Seccomp, SeccompRule
 
 _ALLOWING: Final = ("SCMP_ACT_ALLOW", "SCMP_ACT_LOG")
 # Those whose calls the kernel of this machine takes, its own first.
@@ -27,13 +28,13 @@ _EPERM: Final = 1
 _X32_BIT: Final = 0x40000000
 
 
-def needed(process: dict[str, Any]) -> list[str]:
+def needed(process: Process) -> list[str]:
     """Return the calls that the runtime makes itself between the filter and the program."""
     names = NEEDED_LAST if process.get("noNewPrivileges") else NEEDED_EARLY
     return sorted({*names, *OPTIONAL})
 
 
-def check_base(base: dict[str, Any], where: str) -> None:
+def check_base(base: Seccomp, where: str) -> None:
     """Refuse a profile that a recording cannot stand for.  Raises Error.
 
     `where` names it: an option, or the path in config.json.
@@ -46,13 +47,13 @@ def check_base(base: dict[str, Any], where: str) -> None:
             raise at(f"{path}.args", "cannot be kept with a defaultAction that allows")
 
 
-def reporting(base: dict[str, Any] | None, own: list[str], listener: str) -> dict[str, Any]:
+def reporting(base: Seccomp | None, own: list[str], listener: str) -> Seccomp:
     """Return the profile that reports what `base`, or no profile, allows.
 
     `own` are the calls that are not reported: `needed`.  `listener` is the recorder's socket.
     """
-    rules = [{"names": own, "action": "SCMP_ACT_ALLOW"}]
-    profile: dict[str, Any] = {
+    rules: list[SeccompRule] = [{"names": own, "action": "SCMP_ACT_ALLOW"}]
+    profile: Seccomp = {
         "defaultAction": "SCMP_ACT_NOTIFY",
         "architectures": list(_ARCHITECTURES.get(MACHINE, ())),
         "listenerPath": listener,
@@ -99,21 +100,19 @@ def names(calls: Iterable[tuple[int, int]]) -> tuple[set[str], set[str], list[st
     return found, words - {""}, nameless
 
 
-def result(
-    base: dict[str, Any] | None, own: list[str], seen: set[str], words: set[str]
-) -> dict[str, Any]:
+def result(base: Seccomp | None, own: list[str], seen: set[str], words: set[str]) -> Seccomp:
     """Return the linux.seccomp object of what was seen: everything else fails with EPERM.
 
     Of `base` stays each rule for a call that was seen, with its arguments, and each that denies.
     """
     native = _ARCHITECTURES.get(MACHINE, ())[:1]
     wanted = {*seen, *own}
-    profile: dict[str, Any] = {
+    profile: Seccomp = {
         "defaultAction": "SCMP_ACT_ERRNO",
         "defaultErrnoRet": _EPERM,
         "architectures": sorted({*native, *words}, key=lambda word: (word not in native, word)),
     }
-    rules: list[dict[str, Any]] = []
+    rules: list[SeccompRule] = []
     if base is not None:
         for key in ("architectures", "flags"):
             if base.get(key):
@@ -136,7 +135,7 @@ def result(
     return profile
 
 
-def unused(base: dict[str, Any], own: list[str], seen: set[str]) -> tuple[int, list[str]]:
+def unused(base: Seccomp, own: list[str], seen: set[str]) -> tuple[int, list[str]]:
     """Return how many calls `base` allows by name, and which of them nobody made."""
     allowed = {
         name

@@ -19,7 +19,8 @@ from . import library
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Final
+    from typing import Final
+    from ..model.schema import Seccomp, SeccompArgument
 
     # path, word and value of the action, name and number of the call, packed conditions
     Rule = tuple[str, str, int, str, int, tuple[bytes, ...]]
@@ -30,9 +31,7 @@ _CONDITION: Final = Struct("@IiQQ")
 _EASY: Final = (library.OPERATORS["SCMP_CMP_EQ"], library.OPERATORS["SCMP_CMP_MASKED_EQ"])
 
 
-def collect(
-    profile: dict[str, Any], actions: list[int], default: int, ignored: list[str]
-) -> list[Rule]:
+def collect(profile: Seccomp, actions: list[int], default: int, ignored: list[str]) -> list[Rule]:
     """Return the rules that say something, in the profile's order; note the others.
 
     `actions` has the value of each entry's action.  Raises Error for two rules with the same
@@ -67,7 +66,7 @@ def contradiction(where: str, name: str) -> Exception:
     return at(where, f"contradicts an earlier rule for {name}")
 
 
-def _conditions(args: list[dict[str, Any]], where: str) -> list[tuple[bytes, ...]]:
+def _conditions(args: list[SeccompArgument], where: str) -> list[tuple[bytes, ...]]:
     """Return the rules that one entry stands for, each as its conditions.
 
     Conditions of a rule all have to hold, but libseccomp refuses two on one argument.  Then each

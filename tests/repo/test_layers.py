@@ -161,3 +161,14 @@ def test_libraries_are_opened_by_few_files_and_no_package_is_imported() -> None:
             if other.partition(".")[0] not in {*standard, "_sha2"}  # since 3.12
         }
         assert not foreign
+
+
+# Shapes for the type checker, which need typing (12 ms).
+SHAPES = {"model.schema", "wire.shapes"}
+
+
+def test_shapes_are_for_the_type_checker_only() -> None:
+    assert SHAPES <= set(MODULES)
+    for name in MODULES:
+        own = imports(name)[0] & SHAPES
+        assert not own, f"{name} imports {own} at run time: put it below `if TYPE_CHECKING:`"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import string
+from pathlib import Path
 
 import posix
 
@@ -383,3 +385,26 @@ def test_an_accepted_id_is_one_name_in_a_directory(container_id: str) -> None:
 def test_integers_and_sizes_round_trip(number: int) -> None:
     _, _, options, _ = parse("update", "--cpu-quota", str(number), f"--memory={number}", "c")
     assert (options["cpu_quota"], options["memory"]) == (number, number)
+
+
+# What cli.parse makes of a row's kind; an option without a default has None as well.
+TYPES = {"flag": "bool", "text": "str", "choice": "str", "int": "int", "size": "int",
+         "duration": "float", "list": "list[str]"}  # fmt: skip
+
+
+def test_the_type_of_the_options_has_those_of_all_commands() -> None:
+    """Options in cli.py is for the type checker, which cannot see the tables."""
+    tree = ast.parse(Path(cli.__file__).read_text())
+    (listed,) = [
+        node for node in ast.walk(tree) if isinstance(node, ast.ClassDef) and node.name == "Options"
+    ]
+    typed = {
+        ast.unparse(each.target): ast.unparse(each.annotation)
+        for each in listed.body
+        if isinstance(each, ast.AnnAssign)
+    }
+    rows = [row for name in (*cli.COMMANDS, *cli.HIDDEN) for row in cli.load(name).OPTIONS]
+    plain = {row[0].replace("-", "_"): TYPES[row[2]] for row in rows}
+    unset = {row[0].replace("-", "_") for row in rows if row[3] is None}
+    wanted = {name: kind + " | None" * (name in unset) for name, kind in plain.items()}
+    assert typed == wanted, "write the option into Options in anocir/cli.py"

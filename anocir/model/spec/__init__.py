@@ -34,7 +34,9 @@ from .seccomp import SECCOMP
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from typing import Any, Final
+    from ..schema import Config
 
 HOOKS: Final = (
     "prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop",
@@ -62,7 +64,7 @@ def check_seccomp(profile: Any, path: str = "linux.seccomp") -> None:
     run((record, SECCOMP), profile, path)
 
 
-def demanded(config: dict[str, Any]) -> list[str]:
+def demanded(config: Config) -> list[str]:
     """Return the warnings that the specification asks for (config.md, Mounts, Linux Process)."""
     lines = []
     for index, mount in enumerate(config.get("mounts", ())):
@@ -72,7 +74,7 @@ def demanded(config: dict[str, Any]) -> list[str]:
                 f"mounts[{index}].destination: {show(destination)} is relative, which is "
                 "deprecated; taken from the root of the container"
             )
-    sets = config.get("process", {}).get("capabilities", {})
+    sets: Mapping[str, Sequence[str]] = config.get("process", {}).get("capabilities", {})  # type: ignore[assignment]
     permitted = sets.get("permitted", ())
     inheritable = sets.get("inheritable", ())
     for key, needed in (("effective", (permitted,)), ("ambient", (permitted, inheritable))):
@@ -88,7 +90,7 @@ def demanded(config: dict[str, Any]) -> list[str]:
     return lines
 
 
-def warnings(config: dict[str, Any]) -> list[str]:
+def warnings(config: Config) -> list[str]:
     """Return what in a checked configuration is passed over or hardly meant, a line each."""
     from . import advice
 

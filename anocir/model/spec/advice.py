@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from typing import Any, Final
 
     from .kinds import Kind
+    from ..schema import Config
 
 # Properties of the spec that are not for Linux, or not any longer
 _OTHER: Final = {
@@ -22,7 +23,7 @@ _OTHER: Final = {
 }
 
 
-def advise(config: dict[str, Any]) -> list[str]:
+def advise(config: Config) -> list[str]:
     """Return one line for each thing worth a warning, the JSON path first."""
     lines: list[str] = []
     _unknown((record, CONFIG), config, "", lines)
