@@ -80,3 +80,60 @@ def test_the_versions_agree() -> None:
         "## Unreleased" in (TOP / "CHANGELOG.md").read_text()
         or __version__ in (TOP / "CHANGELOG.md").read_text()
     )
+
+
+# The first line of each indented block, and the test that takes it from here and runs it.
+BLOCKS = {
+    "apt-get update && apt-get install -y make && make demo": ("fresh.py", "make demo"),
+    "make test": ("../.ci/run", "make test"),
+    "make build && make install PREFIX=/usr/local": ("repo/test_archive.py", '"install"'),
+    '{"runtimes": {"anocir": {"path": "/usr/local/bin/anocir"}}, "default-runtime": "anocir"}':
+        ("engines/test_readme.py", "block(\"`/etc/docker/daemon.json`\")"),
+    "docker run --rm --runtime anocir debian echo hello": ("engines/test_readme.py", '"docker run --rm --runtime anocir"'),
+    "[Service]": ("engines/test_readme.py", 'block("**BuildKit** in dockerd")'),
+    "version = 3": ("engines/test_readme.py", '"With **containerd** 2"'),
+    "version = 2": ("engines/test_readme.py", '"With containerd 1.6 and 1.7"'),
+    "apiVersion: node.k8s.io/v1": ("engines/test_readme.py", 'block("**Kubernetes** then has a class")'),
+    "[engine]": ("engines/test_readme.py", 'block("`/etc/containers/containers.conf`")'),
+    "[crio.runtime.runtimes.anocir]": ("engines/test_readme.py", 'block("`/etc/crio/crio.conf.d/10-anocir.conf`")'),
+    "BUILDAH_ISOLATION=oci": ("engines/test_readme.py", 'block("With **Buildah**")'),
+    "cd web && anocir spec && anocir run web": ("runtime/test_readme.py", 'command("**By hand**")'),
+    "anocir spec --rootless && anocir run web": ("runtime/test_readme.py", "command('### Without root')"),
+    "$ anocir validate --config broken.json": ("runtime/test_readme.py", "SESSIONS"),
+    "$ anocir run noexec": ("runtime/test_readme.py", "SESSIONS"),
+}  # fmt: skip
+
+
+def test_every_block_is_run_by_a_test() -> None:
+    found = re.findall(r"(?<=\n\n)    (\S.*)\n", README)
+    assert set(found) == set(BLOCKS)
+    for path, words in BLOCKS.values():
+        assert words in (TOP / "tests" / path).read_text(), path
+
+
+def test_it_is_short_and_in_order() -> None:
+    assert len(README.splitlines()) < 250
+    titles = re.findall(r"^## (.*)$", README, re.MULTILINE)
+    assert titles == [
+        "Two commands", "Install, upgrade, remove", "What it needs", "Use it", "Commands", "When something does not work",
+        "Features beside the peers", "Conformance", "Reliability", "Speed", "How it works, and security", "Limits",
+    ]  # fmt: skip
+
+
+def test_every_figure_is_that_of_a_result_file() -> None:
+    """They are written by tests/readme.py --write, when a result file is new."""
+    from tests import readme
+
+    assert readme.renewed(README)[1] == []
+    assert readme.renewed(README.replace("| create | ", "| create | 9"))[1] == ["speed"]
+
+
+def test_what_is_said_of_trouble_is_what_the_program_says() -> None:
+    section = README.partition("## When something does not work")[2].partition("\n## ")[0]
+    told = re.findall(r"^\| `([^`]+)`", section, re.MULTILINE)
+    sources = "".join(path.read_text() for path in (TOP / "anocir").rglob("*.py"))
+    joined = re.sub(r'"\s*\n\s*f?"', "", sources)  # a long text is two strings
+    assert len(told) == 10
+    for text in told:
+        for part in text.split(" ... "):
+            assert part in joined or part == "permission denied", text
