@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import select
 
-import posix
-
 from ..errors import Error
-from ..linux import ffi, files
+from ..linux import files, tasks
 from .knobs import read_int, read_map, read_text
 
 TYPE_CHECKING = False
@@ -255,21 +253,9 @@ def _pressure(directory: str, resource: str) -> dict[str, Any]:
     return {"psi": result} if result else {}
 
 
-def _eventfd() -> int:
-    """eventfd(2), close-on-exec and non-blocking."""
-    flags = files.O_CLOEXEC | files.O_NONBLOCK
-    if hasattr(posix, "eventfd"):  # since Python 3.10
-        return posix.eventfd(0, flags)
-    library = ffi.library("libc.so.6", "libc.so")
-    event_fd = int(ffi.function(library, "eventfd", ffi.INT32, ffi.INT, ffi.INT)(0, flags))
-    if event_fd < 0:
-        raise Error("events: eventfd(2) failed")
-    return event_fd
-
-
 def v1_oom_watch(directory: str) -> tuple[int, int]:
     """Register an eventfd for memory.oom_control; it is readable when an OOM happens."""
-    event_fd = _eventfd()
+    event_fd = tasks.eventfd()
     control_fd = files.open(f"{directory}/memory.oom_control", files.O_RDONLY)
     try:
         files.write_file(f"{directory}/cgroup.event_control", f"{event_fd} {control_fd}")

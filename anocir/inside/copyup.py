@@ -9,7 +9,7 @@ from __future__ import annotations
 import posix
 
 from ..errors import Error
-from ..linux import ffi, files
+from ..linux import files, mounts
 from ..linux.const import ELOOP
 
 TYPE_CHECKING = False
@@ -18,13 +18,6 @@ if TYPE_CHECKING:
 
 _CHUNK: Final = 1 << 20
 _NOFOLLOW: Final = files.O_PATH | files.O_NOFOLLOW
-# XATTR_LIST_MAX and XATTR_SIZE_MAX of include/uapi/linux/limits.h
-_ATTRIBUTES_MAX: Final = 65536
-
-# An interpreter that is linked with musl does not offer these.
-_flistxattr = ffi.syscall("flistxattr", ffi.INT, ffi.BUF, ffi.INT)
-_fgetxattr = ffi.syscall("fgetxattr", ffi.INT, ffi.STR, ffi.BUF, ffi.INT)
-_fsetxattr = ffi.syscall("fsetxattr", ffi.INT, ffi.STR, ffi.BUF, ffi.INT, ffi.INT)
 
 
 def copy(source_fd: int, target_fd: int) -> None:
@@ -110,18 +103,10 @@ def _entry(source_fd: int, target_fd: int, name: str) -> str:
             files.write_all(outer, data)
         files.fchown(outer, found.st_uid, found.st_gid)
         files.fchmod(outer, found.st_mode & 0o7777)
-        _copy_attributes(inner, outer)
+        for attribute in mounts.flistxattr(inner):
+            mounts.fsetxattr(outer, attribute, mounts.fgetxattr(inner, attribute))
         posix.utime(outer, ns=(found.st_atime_ns, found.st_mtime_ns))
     finally:
         files.close(inner)
         files.close(outer)
     return ""
-
-
-def _copy_attributes(source_fd: int, target_fd: int) -> None:
-    """Copy the extended attributes of a file: xattr(7)."""
-    names, value = bytearray(_ATTRIBUTES_MAX), bytearray(_ATTRIBUTES_MAX)
-    size = _flistxattr(source_fd, names, len(names))
-    for name in bytes(names[:size]).split(b"\0")[:-1]:
-        length = _fgetxattr(source_fd, name, value, len(value))
-        _fsetxattr(target_fd, name, value, length, 0)

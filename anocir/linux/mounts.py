@@ -1,7 +1,7 @@
 """Mounts and paths: system calls that the interpreter does not offer.
 
 Side: host and init.  Sources: mount(2), umount2(2), pivot_root(2), openat2(2), fsopen(2),
-fsconfig(2), fsmount(2), open_tree(2), move_mount(2), mount_setattr(2).
+fsconfig(2), fsmount(2), open_tree(2), move_mount(2), mount_setattr(2), xattr(7).
 """
 
 from __future__ import annotations
@@ -37,6 +37,12 @@ _open_tree = ffi.syscall("open_tree", _INT, _STR, _INT)
 _move_mount = ffi.syscall("move_mount", _INT, _STR, _INT, _STR, _INT)
 _mount_setattr = ffi.syscall("mount_setattr", _INT, _STR, _INT, _BUF, _INT)
 _statx = ffi.syscall("statx", _INT, _STR, _INT, _INT, _BUF)
+# An interpreter that is linked with musl does not offer these.
+_flistxattr = ffi.syscall("flistxattr", _INT, _BUF, _INT)
+_fgetxattr = ffi.syscall("fgetxattr", _INT, _STR, _BUF, _INT)
+_fsetxattr = ffi.syscall("fsetxattr", _INT, _STR, _BUF, _INT, _INT)
+# XATTR_LIST_MAX and XATTR_SIZE_MAX of include/uapi/linux/limits.h
+_XATTR_MAX = 65536
 
 
 def mount(
@@ -168,3 +174,22 @@ def mount_id(fd: int) -> int:
         if not files.missing(error):
             raise
     return int(read_file(f"/proc/self/fdinfo/{fd}").partition(b"mnt_id:")[2].split()[0])
+
+
+def flistxattr(fd: int) -> list[bytes]:
+    """flistxattr(2): the names of a file's extended attributes."""
+    names = bytearray(_XATTR_MAX)
+    size = _flistxattr(fd, names, len(names))
+    return bytes(names[:size]).split(b"\0")[:-1]
+
+
+def fgetxattr(fd: int, name: bytes) -> bytes:
+    """fgetxattr(2): the value of an extended attribute."""
+    value = bytearray(_XATTR_MAX)
+    size = _fgetxattr(fd, name, value, len(value))
+    return bytes(value[:size])
+
+
+def fsetxattr(fd: int, name: bytes, value: bytes) -> None:
+    """fsetxattr(2): set an extended attribute, whether or not it was there."""
+    _fsetxattr(fd, name, value, len(value), 0)

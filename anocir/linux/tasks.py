@@ -306,6 +306,16 @@ def signalfd(mask: int) -> int:
     return _signalfd4(-1, pack("=Q", mask), 8, 0o2000000 | 0o4000)
 
 
+def eventfd() -> int:
+    """eventfd2(2): a counter that starts at 0, close-on-exec and non-blocking."""
+    return ffi.syscall("eventfd2", _INT, _INT)(0, 0o2000000 | 0o4000)
+
+
+def seccomp(operation: int, flags: int, argument: bytes | None) -> int:
+    """seccomp(2) to ask the kernel what it knows; a filter is loaded by `seccomp_filter`."""
+    return _seccomp(operation, flags, argument)
+
+
 def setsid() -> None:
     """setsid(2)."""
     posix.setsid()

@@ -147,6 +147,9 @@ _DECODE: Final[dict[Any, dict[str, tuple[str, tuple[Any, ...]]]]] = {
         "mount_setattr": ("mount_setattr", (None, _AT, _ATTR, _ATTR, _MS)),
         "fstatfs_type": ("fstatfs", ()),
         "mount_id": ("statx", ()),
+        "flistxattr": ("flistxattr", ()),
+        "fgetxattr": ("fgetxattr", (None, _text)),
+        "fsetxattr": ("fsetxattr", (None, _text, _text)),
         "has_mount_setattr": ("mount_setattr(NULL)", ()),
         "has_open_tree": ("open_tree(no such flags)", ()),
     },
@@ -184,6 +187,8 @@ _DECODE: Final[dict[Any, dict[str, tuple[str, tuple[Any, ...]]]]] = {
         "execveat": ("execveat", (None, lambda _: "argv", lambda _: "envp")),
         "session_keyring": ("keyctl(GET_KEYRING_ID)", ()),
         "default_signal": ("rt_sigaction(SIG_DFL)", ()),
+        "eventfd": ("eventfd2", ()),
+        "seccomp": ("seccomp", (None, hex)),
     },
     netlink: {
         name: (f"netlink({name})", ())

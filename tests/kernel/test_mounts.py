@@ -484,3 +484,36 @@ def test_has_open_tree_tells_whether_the_call_is_there(error: int) -> None:
         return before, mounts.has_open_tree()
 
     assert inside(action) == (True, False)
+
+
+def test_fsetxattr_and_fgetxattr_and_flistxattr_agree_with_the_interpreter(tmp_path) -> None:
+    path = tmp_path / "file"
+    path.touch()
+    fd = os.open(path, os.O_RDWR)
+    assert mounts.flistxattr(fd) == [name.encode() for name in os.listxattr(fd)]
+    mounts.fsetxattr(fd, b"trusted.one", b"first")
+    mounts.fsetxattr(fd, b"trusted.one", b"\0 and \xff")
+    assert os.getxattr(path, "trusted.one") == b"\0 and \xff"
+    os.close(fd)
+
+
+def test_flistxattr_gives_every_name(tmp_path) -> None:
+    path = tmp_path / "file"
+    path.touch()
+    for name in ("trusted.one", "trusted.two"):
+        os.setxattr(path, name, b"x" * 300)
+    fd = os.open(path, os.O_RDONLY)
+    assert sorted(mounts.flistxattr(fd)) == [b"trusted.one", b"trusted.two"]
+    os.close(fd)
+
+
+def test_fgetxattr_gives_the_whole_value_and_says_when_there_is_none(tmp_path) -> None:
+    path = tmp_path / "file"
+    path.touch()
+    os.setxattr(path, "trusted.one", b"x" * 1000)
+    fd = os.open(path, os.O_RDONLY)
+    assert mounts.fgetxattr(fd, b"trusted.one") == b"x" * 1000
+    with pytest.raises(OSError) as caught:
+        mounts.fgetxattr(fd, b"trusted.other")
+    assert caught.value.errno == errno.ENODATA
+    os.close(fd)

@@ -922,3 +922,26 @@ def test_the_user_nobody_can_call_what_needs_no_right() -> None:
     assert child.run(action) == nobody
     assert processes.stat(os.getpid())[0] == Path("/proc/self/comm").read_text().strip()
     assert files.exists(sys.executable)
+
+
+def test_eventfd_counts_and_does_not_wait() -> None:
+    fd = tasks.eventfd()
+    try:
+        assert not os.get_inheritable(fd)
+        with pytest.raises(BlockingIOError):
+            os.read(fd, 8)
+        os.write(fd, struct.pack("=Q", 3))
+        os.write(fd, struct.pack("=Q", 4))
+        assert struct.unpack("=Q", os.read(fd, 8)) == (7,)
+    finally:
+        os.close(fd)
+
+
+def test_seccomp_tells_the_actions_that_the_kernel_has() -> None:
+    available = Path("/proc/sys/kernel/seccomp/actions_avail").read_text().split()
+    assert "allow" in available
+    get_action_avail = 2
+    assert tasks.seccomp(get_action_avail, 0, struct.pack("=I", 0x7FFF0000)) == 0
+    with pytest.raises(OSError) as caught:
+        tasks.seccomp(get_action_avail, 0, struct.pack("=I", 0x12340000))
+    assert caught.value.errno == errno.EOPNOTSUPP

@@ -148,10 +148,27 @@ def test_ctypes_is_touched_by_one_file() -> None:
     assert users <= {"linux.ffi"}
 
 
+def test_calls_are_declared_in_linux_only_where_the_trace_sees_them() -> None:
+    """A function of `linux/` is replaced by one that writes the call down; elsewhere nothing is."""
+    for name, path in MODULES.items():
+        declared = {
+            node.attr
+            for node in ast.walk(ast.parse(path.read_bytes()))
+            if isinstance(node, ast.Attribute)
+            and isinstance(node.value, ast.Name)
+            and node.value.id == "ffi"
+        } & {"syscall", "function"}
+        if folder(name) == "linux" or not declared:
+            continue
+        # the functions of a library are no system calls
+        assert name in {"seccomp.library", "cgroup.bus"}, f"{name}: move the call to linux/"
+        assert declared == {"function"}, f"{name}: move the call to linux/"
+
+
 def test_libraries_are_opened_by_few_files_and_no_package_is_imported() -> None:
     opening = {name for name, path in MODULES.items() if "ffi.library(" in path.read_text()}
     assert {"seccomp.library", "cgroup.bus"} <= opening
-    assert opening <= {"seccomp.library", "cgroup.bus", "cgroup.stats", "host.report"}
+    assert opening <= {"seccomp.library", "cgroup.bus", "host.report"}
     standard = sys.stdlib_module_names if hasattr(sys, "stdlib_module_names") else None
     if standard is not None:
         foreign = {
