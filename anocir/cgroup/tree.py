@@ -221,7 +221,7 @@ def sub_cgroups(subs: list[str], controllers: set[str]) -> dict[str, str]:
         below = "".join(f"/{word}" for word in words)
         for name in names.split(",") if colon else ["*"]:
             if name != "*" and name not in controllers:
-                raise Error(f"--cgroup {sub}: the container has no cgroup controller {name!a}")
+                raise Error(f"--cgroup {sub}: unknown controller {name!a} in the container")
             result[name] = below
     return result
 

@@ -287,7 +287,9 @@ class Manager:
                 continue
             except OSError as error:
                 if subs:  # who names a cgroup wants this one
-                    raise Error(f"join cgroup {target}: {strerror(error.errno or 0)}") from error
+                    raise Error(
+                        f"join cgroup {target}: adding pid {pid}: {strerror(error.errno or 0)}"
+                    ) from error
                 if error.errno not in (EBUSY, EOPNOTSUPP, *knobs.DENIED, *_GONE):
                     raise
                 reason = error

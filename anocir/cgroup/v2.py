@@ -283,7 +283,9 @@ class Manager:
             return
         except OSError as error:
             if subs:  # who names a cgroup wants this one
-                raise Error(f"join cgroup {target}: {strerror(error.errno or 0)}") from error
+                raise Error(
+                    f"join cgroup {target}: adding pid {pid}: {strerror(error.errno or 0)}"
+                ) from error
             if error.errno not in (*_BUSY, *knobs.DENIED):
                 raise
             reason = error

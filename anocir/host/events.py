@@ -49,7 +49,9 @@ def follow(container: Container, manager: Any, options: Options, status: Callabl
         try:
             now = manager.oom_kills()
             if now > kills:
-                _print("oom", container.id, _story(container, manager, now))
+                # The line that runc prints, and ours: who reads the first may know it by its text.
+                _print("oom", container.id, None)
+                _print("oom-kill", container.id, _story(container, manager, now))
             kills = now
             if time.monotonic() >= due:
                 _print("stats", container.id, manager.stats())

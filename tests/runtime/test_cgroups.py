@@ -615,8 +615,11 @@ def test_who_is_killed_for_memory_is_told_by_run_exec_and_events(container: Cont
         assert re.fullmatch("anocir: warning: " + told, result.stderr.splitlines()[-1]), (
             result.stderr
         )
-        drive.until("an event", lambda: any(line["type"] == "oom" for line in lines()))
-        event = [line for line in lines() if line["type"] == "oom"][0]
+        drive.until("an event", lambda: any(line["type"] == "oom-kill" for line in lines()))
+        event = [line for line in lines() if line["type"] == "oom-kill"][0]
+        # runc's own line stays what it is, byte by byte
+        with open(file.name) as text:
+            assert f'{{"type":"oom","id":"{container.id}"}}\n' in text.readlines()
         container.kill("KILL")
         drive.finish(child)
     assert event["id"] == container.id
