@@ -34,6 +34,8 @@ OPTIONS: Table = (
     ("preserve-fds", "", "int", 0, "N", "pass N descriptors, from 3 on, to the process"),
     ("cgroup", "", "list", (), "[CONTROLLER:]PATH",
      "run in this cgroup below the container's; repeatable on cgroup v1"),
+    ("tools", "", "text", "", "DIR",
+     "show DIR read-only at /.anocir/tools, to this process alone; \"busybox\" is the host's"),
     ("ignore-paused", "", "flag", False, "", "allow exec in a paused container"),
 )  # fmt: skip
 ARGS = (1, cli.NO_LIMIT)
@@ -44,6 +46,10 @@ def run(settings: Settings, options: Options, args: list[str]) -> int:
     """Answer with the exit status of the process, 128 + N for signal N."""
     if args[1:2] == ["--"]:
         del args[1]  # only what is before the id has options that it could end
+    if len(args) < 2 and options["tools"] and not options["process"]:
+        from ..host import tools
+
+        args = [*args, *tools.shell(options["tools"])]
     if len(args) < 2 and not options["process"]:
         raise errors.Error('"exec" requires a minimum of 2 argument(s)', "or --process FILE")
 

@@ -64,6 +64,10 @@ def execute(
         foreground.block_signals()
     config = container.config()
     process = _process(config, options, argv)
+    if options["tools"]:
+        from . import tools
+
+        process["env"] = tools.with_path(process.get("env") or [])
     scene.update(config=config, process=process, rootfs=container.intent.get("rootfs", ""))
     scene["cgroup"] = container.intent["cgroup"]
     facts.check_pidfd_socket(options)
@@ -89,6 +93,12 @@ def execute(
     fds = _namespaces(pid, pidfd, known["join"])
     if piped:
         fds += piped.ends
+    if options["tools"]:
+        from . import tools
+
+        tools.check(known["join"])
+        known["tools"] = len(fds)
+        fds.append(tools.mount(options["tools"]))
     compiled = plan.compile_exec(config, process, known)
     if settings.level() >= log.DEBUG:
         for line in plan.describe(compiled):

@@ -107,6 +107,13 @@ def _controlling_terminal(context: Context) -> None:
     terminals.control(0)
 
 
+def _tools(context: Context, index: int) -> None:
+    """Enter a root that shows the tools of exec too."""
+    from . import tools
+
+    tools.tools(context, index)
+
+
 STEPS: Final[dict[str, Callable[..., None]]] = {
     "affinity": process.affinity,
     "become_root": namespaces.become_root,
@@ -167,6 +174,7 @@ STEPS: Final[dict[str, Callable[..., None]]] = {
     "source": mounts.source,
     "sysctl": procfs.sysctl,
     "time_offsets": namespaces.time_offsets,
+    "tools": _tools,
     "umask": process.umask,
     "unshare": namespaces.unshare,
     "user": credentials.user,
@@ -234,6 +242,7 @@ DOING: Final = {
     "streams": "looking at the standard streams",
     "sysctl": "setting the sysctl",
     "time_offsets": "setting the time offsets",
+    "tools": "showing the tools",
     "umask": "setting the umask",
     "unshare": "making namespaces",
     "user": "becoming the user",
@@ -253,6 +262,8 @@ def _import_rest(plan: Plan) -> None:
     steps = {step[0] for phase in PHASES for step in plan[phase]}
     if "console" in steps:
         from . import console  # noqa: F401
+    if "tools" in steps:
+        from . import tools  # noqa: F401
     if "hooks" in steps:
         from ..base import hooks, jsonio  # noqa: F401
 

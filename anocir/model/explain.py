@@ -165,6 +165,8 @@ TABLE: Final[dict[str, tuple[Callable[..., str], str]]] = {
     "streams": (lambda _=(): "look at descriptors 0 to 2 while the host's /dev is there",
                 "fstat"),
     "sysctl": (lambda path, value: f"set {path.replace('/', '.')} = {value}", "openat2 write"),
+    "tools": (lambda _: "show the tools in a mount namespace of its own",
+              "unshare fsmount open_tree move_mount pivot_root umount2"),
     "time_offsets": (lambda lines: f"set the clocks: {' '.join(lines.split())}", "write"),
     "umask": (lambda mask: f"set the umask {mask:04o}", "umask"),
     "unshare": (lambda flags: f"make namespaces: {_spaces(flags)}", "unshare"),

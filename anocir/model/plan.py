@@ -259,7 +259,8 @@ def _console(process: Process, bind: bool, own: bool) -> Step:
 def compile_exec(config: Config, process: Process, facts: Facts) -> Plan:
     """Return the plan for `exec`: the same facts, with `join` (list of (type, path)).
 
-    And `keyring`, the name of the container's, empty for a new one.
+    And `keyring`, the name of the container's, empty for a new one; `tools`, the number of the
+    tools' mount among the descriptors, if there are any.
     """
     setup: list[Step] = []
     affinity = process.get("execCPUAffinity") or {}
@@ -271,6 +272,8 @@ def compile_exec(config: Config, process: Process, facts: Facts) -> Plan:
         setup.append(("affinity", "process.execCPUAffinity.initial", cpus(affinity["initial"])))
     setup.append(("session", ""))
     setup.append(("keyring", "", facts["keyring"], ""))
+    if facts.get("tools", -1) >= 0:
+        setup.append(("tools", "", facts["tools"]))
     setup.append(("root_here", ""))
     if _labels(process, facts):
         setup.append(("open_attributes", "process"))

@@ -1,0 +1,121 @@
+"""A root with one directory more, for a process of exec alone: `exec --tools`.
+
+Side: inside, in the container's namespaces.  The root of the container may be read-only, and
+nothing may be made in it that its own processes would see.  So the process gets a mount namespace
+of its own, whose root is a small tmpfs: in it every entry of the container's root is mounted at
+its place, with all that lies below, and the tools at /.anocir/tools.  It ends with the process.
+
+Sources: mount_namespaces(7), pivot_root(2), open_tree(2).
+"""
+
+from __future__ import annotations
+
+import posix
+
+from ..errors import Error, strerror
+from ..linux import files, mounts, tasks
+from ..linux.const import (
+    AT_RECURSIVE,
+    CLONE_NEWNS,
+    MNT_DETACH,
+    MS_REC,
+    MS_SLAVE,
+    OPEN_TREE_CLONE,
+)
+from . import attach
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
+
+    from .context import Context
+
+DIRECTORY: Final = ".anocir"
+NAME: Final = "tools"
+_NO_FOLLOW: Final = 0x100  # AT_SYMLINK_NOFOLLOW
+_MOST: Final = 1000  # entries of a root: each becomes a mount
+_S_IFMT: Final = 0o170000
+_S_IFDIR: Final = 0o040000
+_S_IFLNK: Final = 0o120000
+
+
+def tools(context: Context, index: int) -> None:
+    """Enter a root that shows the container's own and the tools, a mount of the host side's."""
+    fd = context.host_fds[index]
+    tasks.unshare(CLONE_NEWNS)
+    # What is mounted from here on stays here; what the container mounts still arrives.
+    mounts.mount("", "/", "", MS_SLAVE | MS_REC)
+    old = files.open("/", files.O_PATH | files.O_DIRECTORY)
+    new = _new_root()
+    mounts.move_mount(new, old)
+    _show(old, new)
+    files.mkdir(DIRECTORY, 0o755, new)
+    files.mkdir(f"{DIRECTORY}/{NAME}", 0o755, new)
+    _mount_at(fd, f"{DIRECTORY}/{NAME}", new, files.O_DIRECTORY)
+    attach.read_only(new)
+    files.fchdir(new)
+    mounts.pivot_root(".", ".")
+    mounts.umount2(".", MNT_DETACH)
+    files.chdir("/")
+    for each in (old, new, fd):
+        files.close(each)
+
+
+def _new_root() -> int:
+    fs_fd = mounts.fsopen("tmpfs")
+    try:
+        for key, value in (("source", "anocir"), ("size", "64k"), ("mode", "0755")):
+            mounts.fsconfig_string(fs_fd, key, value)
+        mounts.fsconfig_create(fs_fd)
+        return mounts.fsmount(fs_fd, 0)
+    finally:
+        files.close(fs_fd)
+
+
+def _show(old: int, new: int) -> None:
+    """Show every entry of the old root in the new one."""
+    top = files.open(".", files.O_RDONLY | files.O_DIRECTORY, dir_fd=old)
+    names = files.listdir(top)
+    files.close(top)
+    if len(names) > _MOST:
+        raise Error(f"--tools: the root has {len(names)} entries, {_MOST} at most can be shown")
+    for name in names:
+        if name != DIRECTORY:
+            try:
+                _show_one(name, old, new)
+            except FileNotFoundError:
+                continue  # removed meanwhile
+            except OSError as error:
+                raise Error(f"--tools: show /{name}: {strerror(error.errno or 0)}") from None
+
+
+def _show_one(name: str, old: int, new: int) -> None:
+    kind = files.lstat(name, old).st_mode & _S_IFMT
+    if kind == _S_IFLNK:
+        target = posix.readlink(files.encode(name), dir_fd=old)
+        files.symlink(target, name, new)
+        return
+    flags = OPEN_TREE_CLONE | AT_RECURSIVE | _NO_FOLLOW
+    mount_fd = mounts.open_tree(old, name, flags)
+    try:
+        kind = files.fstat(mount_fd).st_mode & _S_IFMT  # of what was opened
+        if kind == _S_IFLNK:
+            return  # exchanged meanwhile
+        if kind == _S_IFDIR:
+            files.mkdir(name, 0o755, new)
+            _mount_at(mount_fd, name, new, files.O_DIRECTORY)
+        else:
+            flags = files.O_WRONLY | files.O_CREAT | files.O_EXCL | files.O_NOFOLLOW
+            files.close(files.open(name, flags, 0o644, dir_fd=new))
+            _mount_at(mount_fd, name, new, 0)
+    finally:
+        files.close(mount_fd)
+
+
+def _mount_at(mount_fd: int, path: str, new: int, kind: int) -> None:
+    """Mount on a place that we have made in the new root."""
+    target = files.open(path, files.O_PATH | files.O_NOFOLLOW | kind, dir_fd=new)
+    try:
+        mounts.move_mount(mount_fd, target)
+    finally:
+        files.close(target)
