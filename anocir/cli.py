@@ -62,6 +62,7 @@ if TYPE_CHECKING:
         cap: list[str]
         cgroup: list[str]
         ignore_paused: bool
+        tools: str
         # kill, delete, events, list
         all: bool
         signal: str

@@ -492,6 +492,7 @@ class Facts(TypedDict, total=False):
     `keyring`                  the name of the container's, empty for a new one
     `preserve_fds`, `listen_fds`, `holes`   descriptors that are passed on, and which are not open
     `piped`                    standard streams that are pipes of ours, and the place of each
+    `tools`                    the place of the mount of `exec --tools`, if it is asked for
 
     Of create:
     `cgroup`, `cgroup_fallback`   the manager's view, and who could not make a cgroup's, or None
@@ -519,6 +520,7 @@ class Facts(TypedDict, total=False):
     listen_fds: int
     holes: list[int]
     piped: list[tuple[int, int]]
+    tools: int
     cgroup: CgroupView | None
     cgroup2: tuple[CgroupView, CgroupView | None] | None
     cgroup_fallback: CgroupView | None
