@@ -86,6 +86,26 @@ def _text(value: Any) -> str:
     return repr(value)
 
 
+def _content(fd: Any, data: Any) -> str:
+    """Return what is written where it is for the kernel; elsewhere it may be a secret.
+
+    A configuration and the state that a hook gets have environments and annotations, a terminal
+    has what is typed.
+    """
+    try:
+        if _file_system(fd) in _KERNELS:
+            return _text(data)
+    except OSError:
+        pass
+    return f"<{len(data)} bytes>"
+
+
+_file_system: Final = mounts.fstatfs_type
+_KERNELS: Final = (
+    const.PROC_SUPER_MAGIC, const.CGROUP_SUPER_MAGIC, const.CGROUP2_SUPER_MAGIC,
+    0x62656572,  # SYSFS_MAGIC of include/uapi/linux/magic.h
+    0x7655821,  # RDTGROUP_SUPER_MAGIC
+)  # fmt: skip
 _ESCAPES: Final = {number: f"\\x{number:02x}" for number in (*range(32), *range(0x7F, 0xA0))}
 _ESCAPES.update({10: "\\n", 34: '\\"', 92: "\\\\"})
 _QUOTED: Final = {'"': '\\"', "\\": "\\\\", **{chr(n): f"\\u{n:04x}" for n in range(32)}}
@@ -103,7 +123,7 @@ _DECODE: Final[dict[Any, dict[str, tuple[str, tuple[Any, ...]]]]] = {
         "open": ("openat", (_text, _OPEN, _octal)),
         "close": ("close", ()),
         "read": ("read", ()),
-        "write": ("write", (None, _text)),
+        "write": ("write", (None, str)),
         "dup2": ("dup3", ()),
         "stat": ("stat", (_text,)),
         "lstat": ("lstat", (_text,)),
@@ -295,6 +315,8 @@ def _line(
 ) -> None:
     """Write one call; `took` is None for one that is written before it is made."""
     words = []
+    if shown == "write":
+        args = args[0], _content(*args)
     for index, value in enumerate(args):
         decode = formats[index] if index < len(formats) else None
         words.append(decode(value) if decode is not None else _text(value))

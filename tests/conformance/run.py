@@ -131,9 +131,9 @@ def machine_facts() -> set[str]:
         facts.add("cgroup2")
     if "hugetlb" in names:
         facts.add("v1 hugetlb")
-    if os.path.isdir("/sys/fs/cgroup/net_cls") and os.path.isdir("/sys/fs/cgroup/net_prio"):
+    if all(os.path.ismount(f"/sys/fs/cgroup/{name}") for name in ("net_cls", "net_prio")):
         facts.add("v1 net_cls, net_prio")
-    if os.path.isdir("/sys/fs/cgroup/cpu,cpuacct"):
+    if os.path.ismount("/sys/fs/cgroup/cpu,cpuacct"):
         facts.add("cpu,cpuacct")
     if _apparmor_lacks_profile():
         facts.add("AppArmor without the profile")

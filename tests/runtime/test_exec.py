@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -270,6 +271,19 @@ def test_exec_into_a_sub_cgroup(running: Container) -> None:
     running.exec("sleep", "1000", options=["--detach", "--cgroup", where])
     with open(os.path.join(directory, "cgroup.procs")) as file:
         assert len(file.read().split()) == 1
+
+
+def test_exec_where_the_cgroup_has_no_room_for_two(container: Container) -> None:
+    """Who clones init into the pid namespace is then outside, and puts it there, as runc does: also where it is full."""
+    container.bundle.resources["pids"] = {"limit": 2}
+    container.launch("exec sleep 1000")
+    own = container.exec("/bin/cat", "/proc/self/cgroup").stdout
+    assert own == Path(f"/proc/{container.pid}/cgroup").read_text()
+    container.exec("sleep", "1000", options=["--detach"])
+    directory = machine.cgroup_directory("pids", container.cgroup)
+    with open(os.path.join(directory, "cgroup.procs")) as file:
+        assert len(file.read().split()) == 2
+    assert container.exec("/bin/cat", "/proc/self/cgroup").stdout == own
 
 
 def test_exec_cannot_leave_the_containers_cgroup(running: Container) -> None:

@@ -178,6 +178,47 @@ def test_exec_prints_no_value_of_an_environment(arena: Arena) -> None:
     assert SECRET not in result.stderr and "env[1]" in result.stderr
 
 
+def traced(arena: Arena, form: str, runtime: drive.Runtime | None = None) -> str:
+    """The traces of a create with hooks, a start and an exec; values of environments are SECRET."""
+    container = arena.container(runtime)
+    container.process["env"].append("TOKEN=" + SECRET)
+    container.config["annotations"] = {"token": SECRET}
+    for name in ("createRuntime", "createContainer"):
+        container.bundle.hook(name, "cat > /dev/null", env=["TOKEN=" + SECRET])
+    container.linux["sysctl"] = {"net.ipv4.ip_default_ttl": "77"}
+    container.bundle.sh("sleep 100")
+    trace = container.bundle.outside("trace", "")
+    options = ("--trace", trace, "--trace-format", form)
+    container.bundle.write()
+    with open(container.stdout_path, "ab") as out:
+        container.runtime(
+            *options,
+            "create",
+            "--bundle",
+            container.bundle.path,
+            container.id,
+            stdout=out,
+            stderr=out,
+        )
+    container.runtime(*options, "start", container.id)
+    container.runtime(*options, "exec", "-e", "TOKEN=" + SECRET, container.id, "true", stdin=SECRET)
+    with open(trace) as file:
+        return file.read()
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_a_trace_shows_no_value_of_an_environment(arena: Arena, form: str) -> None:
+    """T-OUT3: nor what else is written to files that are not the kernel's; what is asked of that is shown."""
+    text = traced(arena, form)
+    assert SECRET[:8] not in text
+    assert '"77"' in text.replace("\\", "")
+
+
+def test_control_a_trace_of_all_that_is_written_shows_it(arena: Arena) -> None:
+    whole = "def _content(fd, data):\n    return repr(data)\n"
+    assert SECRET in traced(arena, "text", arena.altered(linux__trace=whole))
+
+
 @pytest.mark.parametrize("peer", [peers("runc")])
 def test_control_a_peer_prints_it(arena: Arena, peer: str) -> None:
     container = arena.container(arena.installed(peer))

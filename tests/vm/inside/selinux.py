@@ -213,11 +213,24 @@ def test_a_label_that_the_policy_does_not_know_is_an_error_that_names_it(box):
     assert "nobody_t" in failed.stderr and "process.selinuxLabel" in failed.stderr
 
 
-@pytest.mark.xfail(
-    reason="keycreate of a created init reads empty; whether its ring is labelled is not known"
-)
-def test_the_keys_of_init_get_the_label_of_the_process(box):
-    """Its ring can be seen by itself alone; what it asked for, before it made it, is in its attributes."""
-    box.create()
-    with open(f"/proc/{box.state()['pid']}/attr/keycreate") as file:
-        assert file.read().strip("\0\n") == LABEL
+# keyctl(2): KEYCTL_GET_SECURITY of KEY_SPEC_SESSION_KEYRING, and of a key that this process adds to it
+ASK = """
+import ctypes
+libc, text = ctypes.CDLL(None), ctypes.create_string_buffer(256)
+key = libc.syscall(ctypes.c_long(248), b"user", b"name", b"text", ctypes.c_long(4), ctypes.c_long(-3))
+for serial in (-3, key):
+    libc.syscall(ctypes.c_long(250), ctypes.c_long(17), ctypes.c_long(serial), text, ctypes.c_long(256))
+    print(text.value.decode())
+"""
+
+
+def test_the_session_keyring_has_the_label_of_the_process(box):
+    """It may be viewed by its possessor alone, so the process asks; by itself it would be init's, kernel_t."""
+    for directory in ("/usr", "/lib", "/lib64"):
+        box.config["mounts"].append(
+            {"destination": directory, "type": "bind", "source": directory, "options": ["rbind"]}
+        )
+    box.config["process"]["args"] = ["/usr/bin/python3", "-c", ASK]
+    assert box.run().split() == [LABEL, LABEL]
+    box.config["process"]["selinuxLabel"] = ""
+    assert box.run().split() == ["system_u:system_r:kernel_t"] * 2
