@@ -569,14 +569,17 @@ def _mount_steps(config: Config, facts: Facts) -> list[Step]:
 
 
 def _check_bind(words: Sequence[str], options: MountOptions, where: str) -> None:
-    """Refuse what the kernel would pass over in silence: an option that a bind mount has not."""
-    if options["data"]:
-        word = options["data"][0]
-        raise at(
-            f"{where}.options[{words.index(word)}]",
-            f'"{word}" is no option of a bind mount',
-            "options of the file system cannot be given to it a second time",
-        )
+    """Refuse a word that may be meant as a flag, which the kernel would pass over in silence.
+
+    What has a value is of the file system, and is passed over as mount(8) has it and the validation
+    suite wants it; `spec.warnings` tells of it.
+    """
+    for word in options["data"]:
+        if "=" not in word:
+            raise at(
+                f"{where}.options[{words.index(word)}]", f'"{word}" is no option of a bind mount'
+            )
+    options["data"] = []
     for name in ("src-nofollow", "dest-nofollow"):
         if options["copy_symlink"] and options[name.replace("-", "_")]:  # type: ignore[literal-required]
             raise at(f"{where}.options", f"copy-symlink and {name} exclude each other")

@@ -333,8 +333,6 @@ def mounted(*mounts: dict, **more) -> dict:
         ({"destination": "/data"}, "mounts[0].type: a mount needs a type"),
         ({"destination": "/data", "source": "/x", "options": ["bind", "", "readonly"]},
          'mounts[0].options[2]: "readonly" is no option of a bind mount'),
-        ({"destination": "/data", "source": "/x", "type": "bind", "options": ["size=1m"]},
-         'mounts[0].options[0]: "size=1m" is no option of a bind mount'),
         ({"destination": "/data", "source": "/x", "options": ["bind", "src-nofollow", "copy-symlink"]},
          "mounts[0].options: copy-symlink and src-nofollow exclude each other"),
     ],
@@ -343,6 +341,16 @@ def test_a_mount_that_cannot_be_is_refused_with_its_path(mount: dict, error: str
     with pytest.raises(Error) as caught:
         mounted(mount)
     assert caught.value.text.startswith(error)
+
+
+def test_values_for_a_file_system_that_is_there_are_passed_over_with_a_warning() -> None:
+    """The file `mounts` of the validation suite gives mode=755 and size=1k to bind mounts."""
+    mount = {"destination": "/data", "source": "/x", "options": ["bind", "size=1k", "mode=755"]}
+    made = mounted(mount)
+    (step,) = [step for step in made["setup"] if step[0] == "bind"]
+    assert step[5]["data"] == []
+    told = [line for line in spec.warnings({"mounts": [mount]}) if "passed over" in line]
+    assert [line.split(":")[0] for line in told] == ["mounts[0].options[1]", "mounts[0].options[2]"]
 
 
 @pytest.mark.parametrize("path", plan.PROC_FILES)

@@ -67,6 +67,13 @@ def _mounts(mounts: Any, lines: list[str]) -> None:
         options = mount.get("options", ())
         if mount.get("type") == "bind" and "bind" not in options and "rbind" not in options:
             lines.append(f"{path}: type bind without the option bind or rbind, taken as a bind")
+        if mount.get("type") == "bind" or "bind" in options or "rbind" in options:
+            for number, word in enumerate(options):
+                if "=" in word and word.partition("=")[0] not in ("idmap", "ridmap"):
+                    lines.append(
+                        f"{path}.options[{number}]: is passed over, a bind mount has what "
+                        "the file system has that is there"
+                    )
         if mount.get("uidMappings") and "idmap" not in options and "ridmap" not in options:
             lines.append(f"{path}.uidMappings: older runtimes need the option idmap or ridmap too")
 
