@@ -28,7 +28,7 @@ def main(words: list[str], import_path: str) -> NoReturn:
         hint = _cause(settings, error.text, error.hint, 0)
         status = _report(settings, error.text, hint, error.status)
     except OSError as error:
-        text = errors.reason(error)
+        text = _named(error, settings.command)
         status = _report(settings, text, _cause(settings, text, "", error.errno or 0), 1)
     except ImportError as error:
         from .base import lacks
@@ -71,6 +71,16 @@ def _run(settings: cli.Settings, words: list[str]) -> int:
 
         trace.open(settings.trace, settings.trace_format)
     return run(settings, options, args)
+
+
+def _named(error: OSError, command: str) -> str:
+    """Say what failed, with the name of the call if there is no other."""
+    try:
+        from .base import nameless
+
+        return nameless.text(error, command)
+    except (ImportError, MemoryError, OSError):
+        return errors.reason(error)  # no memory, no descriptor
 
 
 def _cause(settings: cli.Settings, text: str, hint: str, number: int) -> str:

@@ -67,7 +67,7 @@ def make(
             recorder.start(container)
         _make(settings, init, container, config, compiled, intent, options, fds, foreground)
     except (Error, OSError) as error:
-        failure = error if isinstance(error, Error) else Error(reason(error))
+        failure = error if isinstance(error, Error) else Error(_named(error))
         _find_cause(settings, init, failure)
         _undo(settings, init, container, config, failure, recorder)
         raise failure from None
@@ -75,6 +75,15 @@ def make(
         _undo(settings, init, container, config, error, recorder)
         raise
     return recorder
+
+
+def _named(error: OSError) -> str:
+    try:
+        from ..base import nameless
+
+        return nameless.text(error, "create")
+    except (ImportError, MemoryError, OSError):
+        return reason(error)  # no memory, no descriptor: what was made is undone all the same
 
 
 def checked(

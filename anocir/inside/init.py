@@ -292,7 +292,11 @@ def main() -> NoReturn:
     gc.disable()
     if posix.geteuid() == 0:
         # Nobody who shares a namespace with us may look into this process (CVE-2016-9962).
-        tasks.prctl(PR_SET_DUMPABLE, 0)
+        try:
+            tasks.prctl(PR_SET_DUMPABLE, 0)
+        except OSError as error:
+            channel.of(fd).send(channel.ERROR, f"prctl(2): {reason(error)}".encode())
+            posix._exit(1)
     files.set_inheritable(fd, False)  # it has come through execve(2), and goes no further
     line = channel.of(fd)
     _close_foreign(3 + preserved, fd, path_fd, _archive_fd())

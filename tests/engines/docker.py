@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import subprocess
 from typing import Callable, Dict, List, Optional, Sequence, Tuple, TypeVar
 
@@ -82,6 +83,11 @@ class Dockerd:
             "containerd is gone with dockerd",
             lambda: self.box.run(["kill", "-0", containerd]).status != 0,
         )
+
+    def version(self) -> Tuple[int, ...]:
+        """Give the daemon's version: two numbers."""
+        text = self("version", "--format", "{{.Server.Version}}").ok().out
+        return tuple(int(word) for word in re.findall(r"\d+", text)[:2])
 
     def pid(self) -> int:
         """Give the daemon's pid in the box."""

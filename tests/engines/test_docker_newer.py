@@ -7,21 +7,15 @@ from typing import Any, List, Tuple
 
 import pytest
 
-from tests.engines.docker import Dockerd, Side, Sides
+from tests.engines.docker import Side, Sides
 from tests.engines.image import IMAGE
 
 GIB = 1 << 30
 
 
-def version(docker: Dockerd) -> Tuple[int, ...]:
-    """Give the daemon's version."""
-    text = docker("version", "--format", "{{.Server.Version}}").ok().out
-    return tuple(int(word) for word in re.findall(r"\d+", text)[:2])
-
-
 def since(sides: Sides, major: int) -> None:
     """Leave a test out where the daemon is older."""
-    if version(sides.docker) < (major,):
+    if sides.docker.version() < (major,):
         pytest.skip(f"[docker-{major}] this Docker is older than {major}")
 
 
@@ -156,20 +150,13 @@ def test_writable_cgroups(sides: Sides) -> None:
 
 
 def test_a_gibibyte_through_exec(sides: Sides) -> None:
-    """docker exec -i takes 1 GiB in and gives 1 GiB out, whole and in order."""
+    """docker exec -i takes 1 GiB in and gives 1 GiB out, whole and in order.
 
-    def scenario(side: Side) -> List[Any]:
-        name = side.background("big", [], ["sleep", "1000"])
-        socket = f"unix://{side.docker.home}/socket"
-        # Numbered blocks: a lost, doubled or displaced one changes the sum.
-        script = (
-            f"seq -f %01048575.0f 1 {GIB >> 20} | docker -H {socket} exec -i {name} sh -c"
-            " 'tee /dev/stderr 2>&1 >/dev/null | cat' | sha256sum;"
-            f" seq -f %01048575.0f 1 {GIB >> 20} | sha256sum"
-        )
-        words = side.docker.box.run(["sh", "-c", script], timeout=600).ok().out.split()
-        side.docker("rm", "-f", name).ok()
-        return [words[0] == words[2], words[0]]
-
-    (ours, sum_), (peer, _) = sides.gather(scenario)
-    assert ours and peer, sum_
+    Of what goes through, runc's would be the same processes, so only ours is driven.
+    """
+    name = sides.ours.background("big", [], ["sleep", "1000"])
+    # Numbered blocks: a lost, doubled or displaced one is another byte.
+    blocks = f"seq -f %01048575.0f 1 {GIB >> 20}"
+    argv = " ".join(sides.docker.argv("exec", "-i", name, "cat"))
+    script = f"{blocks} | {argv} | cmp - <({blocks})"
+    sides.docker.box.run(["bash", "-c", script], timeout=600).ok()

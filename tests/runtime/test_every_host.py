@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import json
 import os
 import resource
@@ -18,7 +19,7 @@ from typing import Any, Callable, Iterator
 
 import pytest
 
-from tests import bundle, drive, machine
+from tests import blocked, bundle, drive, machine
 from tests.drive import Container, Runtime
 
 SCALE = int(os.environ.get("HOSTS_SCALE") or 1)
@@ -374,6 +375,27 @@ def test_all_signals_are_blocked_and_ignored(container: Container, under: Any) -
     life(container)
     seen = container.run("grep -E 'SigBlk' /proc/self/status")
     assert seen.split() == ["SigBlk:", "0" * 16]
+
+
+# arch/x86/entry/syscalls/syscall_64.tbl
+REFUSED = {
+    "flock": 73, "signalfd": 289, "socketpair": 53, "mknod": 259, "prctl": 157, "poll": 7,
+    "waitpid": 61, "sendmsg": 46, "ioctl": 16,
+}  # fmt: skip
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="[x86_64] numbers of x86_64")
+@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.parametrize("error", [errno.EPERM, errno.ENOSYS])
+def test_a_refused_call_without_an_object_is_named(
+    container: Container, under: Any, name: str, error: int
+) -> None:
+    under(blocked.before_exec([REFUSED[name]], error))
+    container.try_run("true", ok=False)
+    said = container.errors().splitlines()[0]
+    assert said == f"anocir: {name}(2): {os.strerror(error).lower()}"
+    container.runtime.under = None
+    container.delete("--force")
 
 
 # many ---------------------------------------------------------------------------------------------
