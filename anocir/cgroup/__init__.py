@@ -20,7 +20,7 @@ here.
 from __future__ import annotations
 
 from ..errors import Error, at, reason
-from ..linux import files
+from ..linux import files, processes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -348,7 +348,7 @@ def _shielded(config: Config) -> bool:
     return (
         posix.geteuid() != 0
         or any(space.get("type") == "user" for space in spaces)
-        or hierarchy.in_user_namespace()
+        or processes.in_user_namespace()
     )
 
 
@@ -422,7 +422,7 @@ def _tolerant(settings: Settings) -> bool:
 
     from . import hierarchy
 
-    return posix.geteuid() != 0 or hierarchy.in_user_namespace()
+    return posix.geteuid() != 0 or processes.in_user_namespace()
 
 
 def _owner(config: Config, leaf: str = "") -> int:

@@ -112,15 +112,3 @@ def own() -> tuple[list[Hierarchy], Hierarchy | None]:
 def only_v2(v1: list[Hierarchy]) -> bool:
     """Tell whether cgroup2 holds the limits: a v1 hierarchy that only names things holds none."""
     return all("=" in controllers for _, controllers, _ in v1)
-
-
-# include/linux/proc_ns.h, PROC_USER_INIT_INO
-_INITIAL: Final = 0xEFFFFFFD
-
-
-def in_user_namespace() -> bool:
-    """Tell whether root here is not root of the host, also where each id is mapped to itself."""
-    try:
-        return files.stat("/proc/self/ns/user").st_ino != _INITIAL
-    except OSError:  # a kernel without user namespaces
-        return False

@@ -357,3 +357,15 @@ def directory(pid: int) -> int:
         return files.open(f"/proc/{pid}", files.O_PATH | files.O_DIRECTORY)
     except FileNotFoundError:
         raise ProcessLookupError(_ESRCH, "open", f"/proc/{pid}") from None
+
+
+# include/linux/proc_ns.h, PROC_USER_INIT_INO
+_INITIAL: Final = 0xEFFFFFFD
+
+
+def in_user_namespace() -> bool:
+    """Tell whether root here is not root of the host, also where each id is mapped to itself."""
+    try:
+        return files.stat("/proc/self/ns/user").st_ino != _INITIAL
+    except OSError:  # a kernel without user namespaces
+        return False

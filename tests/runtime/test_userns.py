@@ -213,6 +213,23 @@ def nested(container: Container, helper: Callable[..., Any]) -> Caller:
     return Caller(container, prefix, 0)
 
 
+def test_root_of_a_namespace_that_maps_each_id_to_itself_is_not_the_hosts(
+    container: Container, helper: Callable[..., Any]
+) -> None:
+    """systemd's PrivateUsers=identity: the map is that of the initial namespace."""
+    holder = helper(["unshare", "--user", "--mount", "sleep", "1000"])
+    drive.until("the namespace", lambda: machine.command_of(holder.pid) == "sleep 1000")
+    for name in ("uid_map", "gid_map"):
+        with open(f"/proc/{holder.pid}/{name}", "w") as file:
+            file.write("0 0 4294967295")
+    prefix = ["nsenter", "--user", "--mount", "--target", str(holder.pid)]
+    inside = Caller(container, prefix, 0)
+    container.bundle.set_namespace("cgroup")
+    container.linux["devices"] = [{"path": "/dev/kmsg", "type": "c", "major": 1, "minor": 11}]
+    said = inside.run("cat /proc/self/uid_map; ls /dev/kmsg; echo x >/dev/null; hostname").stdout
+    assert said.split() == ["0", "0", "4294967295", "/dev/kmsg", "box"]
+
+
 def test_nested_root_runs_a_container_without_a_user_namespace_of_its_own(nested: Caller) -> None:
     nested.container.bundle.set_namespace("cgroup")
     said = nested.run(
