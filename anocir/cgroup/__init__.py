@@ -342,8 +342,6 @@ def _shielded(config: Config) -> bool:
     """
     import posix
 
-    from . import hierarchy
-
     spaces = (config.get("linux") or {}).get("namespaces") or []
     return (
         posix.geteuid() != 0
@@ -419,8 +417,6 @@ def _tolerant(settings: Settings) -> bool:
     if settings.rootless in ("true", "false"):
         return settings.rootless == "true"
     import posix
-
-    from . import hierarchy
 
     return posix.geteuid() != 0 or processes.in_user_namespace()
 

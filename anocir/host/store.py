@@ -23,9 +23,10 @@ import time
 
 import posix
 
-from ..base import jsonio
+from ..base import jsonio, log
 from ..errors import CONTRACT, Error, strerror
 from ..linux import files, processes
+from ..linux.const import ENOLCK, ENOSYS, ENOTSUP
 from . import record
 
 TYPE_CHECKING = False
@@ -40,6 +41,16 @@ VERSION: Final = 1
 START: Final = "start.fifo"
 REPORT: Final = "report.fifo"
 _FILES: Final = ("state.json", "config.json", START, REPORT, "intent.json")
+
+
+def _lock(fd: int, call: Callable[[int], Any] = files.flock) -> None:
+    """Take the lock, or give it back; on a file system that has none, do without as runc does."""
+    try:
+        call(fd)
+    except OSError as error:
+        if error.errno not in (ENOLCK, ENOSYS, ENOTSUP):
+            raise
+        log.debug(f"the state directory cannot be locked: {strerror(error.errno)}")
 
 
 class Container:
@@ -63,13 +74,13 @@ class Container:
         It is held over a change of the state, never while a hook or a program of the container
         runs, and the kernel gives it back when we die.
         """
-        files.flock(self.dir_fd)
+        _lock(self.dir_fd)
         if files.fstat(self.dir_fd).st_nlink == 0:
             raise missing()
 
     def unlock(self) -> None:
         """Give the lock back."""
-        files.funlock(self.dir_fd)
+        _lock(self.dir_fd, files.funlock)
 
     def load(self, damaged: bool = False) -> None:
         """Read the intent and the state.  Raises Error unless both are whole.
@@ -142,7 +153,11 @@ class Container:
         fds = []
         for name in (START, REPORT):
             _unlink(name, self.dir_fd)  # of a delete that was killed
-            files.mknod(name, files.S_IFIFO | 0o600, 0, self.dir_fd)
+            try:
+                files.mknod(name, files.S_IFIFO | 0o600, 0, self.dir_fd)
+            except OSError as error:
+                why = strerror(error.errno or 0)
+                raise Error(f"mkfifo {self.path}/{name}: {why}") from None
             fds.append(files.open(name, files.O_RDWR | files.O_NOFOLLOW, dir_fd=self.dir_fd))
         return fds
 
@@ -353,7 +368,7 @@ def reserve(root: str, container_id: str) -> Container:
             if error.text != CONTRACT["missing"]:
                 raise
             continue  # removed between our two calls
-        files.flock(container.dir_fd)
+        _lock(container.dir_fd)
         if files.fstat(container.dir_fd).st_nlink == 0:
             container.close()  # removed between our two calls
             continue

@@ -157,6 +157,7 @@ EINVAL: Final = 22
 ENOTTY: Final = 25
 ENOSPC: Final = 28
 EROFS: Final = 30
+ENOLCK: Final = 37
 ENOSYS: Final = 38
 ENOTEMPTY: Final = 39
 ELOOP: Final = 40
