@@ -54,23 +54,29 @@ scene: dict[str, Any] = {}
 
 
 class Error(Exception):
-    """An expected failure: `text` in one line, an optional `hint`, the exit status to use."""
+    """An expected failure: `text` in one line, an optional `hint`, the exit status to use.
 
-    __slots__ = ("hint", "status", "text")
+    `kind` is for code that does something about it, which never reads the text: "missing" where
+    there is no such container, of a failure that init has sent the step that it was at, else "".
+    """
 
-    def __init__(self, text: str, hint: str = "", status: int = 1) -> None:
-        """Take one line of text, what could be done about it, and the exit status."""
+    __slots__ = ("hint", "kind", "status", "text")
+
+    def __init__(self, text: str, hint: str = "", status: int = 1, kind: str = "") -> None:
+        """Take one line of text, what could be done about it, the exit status, and the kind."""
         super().__init__(text)
+        self.kind = kind
         self.text = text
         self.hint = hint
         self.status = status
 
 
-def received(payload: bytes) -> tuple[str, str]:
-    """Return text and hint of a failure that init has sent, and note at which step it was."""
+def received(payload: bytes) -> tuple[str, str, int, str]:
+    """Return what makes an Error of a failure that init has sent; note at which step it was."""
     text, _, rest = payload.decode("utf-8", "surrogateescape").partition("\0")
-    hint, _, scene["step"] = rest.partition("\0")
-    return text, hint
+    hint, _, step = rest.partition("\0")
+    scene["step"] = step
+    return text, hint, 1, step
 
 
 def at(path: str, text: str, hint: str = "") -> Error:

@@ -86,11 +86,6 @@ def debug(text: str) -> None:
     _note(DEBUG, text)
 
 
-def wants(level: int) -> bool:
-    """Tell whether a line of this level is shown, before work is spent on its text."""
-    return level <= _level
-
-
 def _note(level: int, text: str) -> None:
     if level > _level:
         return

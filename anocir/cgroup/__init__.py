@@ -57,9 +57,6 @@ if TYPE_CHECKING:
             namespace, or has joined a cgroup namespace.
             """
 
-        def self_join(self, subs: list[str] | None = None) -> dict[str, Any]:
-            """Say the same as `joining`, in a dictionary."""
-
         def join(self, pid: int, joining: Joining | None = None) -> None:
             """Do what `joining` leaves to the host, as soon as the pid is known."""
 
@@ -478,10 +475,6 @@ class Disabled:
                 f"{asked[0][3]}: cannot set limits: container could not join or create cgroup",
                 reason,
             )
-
-    def self_join(self, _subs: list[str] | None = None) -> dict[str, Any]:
-        """Nothing to join."""
-        return {"tasks": [], "late": [], "into": ""}
 
     def joining(self, subs: list[str] | None = None, born: bool = True) -> Joining:  # noqa: ARG002
         """Nothing to join, and so nothing below it."""

@@ -186,12 +186,6 @@ class Unit(_Files):
         unit.resources(resources, self.version, _NEWEST)
         self.limits = resources
 
-    def self_join(self, subs: list[str] | None = None) -> dict[str, Any]:
-        """Say the same as `joining`, in a dictionary."""
-        found = self.joining(subs)
-        into = found.into or "".join(found.by_host[:1] if self.version == 1 else [])
-        return {"tasks": found.tasks, "late": found.late, "into": into}
-
     def joining(self, subs: list[str] | None = None, born: bool = True) -> Joining:
         """Say how a process gets in: init by systemd, which starts the unit with it."""
         if subs is not None:

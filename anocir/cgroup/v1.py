@@ -5,7 +5,7 @@ joined last (`finish`), so that the interpreter's own pages stay with the caller
 
 A process that is moved by another one costs a grace period of RCU (cgroup_threadgroup_rwsem),
 10 to 18 ms; a single-threaded process that writes 0 to `tasks` itself is moved in 10 us
-(kernel/cgroup/cgroup.c, cgroup_procs_write_start, since 5.5).  `self_join` says where to write.
+(kernel/cgroup/cgroup.c, cgroup_procs_write_start, since 5.5).  `joining` says where to write.
 """
 
 from __future__ import annotations
@@ -209,12 +209,6 @@ class Manager:
                 files.close(fd)
 
     # Joining
-
-    def self_join(self, subs: list[str] | None = None) -> dict[str, Any]:
-        """Say the same as `joining`, in a dictionary."""
-        found = self.joining(subs)
-        into = found.into or "".join(found.by_host[:1])
-        return {"tasks": found.tasks, "late": found.late, "into": into}
 
     def joining(self, subs: list[str] | None = None, born: bool = True) -> Joining:
         """Say how a process gets in: born in cgroup2's, by itself in the others, memory's last."""

@@ -212,10 +212,6 @@ class Manager:
 
     # Joining
 
-    def self_join(self, subs: list[str] | None = None) -> dict[str, Any]:
-        """Say the same as `joining`, in a dictionary."""
-        return {"tasks": [], "late": [], "into": self.joining(subs).into}
-
     def joining(self, subs: list[str] | None = None, born: bool = True) -> Joining:
         """Say whether a process can be born there (clone3, CLONE_INTO_CGROUP, 5.7).
 

@@ -19,7 +19,6 @@ OPTIONS: Table = (
     ("format", "f", "choice", "text", "text|json", "output format"),
 )
 ARGS = (0, 0)
-EXAMPLE = "anocir check --bundle /containers/web"
 
 
 def run(settings: Settings, options: Options, args: list[str]) -> int:

@@ -23,7 +23,6 @@ OPTIONS: Table = (
     ("format", "f", "choice", "text", "text|json", "output format"),
 )  # fmt: skip
 ARGS = (0, 0)
-EXAMPLE = "anocir validate --bundle /containers/web"
 
 
 def run(settings: Settings, options: Options, args: list[str]) -> int:

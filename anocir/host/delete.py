@@ -9,7 +9,7 @@ import posix
 
 from .. import cgroup
 from ..base import log
-from ..errors import CONTRACT, Error, reason
+from ..errors import Error, reason
 from ..linux import files, processes
 from . import ending, states, store
 
@@ -27,7 +27,7 @@ def delete(settings: Settings, container_id: str, options: Options) -> None:
         try:
             container = store.open_container(settings.root, container_id)
         except Error as error:
-            if not force or error.text == CONTRACT["missing"]:
+            if not force or error.kind == "missing":
                 raise
             if not store.remove_other(settings.root, container_id):
                 raise
@@ -38,7 +38,7 @@ def delete(settings: Settings, container_id: str, options: Options) -> None:
             container.close()
     except Error as error:
         # Also when another delete was faster.
-        if not force or error.text != CONTRACT["missing"]:
+        if not force or error.kind != "missing":
             raise
 
 

@@ -129,7 +129,7 @@ def _after_failed_start(
     from . import ending
 
     ending.kill_and_wait(container)
-    if "startContainer hook" in error.text:
+    if error.kind == "hooks":  # of init, which runs no others at start
         container.lock()
         ending.destroy(settings, container, config)
 

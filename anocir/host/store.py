@@ -299,7 +299,7 @@ def _remove_tree(dir_fd: int) -> None:
 
 def missing() -> Error:
     """Return the error for an id that is not there."""
-    return Error(CONTRACT["missing"])
+    return Error(CONTRACT["missing"], kind="missing")
 
 
 def open_container(root: str, container_id: str) -> Container:
@@ -365,7 +365,7 @@ def reserve(root: str, container_id: str) -> Container:
         try:
             container = open_container(root, container_id)
         except Error as error:
-            if error.text != CONTRACT["missing"]:
+            if error.kind != "missing":
                 raise
             continue  # removed between our two calls
         _lock(container.dir_fd)

@@ -522,7 +522,7 @@ def _launch(context: Context, mode: bytes) -> NoReturn:
     except BaseException as error:
         if mode != b"container":
             raise
-        files.write_all(2, f"anocir: {shown(_text(error))}\n".encode())
+        files.write_all(2, f"anocir: {shown(_text(context, error))}\n".encode())
         if not told:
             context.channel.send(channel.EXEC)
         posix._exit(127)
@@ -536,11 +536,11 @@ def _execute(context: Context, phase: str) -> None:
     scope[:] = [phase, "", ""]
 
 
-def _text(error: BaseException) -> str:
+def _text(context: Context, error: BaseException) -> str:
     """Say which step failed, on what, and why, with the JSON path that asked for it."""
     _, step, path = scope
     if isinstance(error, OSError) and step in ("bind", "filesystem", "cgroup_mount", "remount"):
-        return _mount_text(error, path)
+        return _mount_text(context, error, path)
     text = reason(error)
     if isinstance(error, OSError):
         text = f"{DOING.get(step) or 'starting'}: {text}"
@@ -549,8 +549,8 @@ def _text(error: BaseException) -> str:
     return f"{path}: {text}" if path and not text.startswith("exec: ") else text
 
 
-def _mount_text(error: OSError, path: str) -> str:
-    for name, where, *values in _plan_steps:
+def _mount_text(context: Context, error: OSError, path: str) -> str:
+    for name, where, *values in context.plan["setup"]:
         if where == path and name in ("bind", "filesystem"):
             source, destination = values[1], values[2]
             break
@@ -565,13 +565,9 @@ def _mount_text(error: OSError, path: str) -> str:
     return f"{path}: {text}"
 
 
-_plan_steps: list[Any] = []
-
-
 def _fail(context: Context, error: BaseException) -> None:
     """Tell whoever listens what went wrong."""
-    _plan_steps[:] = context.plan.get("setup", [])
-    text = _text(error)
+    text = _text(context, error)
     hint = error.hint if isinstance(error, Error) else ""
     try:
         told = f"{text}\0{hint}\0{scope[1]}"

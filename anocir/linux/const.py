@@ -123,7 +123,6 @@ SYSFS_MAGIC: Final = 0x62656572
 DEVPTS_SUPER_MAGIC: Final = 0x1CD1
 CGROUP_SUPER_MAGIC: Final = 0x27E0EB
 CGROUP2_SUPER_MAGIC: Final = 0x63677270
-NSFS_MAGIC: Final = 0x6E736673
 
 # include/uapi/linux/nsfs.h
 NS_GET_NSTYPE: Final = 0xB703
@@ -143,7 +142,6 @@ ENOENT: Final = 2
 ESRCH: Final = 3
 EINTR: Final = 4
 EIO: Final = 5
-E2BIG: Final = 7
 EAGAIN: Final = 11
 ENOMEM: Final = 12
 EACCES: Final = 13

@@ -549,10 +549,11 @@ def test_a_page_size_that_the_kernel_lacks_is_refused_and_undone():
 
 def test_init_joins_by_itself_without_waiting(make):
     manager = make({"pids": {"limit": 1}, "memory": {"limit": 16 * MIB}})
-    plan = manager.self_join()
-    writable = [os.open(path, os.O_WRONLY) for path in plan["tasks"] + plan["late"]]
-    if plan["into"]:
-        directory = os.open(plan["into"], os.O_PATH | os.O_DIRECTORY)
+    way = manager.joining()
+    writable = [os.open(path, os.O_WRONLY) for path in way.tasks + way.late]
+    into = way.into or "".join(way.by_host[:1])
+    if into:
+        directory = os.open(into, os.O_PATH | os.O_DIRECTORY)
         fields = [CLONE_INTO_CGROUP, 0, 0, 0, signal.SIGCHLD, 0, 0, 0, 0, 0, directory]
         attributes = ctypes.create_string_buffer(struct.pack("<11Q", *fields))
         pid = ctypes.CDLL(None, use_errno=True).syscall(SYS_CLONE3, attributes, 88)
@@ -571,10 +572,10 @@ def test_init_joins_by_itself_without_waiting(make):
     while time.monotonic() < deadline:
         cgroups = hierarchy.of_process(pid)
         ours = {c for c, path in cgroups.items() if path == f"{TOP}/x"}
-        if len(ours) >= len(writable) + bool(plan["into"]):
+        if len(ours) >= len(writable) + bool(into):
             break
         time.sleep(0.01)
-    assert len(ours) == len(writable) + bool(plan["into"])
+    assert len(ours) == len(writable) + bool(into)
     assert manager.pids() == [pid]
 
 

@@ -300,6 +300,17 @@ def test_a_failing_start_container_hook_fails_start_and_stops_the_container(
     assert not container.bundle.has("/ran")
 
 
+def test_a_program_that_is_named_like_a_hook_keeps_its_container_when_it_fails(
+    container: Container, runtime: Runtime
+) -> None:
+    """What is undone follows from what failed, not from words in the error's text."""
+    container.bundle.put("/bin/startContainer hook", "no program", 0o755)
+    container.config["process"]["args"] = ["/bin/startContainer hook"]
+    container.create()
+    assert "exec format error" in container.start(ok=False).stderr.lower()
+    assert json.loads(runtime("state", container.id).stdout)["status"] == "stopped"
+
+
 def gone_or_stopped(container: Container, runtime: Runtime) -> bool:
     """After an error the life cycle goes on at step 12, so the container may be destroyed already."""
     state = runtime("state", container.id, ok=None)
