@@ -22,7 +22,7 @@ from . import attach, procfs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Final
 
     from .context import Context
@@ -94,7 +94,9 @@ def _name(fd: int) -> str:
         return "the container's cgroup"
 
 
-def streams(context: Context, piped: Sequence[tuple[int, int]] = ()) -> None:
+def streams(
+    context: Context, piped: Sequence[tuple[int, int]] = (), own_null: bool = False
+) -> None:
     """Note which of descriptors 0 to 2 the caller may give away, while ids are the host's.
 
     First take the pipes that the host side gives in the place of the caller's devices.  Pipes,
@@ -103,6 +105,8 @@ def streams(context: Context, piped: Sequence[tuple[int, int]] = ()) -> None:
     """
     for fd, index in piped:
         files.dup2(context.host_fds[index], fd)
+    if own_null:
+        _replace_nulls(_private_null)
     caller = posix.geteuid()
     for fd in (0, 1, 2):
         found = files.fstat(fd)
@@ -247,6 +251,15 @@ def reopen_null(context: Context) -> None:
     the container has none, it is a node of a file system that nobody else has: with the host's
     the container's root could change the mode of /dev/null.
     """
+
+    def opened(null: tuple[int, int]) -> int:
+        own = _own_null(context, null)
+        return own if own >= 0 else _private_null(null)
+
+    _replace_nulls(opened)
+
+
+def _replace_nulls(opener: Callable[[tuple[int, int]], int]) -> None:
     null = (files.S_IFCHR, files.makedev(1, 3))
     wanted = []
     for fd in (0, 1, 2):
@@ -255,9 +268,7 @@ def reopen_null(context: Context) -> None:
             wanted.append(fd)
     if not wanted:
         return
-    opened = _own_null(context, null)
-    if opened < 0:
-        opened = _private_null(null)
+    opened = opener(null)
     if opened < 0:
         return
     for fd in wanted:

@@ -162,7 +162,7 @@ TABLE: Final[dict[str, tuple[Callable[..., str], str]]] = {
              "capset"),
     "source": (lambda _, path, *_rest: f"open {path}, before anything is mounted",
                "openat"),
-    "streams": (lambda _=(): "look at descriptors 0 to 2 while the host's /dev is there",
+    "streams": (lambda *_: "look at descriptors 0 to 2 while the host's /dev is there",
                 "fstat"),
     "sysctl": (lambda path, value: f"set {path.replace('/', '.')} = {value}", "openat2 write"),
     "tools": (lambda _: "show the tools in a mount namespace of its own",

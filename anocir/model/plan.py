@@ -214,7 +214,7 @@ def compile_create(config: Config, facts: Facts) -> Plan:
     if outputs and (hooks.get("createContainer") or hooks.get("startContainer")):
         prepare.insert(0, ("hook_outputs", "annotations", outputs))
     return {
-        "prepare": _stream_steps(process, facts, sum(map(bool, spaces.values()))) + prepare,
+        "prepare": _stream_steps(config, process, facts, sum(map(bool, spaces.values()))) + prepare,
         "setup": setup,
         "launch": launch,
         "born": born,
@@ -290,7 +290,7 @@ def compile_exec(config: Config, process: Process, facts: Facts) -> Plan:
     joined = [(NAMESPACES[kind], index, path) for index, (kind, path) in enumerate(facts["join"])]
     return {
         "prepare": [
-            *_stream_steps(process, facts, len(joined)),
+            *_stream_steps(config, process, facts, len(joined)),
             ("join_all", "linux.namespaces", joined),
         ],
         "setup": setup,
@@ -308,14 +308,22 @@ def compile_exec(config: Config, process: Process, facts: Facts) -> Plan:
     }
 
 
-def _stream_steps(process: Process | None, facts: Facts, before: int) -> list[Step]:
+def _stream_steps(config: Config, process: Process | None, facts: Facts, before: int) -> list[Step]:
     """Look at the standard streams before any namespace is entered.
 
-    Those that are pipes of the host side come `before` the others after descriptors of namespaces.
+    Those that are pipes of the host side come after the descriptors of namespaces, `before` in
+    number.  A user namespace that has the host's root owns the host's /dev/null, and can make none
+    of its own: it gets another one beforehand.
     """
     if not process or process.get("terminal"):
         return []
     piped = [(fd, before + index) for fd, index in facts.get("piped", ())]
+    own_null = False
+    if "user" in namespaces(config):
+        maps = config["linux"].get("uidMappings")
+        own_null = not maps or any(entry["hostID"] == 0 and entry["size"] for entry in maps)
+    if own_null:
+        return [("streams", "process", piped, True)]
     return [("streams", "process", piped) if piped else ("streams", "process")]
 
 

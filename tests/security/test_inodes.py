@@ -202,11 +202,18 @@ WHICH = "stat -L -c %d:%i /proc/self/fd/0"
 
 
 def harm_through_streams(
-    arena: Arena, devices: Devices, verb: str, dev: str, runtime: drive.Runtime | None = None
+    arena: Arena,
+    devices: Devices,
+    verb: str,
+    dev: str,
+    runtime: drive.Runtime | None = None,
+    userns: bool = False,
 ) -> list[str]:
     """Give /dev/null for all three streams; what has changed on the host, and whether 0 is its inode."""
     container = weak(arena.container(runtime))
     script = f"{WHICH} > /which; {STREAMS}; echo end >> /which"
+    if userns:
+        container.bundle.use_user_namespace(0)
     if dev == "none":  # the caller brings a /dev, and there is nothing in it
         container.bundle.add_mount("/dev", "bind", arena.directory(), "bind")
     elif dev == "link":
@@ -244,6 +251,14 @@ def test_a_stream_is_no_null_of_the_host(
 ) -> None:
     """T-INO3: also where the container has no null device of its own."""
     assert harm_through_streams(arena, devices, verb, dev) == []
+
+
+@pytest.mark.parametrize("verb", ["create", "exec"])
+def test_a_stream_is_no_null_of_the_host_to_its_root_in_a_user_namespace(
+    arena: Arena, devices: Devices, verb: str
+) -> None:
+    """It owns the host's node there, and can make none of its own."""
+    assert harm_through_streams(arena, devices, verb, "none", userns=True) == []
 
 
 def test_control_what_is_passed_on_is_the_hosts(arena: Arena, devices: Devices) -> None:
