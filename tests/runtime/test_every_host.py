@@ -280,6 +280,69 @@ def test_ps_without_cgroups_knows_all_processes(container: Container) -> None:
         container.delete()
 
 
+def test_the_callers_cgroup_is_gone(container: Container, under: Any) -> None:
+    """A cgroup namespace whose root was removed: /proc/self/cgroup says `/..`."""
+    names = [one.mountpoint for one in machine.hierarchies()]
+
+    def leave() -> None:
+        own = f"anocir-gone-{os.getpid()}"
+        for name in names:
+            with contextlib.suppress(OSError):  # a cpuset without processors, a delegated one
+                os.mkdir(f"{name}/{own}")
+                machine.write_file(f"{name}/{own}/cgroup.procs", "0")
+        machine.unshare(machine.CLONE_NEWCGROUP)
+        for name in names:
+            if os.path.isdir(f"{name}/{own}"):
+                machine.write_file(f"{name}/cgroup.procs", "0")
+                os.rmdir(f"{name}/{own}")
+
+    under(beneath(leave))
+    life(container)
+
+
+def test_the_disk_of_the_standard_library_is_full(
+    container: Container, under: Any, tmp_path: Any
+) -> None:
+    program = "import sysconfig; print(sysconfig.get_path('stdlib'))"
+    library = drive.call(["/usr/bin/python3", "-Ic", program]).stdout.strip()
+
+    def fill() -> None:
+        machine.mount("layers", str(tmp_path), "tmpfs", 0, "size=64k")
+        for name in ("upper", "work"):
+            os.mkdir(tmp_path / name)
+        data = f"lowerdir={library},upperdir={tmp_path}/upper,workdir={tmp_path}/work"
+        machine.mount("overlay", library, "overlay", 0, data)
+        with contextlib.suppress(OSError), open(tmp_path / "fill", "wb", buffering=0) as file:
+            while file.write(bytes(4096)):
+                pass
+
+    under(beneath(fill))
+    life(container)
+
+
+def test_a_locale_with_other_letters(container: Container, tmp_path: Any) -> None:
+    """In Turkish the small letter of I is another one."""
+    if (
+        shutil.which("localedef") is None
+        or subprocess.run(
+            ["localedef", "-i", "tr_TR", "-f", "UTF-8", str(tmp_path / "tr_TR.UTF-8")],
+            capture_output=True,
+            check=False,
+        ).returncode
+    ):
+        pytest.skip("[locale] this machine cannot make the locale tr_TR.UTF-8")
+    env = {**os.environ, "LOCPATH": str(tmp_path), "LC_ALL": "tr_TR.UTF-8"}
+    container.bundle.sh("trap 'exit 3' INT; echo up; while :; do usleep 5000; done")
+    container.create("--pid-file", str(tmp_path / "PID"), env=env)
+    pid = container.pid
+    container.runtime("start", container.id, env=env)
+    drive.until("it is up", lambda: container.output() == "up\n")
+    container.runtime("kill", container.id, "SIGINT", env=env)
+    assert container.wait_exit(pid) == 3
+    said = container.runtime("kill", container.id, "NOSIGNAL", ok=False, env=env).stderr
+    assert "NOSIGNAL" in said
+
+
 # rights and limits --------------------------------------------------------------------------------
 
 PR_CAPBSET_READ, PR_CAPBSET_DROP = 23, 24
