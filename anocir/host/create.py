@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from .store import Container
     from ..model.schema import Config, Facts, Intent
     from ..wire.shapes import Plan
+    from ..cgroup import Manager
 
 
 def create(settings: Settings, container_id: str, options: Options, init: Init) -> None:
@@ -179,7 +180,19 @@ def _make(
     fds: list[int],
     foreground: bool,
 ) -> None:
-    """Do it: every step from the first side effect to COMMIT."""
+    """Do it: every step from the first side effect to COMMIT, in the order of wire/channel.py."""
+    _record(container, config, intent)
+    _hand_over(settings, init, container, config, compiled, fds)
+    manager = cgroup.load(intent["cgroup"])
+    _prepare(manager, config)
+    # Join and adjust: what differs is who makes init, and when.
+    (_outside if compiled["late"] else _inside)(init, container, config, manager)
+    joining.hand_console(init, options, foreground)
+    _commit(init, container, options)
+
+
+def _record(container: Container, config: Config, intent: Intent) -> None:
+    """Write down what will be made, for whoever has to remove it; from here on others may look."""
     container.save_config(config)
     container.save_intent(intent)
     if posix.environ.get(b"NOTIFY_SOCKET"):
@@ -188,7 +201,17 @@ def _make(
         if notify.wanted():
             notify.prepare(container.dir_fd)
     container.unlock()
-    manager = cgroup.load(intent["cgroup"])
+
+
+def _hand_over(
+    settings: Settings,
+    init: Init,
+    container: Container,
+    config: Config,
+    compiled: Plan,
+    fds: list[int],
+) -> None:
+    """Send PLAN with what it counts on: `fds`, the namespaces, and the line to start."""
     line = container.make_line()
     try:
         compiled["fifos"] = True
@@ -199,16 +222,17 @@ def _make(
     if (config.get("linux") or {}).get("seccomp"):
         state = states.oci_state(container, states.CREATING, 0)
         init.listener = joining.listener_sender(config, state)
-    resources = (config.get("linux") or {}).get("resources") or {}
+
+
+def _prepare(manager: Manager, config: Config) -> None:
+    """Make the cgroups, empty, with their limits."""
     scope[:] = ["create", "cgroup", "linux.resources"]
-    manager.prepare(resources)
+    manager.prepare((config.get("linux") or {}).get("resources") or {})
     scope[:] = ["create", "", ""]
-    waits = _needs_us(config)
-    if compiled["late"]:
-        _outside(init, container, config, intent, manager, waits)
-    else:
-        _inside(init, container, config, intent, manager, waits)
-    joining.hand_console(init, options, foreground)
+
+
+def _commit(init: Init, container: Container, options: Options) -> None:
+    """Tell who asked for it who init is, write the state "created", and let init live on."""
     if options["pid_file"]:
         launch.write_pid_file(options["pid_file"], init.pid)
     if options["pidfd_socket"]:
@@ -223,9 +247,7 @@ def _inside(
     init: Init,
     container: Container,
     config: Config,
-    intent: Intent,
-    manager: Any,
-    waits: bool,
+    manager: Manager,
 ) -> None:
     """Make init by the middle process, and all that is in the container by init."""
     _write_maps(init, config, init.middle)
@@ -235,7 +257,7 @@ def _inside(
     # where clone3(2) fails for that, the new pid namespace can have no first process any more
     # (ENOMEM).
     groups = manager.joining(born=not ("user" in spaces or spaces.get("cgroup") or mapped))
-    waits = waits or groups.waits()
+    waits = _needs_us(config) or groups.waits()
     joining.send_cgroups(init, groups, _network(config, mapped), waits)
     init.adopt(init.expect(channel.PID, "joining and making namespaces"))
     container.save_state(pid=init.pid, start_time=init.start_time)
@@ -245,7 +267,7 @@ def _inside(
         manager.join(init.pid, groups)
     launch.adjust(init, config, rootless=posix.geteuid() != 0 or mapped)
     if waits or not init.in_cgroup:
-        _go(init, _for_init(init, container, config, intent))
+        _go(init, _for_init(init, container, config))
     init.reap_middle()
     _host_hooks(init, container, config)
     init.expect(channel.READY, "setting up the container")
@@ -256,14 +278,12 @@ def _outside(
     init: Init,
     container: Container,
     config: Config,
-    intent: Intent,
-    manager: Any,
-    waits: bool,
+    manager: Manager,
 ) -> None:
     """Make all by a worker, who clones init into the pid namespace of others at the end."""
     mapped = facts.in_user_namespace()
     groups = manager.joining()
-    waits = waits or groups.waits()
+    waits = _needs_us(config) or groups.waits()
     joining.send_cgroups(init, groups, _network(config, mapped), waits)
     init.adopt_worker(init.expect(channel.WORKER, "joining the cgroups"))
     container.save_state(pid=init.worker, start_time=init.start_time)
@@ -274,7 +294,7 @@ def _outside(
         init.expect(channel.MADE, "joining and making namespaces")
         if groups.waits():
             manager.join(init.worker, groups)
-        _go(init, _for_init(init, container, config, intent))
+        _go(init, _for_init(init, container, config))
     _host_hooks(init, container, config)
     init.adopt(init.expect(channel.PID, "setting up the container"))
     container.save_state(pid=init.pid, start_time=init.start_time)
@@ -303,12 +323,12 @@ def _write_maps(init: Init, config: Config, pid: int) -> None:
         init.send(channel.MAPPED)
 
 
-def _for_init(init: Init, container: Container, config: Config, intent: Intent) -> dict[int, int]:
+def _for_init(init: Init, container: Container, config: Config) -> dict[int, int]:
     """Do what only this side may, once the namespaces are there; detached mounts by index."""
     launch.raise_limits(init.subject(), config.get("process") or {})
     _net_devices(init, config)
     intel_rdt(container, config, init.subject())
-    return _idmapped(init, config, intent)
+    return _idmapped(init, container, config)
 
 
 def _go(init: Init, spare: dict[int, int]) -> None:
@@ -352,7 +372,7 @@ def _host_hooks(init: Init, container: Container, config: Config) -> None:
     init.send(channel.DONE)
 
 
-def _idmapped(init: Init, config: Config, intent: Intent) -> dict[int, int]:
+def _idmapped(init: Init, container: Container, config: Config) -> dict[int, int]:
     """Make the id-mapped mounts, which need rights over the file system itself.
 
     Returns detached mounts by the index in `mounts`.
@@ -367,7 +387,7 @@ def _idmapped(init: Init, config: Config, intent: Intent) -> dict[int, int]:
         where = f"mounts[{index}]"
         source = mount.get("source") or ""
         if not source.startswith("/"):
-            source = f"{intent['bundle']}/{source}"
+            source = f"{container.intent['bundle']}/{source}"
         linux = config.get("linux") or {}
         own = plan.in_user_namespace(config)
         result[index] = idmap.mount(source, mount, words, init.subject(), where, linux, own)
