@@ -311,7 +311,8 @@ def _read(
         if row is None or (row is VERSION_ROW and command):
             raise errors.Error(
                 f"{where}flag provided but not defined: {word.partition('=')[0]}",
-                f"anocir {command + ' ' if command else ''}--help lists the options",
+                _like(name, own, globals_)
+                + f"anocir {command + ' ' if command else ''}--help lists the options",
             )
         if row[2] == "flag":
             result: object = _boolean(where, row[0], value) if equals else True
@@ -332,6 +333,16 @@ def _read(
     return args
 
 
+def _like(name: str, *tables: dict[str, Option]) -> str:
+    """Ask for the option that may have been meant by one that there is not."""
+    import difflib
+
+    known = {row[0] for table in tables for row in table.values() if row[5]}
+    for like in difflib.get_close_matches(name.lower(), sorted(known), 1, 0.7):
+        return f"did you mean --{like}? "
+    return ""
+
+
 def _boolean(where: str, name: str, value: str) -> bool:
     # The words of Go's strconv.ParseBool.
     if value in ("1", "t", "T", "true", "TRUE", "True"):
@@ -339,6 +350,9 @@ def _boolean(where: str, name: str, value: str) -> bool:
     if value in ("0", "f", "F", "false", "FALSE", "False"):
         return False
     raise errors.Error(f'{where}--{name}: must be true or false, got "{value}"')
+
+
+_BOOLEANS: Final = ("1", "t", "true", "0", "f", "false")
 
 
 def _convert(where: str, row: Option, value: str) -> object:
@@ -351,8 +365,10 @@ def _convert(where: str, row: Option, value: str) -> object:
                 # The words of runc, without the value being believed.
                 raise errors.Error(f'invalid log-format "{value}", must be text or json')
             if name == "rootless":
+                if value.lower() not in _BOOLEANS:
+                    raise errors.Error(f'--rootless: must be true, false or auto, got "{value}"')
                 return "true" if _boolean(where, name, value) else "false"
-            choices = " or ".join(metavar.split("|"))
+            choices = " or ".join(metavar.split("|")).replace(" or ", ", ", metavar.count("|") - 1)
             raise errors.Error(f'{where}--{name}: must be {choices}, got "{value}"')
         return value
     if kind == "int":
@@ -414,11 +430,12 @@ def _check_count(name: str, bounds: tuple[int, int], count: int) -> None:
     least, most = bounds
     if least <= count <= most:
         return
+    usage = f"usage: anocir {name} {load(name).USAGE}"
     if least == most:
-        raise errors.Error(f'"{name}" requires exactly {least} argument(s)')
+        raise errors.Error(f'"{name}" requires exactly {least} argument(s)', usage)
     if count < least:
-        raise errors.Error(f'"{name}" requires a minimum of {least} argument(s)')
-    raise errors.Error(f'"{name}" requires a maximum of {most} argument(s)')
+        raise errors.Error(f'"{name}" requires a minimum of {least} argument(s)', usage)
+    raise errors.Error(f'"{name}" requires a maximum of {most} argument(s)', usage)
 
 
 def check_id(container_id: str) -> None:
@@ -445,7 +462,11 @@ def settle(settings: Settings) -> None:
     settings.root_given = bool(settings.root)
     root = settings.root or _default_root()
     if root[0] != "/":
-        root = f"{posix.getcwd()}/{root}"
+        try:
+            root = f"{posix.getcwd()}/{root}"
+        except OSError as error:
+            text = errors.strerror(error.errno or 0)
+            raise errors.Error(f"--root {root}: the working directory: {text}") from None
     parts: list[str] = []
     for part in root.split("/"):
         if part == "..":
@@ -462,6 +483,14 @@ def _default_root() -> str:
     # Podman passes the variable empty; that means unset.
     if runtime_dir and (posix.geteuid() != 0 or _is_mapped_root()):
         return runtime_dir.decode("utf-8", "surrogateescape").rstrip("/") + "/anocir"
+    uid = posix.geteuid()
+    if uid != 0:
+        # Where a login without the variable finds its own all the same, as pam_systemd(8) makes it.
+        try:
+            if posix.stat(f"/run/user/{uid}").st_uid == uid:
+                return f"/run/user/{uid}/anocir"
+        except OSError:
+            return "/run/anocir"
     return "/run/anocir"
 
 

@@ -42,7 +42,10 @@ def open(path: str, log_format: str, level: int) -> None:  # noqa: A001
         # A pipe that nobody reads is an error and no reason to wait; a terminal stays the caller's.
         flags = posix.O_WRONLY | posix.O_APPEND | posix.O_CREAT | posix.O_CLOEXEC
         flags |= posix.O_NONBLOCK | posix.O_NOCTTY
-        _fd = posix.open(path.encode("utf-8", "surrogateescape"), flags, 0o644)
+        try:
+            _fd = posix.open(path.encode("utf-8", "surrogateescape"), flags, 0o644)
+        except OSError as failure:
+            raise OSError(failure.errno, "open", f"--log: {path}") from None
 
 
 def result(text: str) -> None:

@@ -51,7 +51,10 @@ def run(settings: Settings, options: Options, args: list[str]) -> int:
 
         args = [*args, *tools.shell(options["tools"])]
     if len(args) < 2 and not options["process"]:
-        raise errors.Error('"exec" requires a minimum of 2 argument(s)', "or --process FILE")
+        raise errors.Error(
+            '"exec" requires a minimum of 2 argument(s)',
+            f"usage: anocir exec {USAGE}, or --process FILE",
+        )
 
     def operation(init: Init) -> int:
         from ..host import exec

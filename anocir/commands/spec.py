@@ -48,6 +48,10 @@ def run(settings: Settings, options: Options, args: list[str]) -> int:
             file.write(text)
     except FileExistsError:
         raise errors.Error(f"{path}: file exists, remove it first") from None
+    except FileNotFoundError:
+        # open(2) of a new file says so of its directory alone.
+        what = "--bundle" if options["bundle"] else "the working directory"
+        raise errors.Error(f"{what}: {path}: {errors.strerror(2)}") from None
     return 0
 
 

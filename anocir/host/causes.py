@@ -411,6 +411,16 @@ def _state_read_only(_: Failure) -> str:
     return ""
 
 
+def _no_runtime_directory(_: Failure) -> str:
+    root: str = errors.scene["root"]
+    if root.startswith("/run/anocir") and posix.geteuid() != 0:
+        return (
+            "XDG_RUNTIME_DIR, below which a user's containers have their state, is not set: set it "
+            "to a directory of your own, or name one by --root"
+        )
+    return ""
+
+
 def _too_many_mounts(_: Failure) -> str:
     """Find the limit of mounts in a mount namespace reached, or nearly: init has some more."""
     limit = int(files.read_file("/proc/sys/fs/mount-max"))
@@ -962,6 +972,7 @@ TABLE: Final[dict[tuple[str, int], tuple[Finder, ...]]] = {
     ("cgroup", EBUSY): (_takes_no_process,),
     ("cgroup", EOPNOTSUPP): (_takes_no_process,),
     ("cgroup", ENOSPC): (_takes_no_process,),
+    ("state", EACCES): (_no_runtime_directory,),
     ("state", EAGAIN): (_processes,),
     ("state", ENOSPC): (_state_full,),
     ("state", EROFS): (_state_read_only,),

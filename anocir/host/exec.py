@@ -42,6 +42,8 @@ def exec_(
     except Error as error:
         if not error.text.startswith(CONTRACT["exec failed"]):
             error.text = CONTRACT["exec failed"] + error.text
+        if options["cwd"] and "chdir to cwd" in error.text:
+            error.hint = error.hint or f"--cwd {options['cwd']} asked for it"
         raise
 
 

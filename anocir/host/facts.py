@@ -10,7 +10,7 @@ import posix
 
 from .. import SPEC_VERSION, cgroup
 from ..base import log
-from ..errors import Error, at, reason
+from ..errors import Error, at, reason, strerror
 from ..linux import files, processes
 from ..linux.capabilities import NAMES, SETS
 from ..model import plan
@@ -32,7 +32,14 @@ def absolute(path: str) -> str:
     """Return a path of the caller as an absolute one; empty means the working directory."""
     if path.startswith("/"):
         return path.rstrip("/") or "/"
-    return f"{files.getcwd()}/{path}".rstrip("/") if path not in ("", ".") else files.getcwd()
+    try:
+        here = files.getcwd()
+    except OSError as error:
+        raise Error(
+            f"--bundle: the working directory: {strerror(error.errno or 0)}",
+            "it has been removed: go to another one, or give --bundle an absolute path",
+        ) from None
+    return f"{here}/{path}".rstrip("/") if path not in ("", ".") else here
 
 
 def _check_callers_terminal() -> None:

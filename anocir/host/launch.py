@@ -374,6 +374,14 @@ def _is_special(path: str) -> bool:
 
 
 def write_pid_file(path: str, pid: int) -> None:
+    """Write the pid to the file of --pid-file."""
+    try:
+        _write_pid_file(path, pid)
+    except OSError as error:
+        raise Error(f"--pid-file: {path}: {strerror(error.errno or 0)}") from None
+
+
+def _write_pid_file(path: str, pid: int) -> None:
     """Write the pid without a newline; the file appears whole (written aside, renamed).
 
     A device, a pipe or a terminal that is there is written to, and stays.

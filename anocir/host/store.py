@@ -297,9 +297,16 @@ def _remove_tree(dir_fd: int) -> None:
             files.unlink(name, dir_fd)
 
 
-def missing() -> Error:
+def missing(root: str = "", container_id: str = "") -> Error:
     """Return the error for an id that is not there."""
-    return Error(CONTRACT["missing"], kind="missing")
+    where = f"{container_id} in {root}: anocir --root {root} list shows what is there"
+    return Error(CONTRACT["missing"], where if root else "", kind="missing")
+
+
+def _there(root: str, container_id: str) -> Error:
+    """Return the error for an id that is taken."""
+    again = f"anocir --root {root} delete {container_id}"
+    return Error(CONTRACT["exists"], f"{container_id} in {root}: `{again}` removes it")
 
 
 def open_container(root: str, container_id: str) -> Container:
@@ -309,7 +316,7 @@ def open_container(root: str, container_id: str) -> Container:
         _check_root(root, files.stat(root))
         fd = files.open(path, files.O_RDONLY | files.O_DIRECTORY | files.O_NOFOLLOW)
     except FileNotFoundError:
-        raise missing() from None
+        raise missing(root, container_id) from None
     except NotADirectoryError:
         text = f"container {container_id}: {path} is no directory"
         raise Error(text, "delete --force removes it") from None
@@ -324,7 +331,9 @@ def open_container(root: str, container_id: str) -> Container:
 def _check_owner(path: str, found: posix.stat_result) -> None:
     """Refuse a directory whose files somebody else could have written: their hooks run as us."""
     if found.st_uid != posix.geteuid():
-        raise Error(f"state directory {path} belongs to another user")
+        hint = "set XDG_RUNTIME_DIR to a directory of your own, or name one by --root"
+        hint = hint if posix.geteuid() else ""
+        raise Error(f"state directory {path} belongs to another user", hint)
     if found.st_mode & 0o022:
         raise Error(f"state directory {path} can be written by others")
 
@@ -361,7 +370,7 @@ def reserve(root: str, container_id: str) -> Container:
             files.mkdir(path, 0o700)
         except FileExistsError:
             if _taken(path):
-                raise Error(CONTRACT["exists"]) from None
+                raise _there(root, container_id) from None
         try:
             container = open_container(root, container_id)
         except Error as error:
@@ -374,14 +383,14 @@ def reserve(root: str, container_id: str) -> Container:
             continue
         if _taken(path):
             container.close()
-            raise Error(CONTRACT["exists"])
+            raise _there(root, container_id)
         return container
 
 
 def check_free(root: str, container_id: str) -> None:
     """Raise Error when the id is taken, before any work is done; `reserve` decides."""
     if _taken(f"{root}/{container_id}"):
-        raise Error(CONTRACT["exists"])
+        raise _there(root, container_id)
 
 
 def _taken(path: str) -> bool:

@@ -426,3 +426,59 @@ def test_an_unknown_annotation_of_cruns_is_a_line_of_debug(
     told = container.runtime.bare(*words, "--debug", *run).stderr
     assert ("annotations[" in told and name in told) != known
     assert name not in container.runtime.bare(*words, *run).stderr
+
+
+# ---------------------------------------------------------------------- first mistakes
+
+
+def test_a_first_mistake_names_option_object_and_what_to_do(container: Container) -> None:
+    """No bare errno, and for what was typed wrong what may have been meant."""
+    container.launch("sleep 1000")
+    runtime, name = container.runtime, container.id
+    state = f"{name} in {runtime.root}: `anocir --root {runtime.root} delete {name}` removes it"
+    for words, *told in (
+        (["--log", "/no/dir/x", "state", name], "--log: /no/dir/x: no such file or directory"),
+        (["create", "-b", container.bundle.path, name], "container with given ID already exists", state),
+        (["state", "nobody"], "container does not exist", f"nobody in {runtime.root}: anocir --root {runtime.root} list shows"),
+        (["start"], '"start" requires exactly 1 argument(s)', "usage: anocir start ID"),
+        (["exec", name], "requires a minimum of 2 argument(s)", "usage: anocir exec [OPTIONS] ID"),
+        (["exec", "--cwd", "/no/such", name, "true"], 'chdir to cwd ("/no/such") set in config.json failed', "--cwd /no/such asked for it"),
+        (["--rootless", "maybe", "list"], '--rootless: must be true, false or auto, got "maybe"'),
+        (["--log-level", "loud", "list"], 'must be error, warning, info or debug, got "loud"'),
+        (["list", "--formt", "json"], "flag provided but not defined: --formt", "did you mean --format?"),
+        (["--debgu", "list"], "flag provided but not defined: --debgu", "did you mean --debug?"),
+        (["list", "--zzz"], "flag provided but not defined: --zzz", "anocir list --help lists the options"),
+    ):  # fmt: skip
+        said = runtime(*words, ok=False).stderr.splitlines()
+        assert len(said) == len(told) or (len(said), len(told)) == (2, 1), said
+        for line, text in zip(said, told):
+            assert text in line, said
+    container.delete("--force")
+    said = runtime(
+        "create", "-b", container.bundle.path, "--pid-file", "/no/dir/x", "other", ok=False
+    )
+    assert "--pid-file: /no/dir/x: no such file or directory" in said.stderr
+
+
+def test_a_working_directory_that_is_gone_is_named(runtime: Runtime, tmp_path: Any) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+
+    def leave() -> None:
+        os.chdir(gone)
+        os.rmdir(gone)
+
+    for words in (["create", "x"], ["run", "x"], ["spec"]):
+        gone.mkdir(exist_ok=True)
+        said = runtime(*words, ok=False, preexec_fn=leave).stderr
+        assert "the working directory" in said and "no such file or directory" in said
+    gone.mkdir(exist_ok=True)
+    said = runtime.bare("--root", "state", "list", ok=False, preexec_fn=leave).stderr
+    assert "--root state: the working directory: no such file or directory" in said
+
+
+def test_ps_needs_no_program(container: Container) -> None:
+    container.launch("sleep 1000")
+    said = container.runtime("ps", container.id, env={"PATH": "/nowhere"}).stdout.splitlines()
+    assert said[0].split() == ["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"]
+    assert said[1].split()[1] == str(container.pid)

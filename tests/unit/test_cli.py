@@ -195,7 +195,7 @@ def test_init_by_hand_is_refused() -> None:
         (("--log-format", "xml", "state", "c"),
          'invalid log-format "xml", must be text or json'),
         (("--cgroup-manager", "none", "state", "c"),
-         '--cgroup-manager: must be cgroupfs or systemd or disabled, got "none"'),
+         '--cgroup-manager: must be cgroupfs, systemd or disabled, got "none"'),
         (("delete", "--force=maybe", "c"), 'delete: --force: must be true or false, got "maybe"'),
         (("create", "--preserve-fds", "x", "c"),
          'create: --preserve-fds: must be an integer, got "x"'),
@@ -279,7 +279,18 @@ def test_the_default_state_directory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cli, "_is_mapped_root", lambda: False)
     assert settled_root(monkeypatch, 0, runtime_dir) == "/run/anocir"
     assert settled_root(monkeypatch, 7, runtime_dir) == "/run/user/7/anocir"
-    assert settled_root(monkeypatch, 7, {b"XDG_RUNTIME_DIR": b""}) == "/run/anocir"
+    there = {"/run/user/7": 7, "/run/user/8": 7}
+
+    def stat(path: str) -> object:
+        if path not in there:
+            raise FileNotFoundError(2, "stat", path)
+        return type("Found", (), {"st_uid": there[path]})
+
+    monkeypatch.setattr(cli.posix, "stat", stat)
+    assert settled_root(monkeypatch, 7, {b"XDG_RUNTIME_DIR": b""}) == "/run/user/7/anocir"
+    assert settled_root(monkeypatch, 8, {}) == "/run/anocir"  # somebody else's
+    assert settled_root(monkeypatch, 9, {}) == "/run/anocir"
+    assert settled_root(monkeypatch, 0, {}) == "/run/anocir"
     monkeypatch.setattr(cli, "_is_mapped_root", lambda: True)
     assert settled_root(monkeypatch, 0, runtime_dir) == "/run/user/7/anocir"
 
