@@ -13,7 +13,10 @@ import posix
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Final
+    from collections.abc import Callable
+    from typing import Any, Final, TypeVar
+
+    _T = TypeVar("_T")
 
 # Texts that other programs match, so they must stay as they are.  Who matches them:
 # the containerd shim (runc v2, `getLastRuntimeError` and its error mapping), dockerd and the
@@ -161,3 +164,11 @@ def reason(error: BaseException) -> str:
             name = name.decode("utf-8", "backslashreplace")
         return f"{name}: {text}" if name not in (None, "") else text
     return f"{type(error).__name__}: {error}"
+
+
+def named(call: str, function: Callable[..., _T], *values: Any) -> _T:
+    """Call a function of Python's that makes a system call; its OSError names the call."""
+    try:
+        return function(*values)
+    except OSError as error:
+        raise OSError(error.errno, call, f"{call}(2)") from None

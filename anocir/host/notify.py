@@ -20,7 +20,7 @@ from _struct import pack
 import posix
 
 from ..base import log
-from ..errors import Error, reason, strerror
+from ..errors import Error, named, reason, strerror
 from ..linux import files, processes
 
 TYPE_CHECKING = False
@@ -59,7 +59,7 @@ def check_reachable() -> None:
     address = _address(posix.environ.get(b"NOTIFY_SOCKET", b""))
     if not address:
         return
-    sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM)
+    sock = named("socket", _socket.socket, _socket.AF_UNIX, _socket.SOCK_DGRAM)
     try:
         sock.connect(address)
     except OSError as error:
@@ -127,7 +127,7 @@ class Proxy:
     def __init__(self, directory_fd: int, address: bytes) -> None:
         """Listen in a directory of any path length, and forward to `address`."""
         self.address = address
-        self.sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM)
+        self.sock = named("socket", _socket.socket, _socket.AF_UNIX, _socket.SOCK_DGRAM)
         try:
             files.unlink(SOCKET, directory_fd)
         except FileNotFoundError:
@@ -189,7 +189,7 @@ class Proxy:
 
     def _forward(self, line: bytes, pid: int) -> None:
         """Tell the manager, and wait until it has read it: it asks /proc who we are."""
-        sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM)
+        sock = named("socket", _socket.socket, _socket.AF_UNIX, _socket.SOCK_DGRAM)
         try:
             sock.connect(self.address)
             sock.send(line + b"\nMAINPID=%d" % pid, _MSG_NOSIGNAL)

@@ -17,7 +17,7 @@ import posix
 
 from . import launch
 from ..base import inroot
-from ..errors import CONTRACT, Error, reason, strerror
+from ..errors import CONTRACT, Error, named, reason, strerror
 from ..linux import files, processes, tasks
 from ..linux.const import CLONE_NEWNS, EACCES, EPERM
 from ..wire import channel
@@ -76,7 +76,7 @@ def within(pid: int, work: Callable[[], Sequence[Opened]], fresh: bool = False) 
     With `fresh` in a copy of that namespace, which has no mounts of mount namespaces in it.
     Raises Error as `work` does, OSError where the namespace may not be entered.
     """
-    near, far = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM)
+    near, far = named("socketpair", _socket.socketpair)
     child = posix.fork()
     if child == 0:
         line = channel.Channel(far)

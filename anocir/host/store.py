@@ -23,10 +23,10 @@ import time
 
 import posix
 
-from ..base import jsonio, log
+from ..base import jsonio
 from ..errors import CONTRACT, Error, strerror
 from ..linux import files, processes
-from ..linux.const import ENOLCK, ENOSYS, ENOTSUP
+from ..linux.const import ENOLCK, ENOTSUP
 from . import record
 
 TYPE_CHECKING = False
@@ -48,8 +48,10 @@ def _lock(fd: int, call: Callable[[int], Any] = files.flock) -> None:
     try:
         call(fd)
     except OSError as error:
-        if error.errno not in (ENOLCK, ENOSYS, ENOTSUP):
+        if error.errno not in (ENOLCK, ENOTSUP):
             raise
+        from ..base import log
+
         log.debug(f"the state directory cannot be locked: {strerror(error.errno)}")
 
 
@@ -153,11 +155,7 @@ class Container:
         fds = []
         for name in (START, REPORT):
             _unlink(name, self.dir_fd)  # of a delete that was killed
-            try:
-                files.mknod(name, files.S_IFIFO | 0o600, 0, self.dir_fd)
-            except OSError as error:
-                why = strerror(error.errno or 0)
-                raise Error(f"mkfifo {self.path}/{name}: {why}") from None
+            files.mknod(name, files.S_IFIFO | 0o600, 0, self.dir_fd)
             fds.append(files.open(name, files.O_RDWR | files.O_NOFOLLOW, dir_fd=self.dir_fd))
         return fds
 

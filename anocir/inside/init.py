@@ -20,7 +20,7 @@ import posix
 from ..wire import channel
 from . import credentials, devices, masks, mounts, namespaces, process, procfs, program, root
 from .context import Context
-from ..errors import CONTRACT, Error, reason, scope, shown, strerror
+from ..errors import CONTRACT, Error, named, reason, scope, shown, strerror
 from ..linux import files, tasks
 from ..linux import mounts as kernel_mounts
 from ..linux.const import (
@@ -290,21 +290,17 @@ def main() -> NoReturn:
     _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
     fd, preserved, path_fd = (int(word) for word in sys.argv[1:4])
     gc.disable()
-    if posix.geteuid() == 0:
-        # Nobody who shares a namespace with us may look into this process (CVE-2016-9962).
-        try:
-            tasks.prctl(PR_SET_DUMPABLE, 0)
-        except OSError as error:
-            channel.of(fd).send(channel.ERROR, f"prctl(2): {reason(error)}".encode())
-            posix._exit(1)
     files.set_inheritable(fd, False)  # it has come through execve(2), and goes no further
     line = channel.of(fd)
     _close_foreign(3 + preserved, fd, path_fd, _archive_fd())
-    tasks.set_name(NAME)
     try:
-        kind, payload = line.receive()
+        if posix.geteuid() == 0:
+            # Nobody who shares a namespace with us may look into this process (CVE-2016-9962).
+            named("prctl", tasks.prctl, PR_SET_DUMPABLE, 0)
+        named("prctl", tasks.set_name, NAME)
+        kind, payload = named("recvmsg", line.receive)
     except OSError as error:
-        line.send(channel.ERROR, f"cannot read the plan: {reason(error)}".encode())
+        line.send(channel.ERROR, reason(error).encode())
         posix._exit(1)
     if kind != channel.PLAN:
         posix._exit(1)

@@ -10,7 +10,7 @@ import _socket
 import posix
 
 from ..base import inroot
-from ..errors import Error, strerror
+from ..errors import Error, named, strerror
 from ..linux import files, mounts, processes, tasks
 from ..linux.const import (
     CLONE_NEWIPC,
@@ -167,7 +167,7 @@ def _opened_in_there(pids_fd: int) -> int:
     They may trace it.  So it is root of nothing: of a user namespace without a map, with a mount
     namespace where nothing is mounted, in no network.
     """
-    ours, theirs = _socket.socketpair()
+    ours, theirs = named("socketpair", _socket.socketpair)
     first = tasks.clone()
     if first == 0:
         try:

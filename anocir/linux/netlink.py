@@ -11,6 +11,8 @@ from __future__ import annotations
 import _socket
 from _struct import pack, unpack_from
 
+from ..errors import named
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,7 +50,7 @@ if TYPE_CHECKING:
 
 def open() -> _socket.socket:
     """socket(2) AF_NETLINK in the present network namespace, close-on-exec."""
-    sock = _socket.socket(_AF_NETLINK, _SOCK_RAW, 0)
+    sock = named("socket", _socket.socket, _AF_NETLINK, _SOCK_RAW, 0)
     sock.bind((0, 0))
     return sock
 

@@ -10,6 +10,7 @@ from _struct import pack, unpack
 
 import posix
 
+from ..errors import named
 from . import ffi, files
 from .const import (
     AT_EMPTY_PATH,
@@ -77,7 +78,7 @@ def setns(fd: int, kind: int) -> None:
 
 def loopback_up() -> None:
     """SIOCSIFFLAGS (netdevice(7)): bring up the loopback interface of our network namespace."""
-    sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM)
+    sock = named("socket", _socket.socket, _socket.AF_UNIX, _socket.SOCK_DGRAM)
     try:
         files.ioctl(sock.fileno(), _SIOCSIFFLAGS, pack("=16sH22x", b"lo", _IFF_UP))
     except OSError as error:

@@ -60,7 +60,7 @@ import _socket
 import select
 from _struct import iter_unpack, pack, unpack
 
-from ..errors import Error
+from ..errors import Error, named
 from ..linux import files, processes
 
 TYPE_CHECKING = False
@@ -257,7 +257,7 @@ def send_fd(path: str, fd: int, data: bytes) -> None:
             f"connect {path}: the path of a socket may have {_LONGEST_PATH} bytes, this one has "
             f"{length}"
         )
-    sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+    sock = named("socket", _socket.socket, _socket.AF_UNIX, _socket.SOCK_STREAM)
     try:
         sock.connect(path.encode("utf-8", "surrogateescape"))
         rights = [(_SOL_SOCKET, _SCM_RIGHTS, pack("=i", fd))]
