@@ -26,7 +26,6 @@ import posix
 from ..base import jsonio
 from ..errors import CONTRACT, Error, strerror
 from ..linux import files, processes
-from ..linux.const import ENOLCK, ENOTSUP
 from . import record
 
 TYPE_CHECKING = False
@@ -48,10 +47,11 @@ def _lock(fd: int, call: Callable[[int], Any] = files.flock) -> None:
     try:
         call(fd)
     except OSError as error:
+        from ..base import log
+        from ..linux.const import ENOLCK, ENOTSUP
+
         if error.errno not in (ENOLCK, ENOTSUP):
             raise
-        from ..base import log
-
         log.debug(f"the state directory cannot be locked: {strerror(error.errno)}")
 
 
