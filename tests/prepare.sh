@@ -274,6 +274,15 @@ case "$what" in
 esac
 install_packages "$list"
 [ "$what" != demo ] || exit 0
+# The tree is made while the rest is fetched.
+tree=
+case "${tiers:-}" in
+    *engines*)
+        if [ "$suite" != host ] && [ "$(id -u)" = 0 ]; then
+            $python -m tests.engines.tree "$suite" >/dev/null &
+            tree=$!
+        fi ;;
+esac
 case "${tiers:-}" in
     *runtime* | *security* | *reliability* | *engines*) install_criu ;;
 esac
@@ -303,10 +312,5 @@ if [ -n "$missing" ]; then
     # shellcheck disable=SC2086
     $venv/bin/python -m pip install --quiet --disable-pip-version-check $missing
 fi
-case "${tiers:-}" in
-    *engines*)
-        if [ "$suite" != host ] && [ "$(id -u)" = 0 ]; then
-            $venv/bin/python -m tests.engines.tree "$suite" >/dev/null ||
-                say "no tree of Debian $suite; the tests of engines will say why"
-        fi ;;
-esac
+[ -z "$tree" ] || wait "$tree" ||
+    say "no tree of Debian $suite; the tests of engines will say why"

@@ -1,7 +1,8 @@
 """This machine's own engines, driven for a moment each.
 
 The other tests of this tier drive those of a Debian tree. What older engines do otherwise are the command lines that they
-send and the texts that they read; these few lives send nearly all of them.
+send and the texts that they read; these few lives send nearly all of them. Limits, a pause, statistics, and an ordinary
+user's life are driven with them in the machines of tests/vm.
 """
 
 from __future__ import annotations
@@ -41,13 +42,12 @@ def box(request: pytest.FixtureRequest) -> Iterator[Box]:
 
 @pytest.mark.parametrize("box", [DOCKER], indirect=True, ids=["docker"])
 def test_docker(box: Box, engine_runtime: str) -> None:
-    """docker: a whole life, a terminal, limits; what is seen in a container, and what is refused."""
+    """docker: a whole life, a terminal; what is seen in a container, and what is refused."""
     docker = docker_in(box, engine_runtime)
     sides = Sides(docker)
     before = docker.traces()
     test_docker_life.test_background_logs_exec_top_stop_rm(sides)
     test_docker_life.test_exec_on_a_terminal(sides)
-    test_docker_life.test_pause_update_stats(sides)
     for names in (
         ("mounts", "capabilities", "seccomp"),
         ("user", "sysctl", "init"),
@@ -76,17 +76,15 @@ def test_containerd_tasks(box: Box, engine_runtime: str, golden: Callable[..., N
 
 @pytest.mark.parametrize("box", [test_podman.NEEDED], indirect=True, ids=["podman"])
 def test_podman_lives(box: Box, engine_runtime: str, golden: Callable[..., None]) -> None:
-    """podman: a life as root, a terminal, a build; and a life as an ordinary user."""
+    """podman: a life as root, and a terminal."""
     test_podman.configure(box, engine_runtime)
     pair = test_podman.sides_of_root(box)
     before = test_podman.traces(box)
     test_podman.test_life(pair)
     test_podman.test_terminal(pair)
-    test_podman.test_build(pair)
     for side in pair:
         side("rm", "-f", "-a", "-t", "0")
     settle(lambda: test_podman.traces(box), before)
-    test_podman.test_rootless_life(test_podman.sides_of_a_user(box))
     golden("podman", calls(box, "/run/shim/anocir"))
 
 
