@@ -135,7 +135,7 @@ NO_LIMIT: Final = 1 << 30
 # In the order of the help.
 COMMANDS: Final = (
     "create", "start", "run", "exec", "kill", "delete", "state", "list", "ps",
-    "pause", "resume", "update", "events", "checkpoint", "restore", "features", "spec",
+    "pause", "resume", "update", "mounts", "events", "checkpoint", "restore", "features", "spec",
     "validate", "explain", "check", "repack", "completion",
 )  # fmt: skip
 HIDDEN: Final = ("init",)

@@ -235,8 +235,8 @@ def _indented(value: Json, line: str, step: str, sort_keys: bool) -> str:
     return dumps(value)
 
 
-def load(path: str, piped: bool = False) -> Json:
-    """Read a JSON object from a file, unchecked.  Raises Error.
+def load(path: str, piped: bool = False, kind: type = dict) -> Json:
+    """Read a JSON object (or, with `kind` list, an array) from a file, unchecked.  Raises Error.
 
     A FIFO or a device would hold the runtime up for ever, so only a regular file is read; a
     `piped` object is one that the caller writes at the same time (/dev/stdin, a shell's <(...)).
@@ -253,6 +253,6 @@ def load(path: str, piped: bool = False) -> Json:
     except OSError as error:
         raise Error(f"read {reason(error)}") from None
     value = loads(data, path)
-    if type(value) is not dict:
-        raise Error(f"{path}: must hold a JSON object")
+    if type(value) is not kind:
+        raise Error(f"{path}: must hold a JSON {'object' if kind is dict else 'array'}")
     return value

@@ -41,6 +41,11 @@ def checkpoint(settings: Settings, container_id: str, options: Options) -> None:
         container.load()
         status = states.status_of(container)
         states.check("checkpoint", container, status)
+        if container.state.get("added"):
+            raise Error(
+                "checkpoint: the container has mounts that were added while it ran",
+                "anocir mounts remove takes them away",
+            )
         warning = criu.usable(settings.old_criu)
         if warning:
             log.warn(warning)

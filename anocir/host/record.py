@@ -167,6 +167,13 @@ _STATE: Final = _object(
         "start_time": _number,
         "created": _flag,
         "mount_namespace": _list(_number),
+        "added": _list(
+            _object(
+                {"destination": _text, "source": _text, "type": _text, "number": _number},
+                "destination",
+                "number",
+            )
+        ),
         "intent": _INTENT,
     }
 )

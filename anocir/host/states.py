@@ -161,10 +161,18 @@ def oci_state(container: Container, status: Status, pid: int | None = None) -> S
     return result
 
 
+# Of a mount that was added to a container while it ran.
+_SHOWN: Final = ("destination", "source", "type")
+
+
 def state(settings: Settings, container_id: str) -> State:
     """Return the state of one container."""
     container, status = open_(settings, container_id)
-    return oci_state(container, status)
+    found = oci_state(container, status)
+    added = container.state.get("added")
+    if added and status != STOPPED:
+        found["mounts"] = [{key: row[key] for key in _SHOWN} for row in added]
+    return found
 
 
 def list_(settings: Settings) -> list[State]:

@@ -387,6 +387,7 @@ class State(TypedDict, total=False):
     created: str
     owner: str
     annotations: dict[str, str]
+    mounts: list[dict[str, str]]
 
 
 # Mount point, controllers, path below it, how many directories at its end are new.  A list, as
@@ -479,6 +480,16 @@ class StateFile(TypedDict, total=False):
     created: bool
     hooked: bool
     mount_namespace: list[int]
+    added: list[AddedMount]
+
+
+class AddedMount(TypedDict):
+    """A mount that `mounts add` made; `number` is its mount id."""
+
+    destination: str
+    source: str
+    type: str
+    number: int
 
 
 class Facts(TypedDict, total=False):

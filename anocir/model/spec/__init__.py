@@ -59,6 +59,11 @@ def check_resources(resources: Any, path: str = "linux.resources") -> None:
     run((record, RESOURCES), resources, path)
 
 
+def check_mounts(entries: Any, path: str = "mounts") -> None:
+    """Check an array of mounts, as `mounts add` has it.  Raises Error."""
+    run((array, (record, _MOUNT)), entries, path)
+
+
 def check_seccomp(profile: Any, path: str = "linux.seccomp") -> None:
     """Check a seccomp object, as `run --record-base` has it.  Raises Error."""
     run((record, SECCOMP), profile, path)
