@@ -34,6 +34,7 @@ class Context:
         "late_join",
         "late_ro",
         "later",
+        "lending",
         "line_fds",
         "mask_fd",
         "own_mounts",
@@ -65,6 +66,8 @@ class Context:
         # Those that only the host side may open, and those that an earlier mount may bring.
         self.denied: list[int] = []
         self.later: dict[int, tuple[str, str, str]] = {}
+        # Directories of devices: whether they give their group to what is made in them.
+        self.lending: dict[str, bool] = {}
         # Detached mounts of the host side, for mounts that only it may make.
         self.spare_fds: dict[int, int] = {}
         # The numbers of mounts: of our own, and of bound ones with their destinations.

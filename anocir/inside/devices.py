@@ -60,10 +60,18 @@ def device(
                 raise OSError(error.errno, "mknod", path) from None
             _bind_device(directory, name, path, wanted)
             return
-        if uid or gid:
+        if uid or gid or _lends_group(context, directory, path):
             files.chown(name, uid, gid, dir_fd=directory, follow=False)
     finally:
         files.close(directory)
+
+
+def _lends_group(context: Context, directory: int, path: str) -> bool:
+    """Tell whether what is made in the directory of `path` gets its group (inode(7), S_ISGID)."""
+    above = path.rpartition("/")[0]
+    if above not in context.lending:
+        context.lending[above] = bool(files.fstat(directory).st_mode & files.S_ISGID)
+    return context.lending[above]
 
 
 def _is_there(directory: int, name: str, path: str, wanted: tuple[int, int]) -> bool:

@@ -32,6 +32,7 @@ O_NOCTTY: Final = posix.O_NOCTTY
 O_PATH: Final = posix.O_PATH
 # include/uapi/linux/stat.h
 S_IFMT: Final = 0o170000
+S_ISGID: Final = 0o2000
 S_IFDIR: Final = 0o040000
 S_IFREG: Final = 0o100000
 S_IFLNK: Final = 0o120000

@@ -282,3 +282,17 @@ def test_an_access_that_makes_no_sense_is_refused(container: Container, letters:
         {"allow": True, "type": "c", "major": 1, "minor": 11, "access": letters}
     )
     container.refused()
+
+
+def test_a_directory_that_lends_its_group_lends_it_to_no_device(container: Container) -> None:
+    for name in ("lends", "tmp/lends"):
+        path = container.bundle.make_directory(f"/{name}")
+        os.chown(path, 5, 1234)
+        os.chmod(path, 0o2775)
+    container.linux["devices"] = [
+        {"path": "/lends/null", "type": "c", "major": 1, "minor": 3},
+        {"path": "/lends/fifo", "type": "p", "fileMode": 0o640},
+        {"path": "/tmp/lends/zero", "type": "c", "major": 1, "minor": 5, "uid": 7},
+    ]
+    said = container.run("stat -c '%u:%g %a' /lends/null /lends/fifo /tmp/lends/zero").split("\n")
+    assert said[:3] == ["0:0 666", "0:0 640", "7:0 666"]
