@@ -440,6 +440,7 @@ GATES: dict[str, Callable[[], str]] = {
     "veth": _veth,
     "keyrings": _session_keyrings,
     "criu": _criu,
+    "runc": lambda: "" if shutil.which("runc") else "runc",
     "soft-dirty": lambda: _criu_feature("mem_dirty_track"),
     "no-soft-dirty": lambda: _negated(lambda: _criu_feature("mem_dirty_track"), "soft-dirty"),
     "lazy-pages": _lazy_pages,

@@ -89,9 +89,7 @@ def _dump(
         opts["freeze_cgroup"] = freezer
     if not pre_dump:
         nested = facts.in_user_namespace()
-        wanted = externals.of_config(
-            config, container.intent["bundle"], manager.mount_view(), nested
-        )
+        wanted = externals.of_config(config, container.intent["bundle"], manager.mount_view, nested)
         found = externals.find(config, wanted, pid)
         opts["ext_mnt"] = [{"key": e.point, "val": e.key} for e in found]
         directory.clear()

@@ -52,6 +52,8 @@ def _delete(settings: Settings, container: Container, force: bool) -> None:
         _remember(container)
     if status != states.STOPPED or not container.state.get("created"):
         _kill_creator(container)
+    _kill_criu(container)
+    if status != states.STOPPED or not container.state.get("created"):
         ending.kill_and_wait(container)
     config: Config = {}
     try:
@@ -86,7 +88,32 @@ def _kill_creator(container: Container) -> None:
     creator = container.intent.get("creator")
     if container.state.get("created") or not creator or creator[0] == posix.getpid():
         return
-    pidfd = processes.hold(creator[0], creator[1])
+    _kill(creator[0], creator[1])
+
+
+def _kill_criu(container: Container) -> None:
+    """End the CRIU of a restore that was killed, and its helpers: they are in the cgroups too.
+
+    When init ends before the restore has, it waits for init for ever.
+    """
+    found = container.intent.get("criu")
+    if not found or not processes.alive(found[0], found[1]):
+        return
+    mine = [(found[0], found[1])]
+    for pid in states.manager(container).pids():
+        try:
+            stat = processes.stat(pid)
+        except OSError:
+            continue
+        if stat[2] == found[0]:
+            mine.append((pid, stat[3]))
+    for pid, started in mine:
+        _kill(pid, started)
+
+
+def _kill(pid: int, started: int) -> None:
+    """Kill a process and wait for its end."""
+    pidfd = processes.hold(pid, started)
     if pidfd < 0:
         return
     try:

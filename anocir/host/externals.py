@@ -22,7 +22,7 @@ from . import mountinfo
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from typing import Final
 
     from .mountinfo import Mount
@@ -63,7 +63,9 @@ class External:
         self.below = ""
 
 
-def of_config(config: Config, bundle: str, view: CgroupView | None, nested: bool) -> list[External]:
+def of_config(
+    config: Config, bundle: str, view: Callable[[str], CgroupView], nested: bool
+) -> list[External]:
     """Return what config.json brings from outside, in the order in which it is mounted.
 
     `view` is the cgroup manager's mount_view, `nested` whether we are in a user namespace.
@@ -82,8 +84,8 @@ def of_config(config: Config, bundle: str, view: CgroupView | None, nested: bool
                 source = f"{bundle}/{source}"
             if not _is_copied_link(mount, source):
                 found.append(External(f"anocir-{index}", where, destination, source, mount))
-        elif kind in ("cgroup", "cgroup2") and not own_cgroups and view is not None:
-            for name, path in _cgroups(view):
+        elif kind in ("cgroup", "cgroup2") and not own_cgroups:
+            for name, path in _cgroups(view(kind)):
                 key = f"anocir-{index}" + (f"-{name}" if name else "")
                 place = f"{destination}/{name}" if name else destination
                 found.append(External(key, where, place, path, mount))

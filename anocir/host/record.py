@@ -150,6 +150,7 @@ _INTENT: Final = _object(
         "annotations": _texts,
         "cgroup": _cgroup,
         "creator": _row(_number, _number),
+        "criu": _row(_number, _number),
         "keyring": _text,
         "private_pids": _flag,
         "host_mounts": _optional(_number),

@@ -15,7 +15,7 @@ from ..base import jsonio, log
 from ..errors import Error, at, reason
 from ..linux import files, processes, tasks
 from ..linux.const import CLONE_NEWCGROUP, CLONE_NEWNET, ENOSYS, EPERM, PR_SET_CHILD_SUBREAPER
-from ..model import distrust, plan, spec
+from ..model import distrust, mountoptions, plan, spec
 from . import (
     create,
     criu,
@@ -51,6 +51,12 @@ _FIRST_FD: Final = 4  # of what CRIU inherits from us: criu.Worker
 def restore(settings: Settings, container_id: str, options: Options) -> int:
     """Bring a container back; the exit status of its process, 0 when detached."""
     detached = bool(options["detach"])
+    if options["manage_cgroups_mode"] == "strict":
+        raise Error(
+            "restore: --manage-cgroups-mode strict: criu would refuse the container's cgroups, "
+            "which are made before it starts",
+            "soft and full restore into them",
+        )
     if not detached:
         if not options["no_subreaper"]:
             tasks.prctl(PR_SET_CHILD_SUBREAPER, 1)
@@ -155,6 +161,9 @@ class Restoring:
             opts = self._opts(stage, external, inherited)
             worker = criu.Worker(self.fds, quiet=False, setup=self._before_criu)
             stage.leave()
+            # Before it is in the cgroups: who kills the restore would leave it there.
+            self.intent["criu"] = [worker.pid, processes.stat(worker.pid)[3]]
+            container.save_intent(self.intent)
             self._join(worker.pid, opts)
             worker.go()
             worker.ask(criu.RESTORE, opts, notify=self._notify)
@@ -168,7 +177,7 @@ class Restoring:
         self, stage: Stage, record: dict[str, Any] | None, tables: list[list[dict[str, Any]]]
     ) -> list[External]:
         """Put the root and every source in its place, and hold the images against them."""
-        found = self._externals(record)
+        found = self._externals(record, tables)
         stage.open_root(self.rootfs)
         tops = [one for one in found if not one.below]
         peers = {
@@ -203,13 +212,15 @@ class Restoring:
         }
         return found
 
-    def _externals(self, record: dict[str, Any] | None) -> list[External]:
+    def _externals(
+        self, record: dict[str, Any] | None, tables: list[list[dict[str, Any]]]
+    ) -> list[External]:
         """Return the external mounts of config.json, by the names that the images have."""
-        view = self.manager.mount_view()
         nested = facts.in_user_namespace()
-        found = externals.of_config(self.config, self.bundle, view, nested)
+        found = externals.of_config(self.config, self.bundle, self.manager.mount_view, nested)
         if record is None:
-            found = _names_of_runc(found)
+            named = {entry.get("key", "") for table in tables for entry in table}
+            found = _names_of_runc(found, named)
         else:
             found = self._recorded(found, record)
         masked = (self.config.get("linux") or {}).get("maskedPaths")
@@ -464,13 +475,21 @@ def _below(tops: list[External], entries: list[dict[str, Any]]) -> list[External
     return result
 
 
-def _names_of_runc(found: list[External]) -> list[External]:
-    """Name mounts as runc does, by their destination: never one that the root has a say in."""
+def _names_of_runc(found: list[External], named: set[str]) -> list[External]:
+    """Name mounts as runc does, by their destination: never one that the root has a say in.
+
+    Of the cgroups those that the images name: beside version 1 runc mounts no version 2.
+    """
     seen: set[str] = set()
+    result = []
     for one in found:
+        is_cgroup = one.mount is not None and not mountoptions.is_bind(one.mount)
+        if is_cgroup and one.destination not in named:
+            continue
         externals.check_text(one.where or one.destination, one.destination)
         if one.destination in seen:
             raise at(one.where, f"another mount has the destination {one.destination} too")
         seen.add(one.destination)
         one.key = one.destination
-    return found
+        result.append(one)
+    return result

@@ -117,6 +117,10 @@ class Stage:
             )  # fmt: skip
         # A mask may allow more: it is the null device, and older ones and runc's do.
         self.flags[external.key] = 0 if external.key == externals.NULL else restricting(fd)
+        if _is_cgroup_of_runc(external):
+            # It adds no flags to those of config.json, as we do.
+            asked = (external.mount or {}).get("options") or []
+            self.flags[external.key] &= mountoptions.parse(asked)["set"]
 
     def _open_wide(self, external: External, options: Mapping[str, Any]) -> None:
         fd = files.open(external.source, files.O_PATH)
@@ -350,6 +354,12 @@ def _options(external: External) -> MountOptions:
         options["set"] |= MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC
         options["clear"] &= ~options["set"]
     return options
+
+
+def _is_cgroup_of_runc(external: External) -> bool:
+    if external.mount is None or mountoptions.is_bind(external.mount):
+        return False
+    return not external.key.startswith("anocir-")
 
 
 def _clone(external: External, recursive: bool) -> int:

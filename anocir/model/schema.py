@@ -447,9 +447,9 @@ class ResctrlRecord(TypedDict):
 class Intent(TypedDict, total=False):
     """intent.json: what is written down before the first side effect.
 
-    `creator` is the pid and the start time of the runtime, `private_pids` whether all processes end
-    with init, `keyring` its name, `host_mounts` how many mounts lie below the root file system
-    where the container has no mount namespace.
+    `creator` is the pid and the start time of the runtime, `criu` those of the CRIU of a restore,
+    `private_pids` whether all processes end with init, `keyring` its name, `host_mounts` how many
+    mounts lie below the root file system where the container has no mount namespace.
     """
 
     version: int
@@ -461,6 +461,7 @@ class Intent(TypedDict, total=False):
     annotations: dict[str, str]
     cgroup: CgroupRecord
     creator: list[int]
+    criu: list[int]
     private_pids: bool
     keyring: str
     host_mounts: int | None
