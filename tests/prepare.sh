@@ -284,7 +284,7 @@ case "${tiers:-}" in
         fi ;;
 esac
 case "${tiers:-}" in
-    *runtime* | *security* | *reliability* | *engines*) install_criu ;;
+    *runtime* | *security* | *reliability* | *engines* | *vm*) install_criu ;;
 esac
 
 # The same Python that runs the archive also runs the tests.

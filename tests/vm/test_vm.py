@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.machine import missing
+from tests.machine import criu_says, missing
 from tests.vm import vm
 
 if TYPE_CHECKING:
@@ -39,6 +39,8 @@ KERNEL_TESTS = tuple(
     f"tests/kernel/test_cgroup{name}.py" for name in ("", "_beside_runc", "_rootless")
 )
 SYSTEMD_TESTS = "tests/kernel/test_cgroup_systemd.py"
+# the machine has this one's criu, if there is one
+WITHOUT_CRIU = () if criu_says("--version")[0] else ("criu", "soft-dirty", "lazy-pages")
 OLD_KERNELS = f"{SMOKE},test_what_is_seen_is_what_was_asked_for"
 
 ahead: Ahead | None = None
@@ -89,12 +91,12 @@ class Machine:
 MACHINES = {
     "cgroup v2, AppArmor, all capabilities": Machine(
         chosen(
-            "cgroup2-only,cgroup2:*,cgroup:*,sys_resource,apparmor",
-            SMOKE,
+            "cgroup2-only,cgroup2:*,cgroup:*,sys_resource,apparmor,soft-dirty,lazy-pages",
+            f"{SMOKE},test_a_container_goes_on_where_it_was",
             *KERNEL_TESTS,
             *inside("apparmor", "cgroup_namespaces"),
         ),
-        gates=("hugepages", "cgroup:rdma"),
+        gates=("hugepages", "cgroup:rdma", *WITHOUT_CRIU),
         programs=("apparmor_parser", "dockerd", "docker", "containerd"),
     ),
     "all hierarchies of cgroup v1": Machine(
