@@ -519,6 +519,19 @@ def test_monitoring_gets_a_group_that_goes_with_the_container(resctrl: Resctrl) 
     assert resctrl.has("gold") and not resctrl.has("gold", "mon_groups", container.id)
 
 
+def test_exec_joins_the_group_and_its_monitoring_group(resctrl: Resctrl) -> None:
+    container = resctrl.container
+    container.linux["intelRdt"] = {"l3CacheSchema": "L3:0=f;1=1f", "enableMonitoring": True}
+    resctrl.create()
+    container.start()
+    file = container.bundle.outside("pid", "")
+    resctrl.make("exec", "--detach", "--pid-file", file, container.id, "sleep", "100")
+    with open(file) as opened:
+        pids = sorted([container.pid, int(opened.read())])
+    for group in ([container.id], [container.id, "mon_groups", container.id]):
+        assert sorted(map(int, resctrl.read(*group, "tasks"))) == pids
+
+
 def test_when_the_hardware_has_no_class_left_the_error_says_so(resctrl: Resctrl) -> None:
     for name in ("a", "b", "c"):
         os.mkdir(os.path.join(resctrl.top, name))
