@@ -99,7 +99,9 @@ def _cgroups(view: CgroupView) -> Iterator[tuple[str, str]]:
     if view["version"] == 2:
         yield "", f"{view['host_mountpoint']}{view['own_path']}"
         return
-    for name, _, own, mountpoint in view["hierarchies"]:
+    for name, data, own, mountpoint in view["hierarchies"]:
+        if data == "cgroup2":
+            continue  # see plan._view
         yield name, f"{mountpoint}{own}"
 
 

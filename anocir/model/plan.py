@@ -681,11 +681,18 @@ def _finish_steps(config: Config, facts: Facts) -> list[Step]:
 
 
 def _view(view: CgroupView, kind: str) -> CgroupView:
-    """Return what a mount of type cgroup or cgroup2 shows: of a hybrid host the part asked for."""
-    for _, data, path, mountpoint in view.get("hierarchies") or ():
+    """Return what a mount of type cgroup or cgroup2 shows: of a hybrid host the part asked for.
+
+    Version 2 is not shown beside version 1, as with runc: a systemd in the container would take it
+    for its own, and Podman makes that of version 1 writable for it.
+    """
+    rows = view.get("hierarchies") or ()
+    for _, data, path, mountpoint in rows:
         if kind == "cgroup2" and data == "cgroup2":
             return {"version": 2, "own_path": path, "host_mountpoint": mountpoint}
-    return view
+    if kind == "cgroup2" or not rows:
+        return view
+    return {**view, "hierarchies": [row for row in rows if row[1] != "cgroup2"]}
 
 
 def _once(paths: Sequence[str]) -> list[tuple[int, str]]:

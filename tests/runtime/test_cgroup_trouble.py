@@ -382,3 +382,14 @@ def test_control_a_rule_that_allows_the_device_opens_it(container: Container) ->
     )
     assert container.make("run").status == 0
     assert container.output().strip() == "ok"
+
+
+@pytest.mark.needs("cgroup1")
+def test_a_hybrid_host_shows_version_1_alone(container: Container) -> None:
+    """As with runc: a systemd in the container would take a version 2 beside it for its own."""
+    if not machine.v2_mountpoint():
+        pytest.skip("[cgroup2-mount] this machine has not a cgroup2 mount")
+    container.bundle.add_mount("/sys/fs/cgroup", "cgroup", "cgroup", "ro")
+    table = container.run("cat /proc/mounts")
+    assert " cgroup rw" in table or " cgroup ro" in table
+    assert " cgroup2 " not in table
