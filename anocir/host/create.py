@@ -57,11 +57,18 @@ def make(
     )
     if known["descriptors"]:
         launch.raise_descriptors(init.middle, known["descriptors"])
+    if foreground:
+        from .foreground import pipes
+
+        init.streams = pipes(config, config.get("process"))
+        known["piped"] = init.streams.places if init.streams else []
     compiled = plan.compile_create(config, known)
     if settings.level() >= log.DEBUG:
         for line in plan.describe(compiled):
             log.debug(line)
     fds = joining.open_namespaces(config)
+    if init.streams:
+        fds += init.streams.ends
     container = store.reserve(settings.root, container_id)
     try:
         if recorder is not None:

@@ -85,7 +85,7 @@ def execute(
         "holes": init.holes,
         "join": [],
     }
-    piped = None if detached else foreground.pipes(process)
+    piped = None if detached else foreground.pipes(config, process)
     known["piped"] = piped.places if piped else []
     pid = container.state["pid"]
     # First the process itself, then what is found below its number.

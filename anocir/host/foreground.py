@@ -15,7 +15,7 @@ from ..linux import files, processes, tasks
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Final
-    from ..model.schema import Process
+    from ..model.schema import Config, Process
 
 
 # What the kernel sends for a fault of ours, and what cannot be blocked, is not forwarded; nor is
@@ -38,7 +38,7 @@ def block_signals() -> None:
     _signal.pthread_sigmask(_signal.SIG_BLOCK, _FORWARDED)
 
 
-def pipes(process: Process) -> Any:
+def pipes(config: Config, process: Process | None) -> Any:
     """Return the `streams.Streams` that a process without a terminal gets, or None.
 
     For the caller's terminals and devices.  Its own pipes, sockets and files it hands on as they
@@ -51,7 +51,7 @@ def pipes(process: Process) -> Any:
         return None
     from . import streams
 
-    return streams.Streams(piped)
+    return streams.Streams(piped, streams.root_of(config))
 
 
 def _handed_on(found: posix.stat_result) -> bool:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any, Final
 
+    from ..model.schema import Config, IDMapping
+
 # Bytes at a time, and in a pipe: so that both sides have something to do.
 _CHUNK: Final = 1 << 16
 _ROOM: Final = 1 << 19
@@ -115,8 +117,8 @@ class Streams:
 
     __slots__ = ("ends", "flows", "places")
 
-    def __init__(self, piped: Sequence[int]) -> None:
-        """Make pipes for these of descriptors 0 to 2.
+    def __init__(self, piped: Sequence[int], owner: tuple[int, int]) -> None:
+        """Make pipes for these of descriptors 0 to 2; their `owner` is a user and a group or -1.
 
         `ends` are the container's, `places` pairs of a descriptor and an index in `ends`.  Where 1
         and 2 are one device they are one pipe, so that what is written stays in its order.
@@ -139,6 +141,7 @@ class Streams:
                 flow = Flow(_reopened(fd, files.O_RDONLY), writing, inward=True)
             posix.set_blocking(reading if fd else writing, False)
             _widen(writing)
+            _give(writing, owner)
             self.flows.append(flow)
             self.places.append((fd, len(self.ends)))
             self.ends.append(writing if fd else reading)
@@ -186,6 +189,29 @@ def _in_background(terminal: int) -> bool:
         return posix.tcgetpgrp(terminal) != posix.getpgrp()
     except OSError:
         return False  # it has been hung up
+
+
+def root_of(config: Config) -> tuple[int, int]:
+    """Return the user and group that are root of the container's user namespace, -1 without one.
+
+    Root of it cannot give itself a pipe of who is not in there, as init does otherwise.
+    """
+    linux = config.get("linux") or {}
+    return _first(linux.get("uidMappings")), _first(linux.get("gidMappings"))
+
+
+def _first(mappings: Sequence[IDMapping] | None) -> int:
+    """Return the id outside that is 0 inside, -1 if none is."""
+    return next((each["hostID"] for each in mappings or () if each["containerID"] == 0), -1)
+
+
+def _give(fd: int, owner: tuple[int, int]) -> None:
+    """Give a pipe to the container's root, where this user may."""
+    if owner != (-1, -1):
+        try:
+            files.fchown(fd, *owner)
+        except OSError:
+            return
 
 
 def _widen(fd: int) -> None:

@@ -105,13 +105,15 @@ def streams(
     """
     for fd, index in piped:
         files.dup2(context.host_fds[index], fd)
+        context.given.append(fd)
     if own_null:
         _replace_nulls(_private_null)
     caller = posix.geteuid()
     for fd in (0, 1, 2):
         found = files.fstat(fd)
         kind = found.st_mode & files.S_IFMT
-        if kind in (files.S_IFIFO, files.S_IFSOCK, files.S_IFREG) and found.st_uid == caller:
+        passed = kind in (files.S_IFIFO, files.S_IFSOCK, files.S_IFREG)
+        if passed and found.st_uid == caller and fd not in context.given:
             context.given.append(fd)
 
 

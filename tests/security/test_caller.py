@@ -18,6 +18,7 @@ import pytest
 from tests import drive
 from tests.host import describe
 from tests.security.conftest import Arena
+from tests.security.test_inodes import chown_tree
 from tests.security.test_identity import SLEEP, status
 
 # What dash and busybox add themselves.
@@ -119,7 +120,7 @@ def test_control_in_the_callers_session_it_is(arena: Arena) -> None:
         arena,
         "run",
         inside__process="def session(context):\n    return\n",
-        host__foreground="def pipes(process):\n    return None\n",
+        host__foreground="def pipes(config, process):\n    return None\n",
     )
     assert "typed" in said and waiting == len("reboot")
 
@@ -131,10 +132,14 @@ TALK = SPOIL + "read x; echo one $x; echo two >&2; cat; echo end; sleep 100 & ex
 
 
 def from_a_terminal(
-    arena: Arena, verb: str, script: str, runtime: drive.Runtime | None = None
+    arena: Arena, verb: str, script: str, runtime: drive.Runtime | None = None, userns: bool = False
 ) -> tuple[drive.Terminal, str]:
     """Call `run` or `exec` from a terminal, without one for the container; the mode of it before."""
     container = arena.container(runtime)
+    if userns:
+        container.bundle.use_user_namespace(100000)
+        chown_tree(container.bundle.rootfs, 100000)
+        container.process["user"] = {"uid": 1000, "gid": 1000}
     container.process["capabilities"] = {"bounding": [], "effective": [], "permitted": []}
     shell = ["/bin/sh", "-c", script]
     if verb == "run":
@@ -164,6 +169,16 @@ def test_the_callers_terminal_is_no_stream(arena: Arena, verb: str) -> None:
     assert said.endswith("one word\r\ntwo\r\nmore\r\nend\r\n"), said
 
 
+@pytest.mark.parametrize("verb", ["run", "exec"])
+def test_the_pipes_belong_to_the_user_of_a_user_namespace(arena: Arena, verb: str) -> None:
+    """So that they can be opened by name, as under runc."""
+    terminal, _ = from_a_terminal(
+        arena, verb, "echo by name > /proc/self/fd/1; echo end", userns=True
+    )
+    assert terminal.expect("end\r\n") == "by name\r\nend\r\n"
+    assert terminal.close() == 0
+
+
 @pytest.mark.needs("runc-1.1.5+ds1")
 @pytest.mark.parametrize("verb", ["run", "exec"])
 def test_runc_gives_pipes_as_well(arena: Arena, verb: str) -> None:
@@ -184,7 +199,7 @@ def test_control_crun_hands_the_terminal_on(arena: Arena, verb: str) -> None:
 
 @pytest.mark.parametrize("verb", ["run", "exec"])
 def test_control_without_pipes_the_terminal_is_handed_on(arena: Arena, verb: str) -> None:
-    runtime = arena.altered(host__foreground="def pipes(process):\n    return None\n")
+    runtime = arena.altered(host__foreground="def pipes(config, process):\n    return None\n")
     terminal, before = from_a_terminal(arena, verb, SPOIL + "echo end", runtime)
     terminal.expect("end\r\n")
     assert describe(os.ttyname(terminal.slave)) != before
