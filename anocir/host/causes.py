@@ -887,7 +887,7 @@ def _owned(uid: int) -> int:
     return count
 
 
-def _processors(failure: Failure) -> str:
+def _processors(_failure: Failure) -> str:
     return f"here are processors {_status('self', 'Cpus_allowed_list')} to run on"
 
 

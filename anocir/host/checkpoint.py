@@ -64,7 +64,7 @@ def checkpoint(settings: Settings, container_id: str, options: Options) -> None:
         if options["leave_running"] or options["pre_dump"]:
             return
         container.lock()
-        ending.destroy(settings, container, config)
+        ending.destroy(container, config)
     finally:
         container.close()
 

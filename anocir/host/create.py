@@ -77,10 +77,10 @@ def make(
     except (Error, OSError) as error:
         failure = error if isinstance(error, Error) else Error(_named(error))
         _find_cause(settings, init, failure)
-        _undo(settings, init, container, config, failure, recorder)
+        _undo(init, container, config, failure, recorder)
         raise failure from None
     except BaseException as error:
-        _undo(settings, init, container, config, error, recorder)
+        _undo(init, container, config, error, recorder)
         raise
     return recorder
 
@@ -423,7 +423,6 @@ def intel_rdt(container: Container, config: Config, pid: int) -> None:
 
 
 def _undo(
-    settings: Settings,
     init: Init,
     container: Container,
     config: Config,
@@ -449,7 +448,7 @@ def _undo(
         classes["made"].insert(0, classes["group"])  # a new class that nobody has used yet
     try:
         container.lock()
-        ending.destroy(settings, container, config if hooked else {})
+        ending.destroy(container, config if hooked else {})
     except (Error, OSError) as failure:
         log.warn(f"cleaning up after a failed create: {reason(failure)}")
     container.close()

@@ -33,7 +33,7 @@ def delete(settings: Settings, container_id: str, options: Options) -> None:
                 raise
             return
         try:
-            _delete(settings, container, force)
+            _delete(container, force)
         finally:
             container.close()
     except Error as error:
@@ -42,7 +42,7 @@ def delete(settings: Settings, container_id: str, options: Options) -> None:
             raise
 
 
-def _delete(settings: Settings, container: Container, force: bool) -> None:
+def _delete(container: Container, force: bool) -> None:
     container.lock()
     container.load(damaged=force)
     status = states.status_of(container) if container.intent else states.STOPPED
@@ -65,7 +65,7 @@ def _delete(settings: Settings, container: Container, force: bool) -> None:
     if force:
         # Whatever the state said of init: nothing may be left in the container's cgroups.
         ending.kill_rest(container)
-    ending.destroy(settings, container, config)
+    ending.destroy(container, config)
 
 
 def _remember(container: Container) -> None:

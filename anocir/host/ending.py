@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, Final
 
-    from ..cli import Settings
     from .store import Container
     from ..model.schema import Config, Intent
 
@@ -132,7 +131,7 @@ def kill_and_wait(container: Container) -> None:
         )
 
 
-def destroy(settings: Settings, container: Container, config: Config) -> None:
+def destroy(container: Container, config: Config) -> None:
     """Undo what create made, run the poststop hooks, remove the directory."""
     if not container.intent.get("private_pids"):
         kill_rest(container)

@@ -250,13 +250,13 @@ def _place(seen: Seen, external: External) -> bool:
             f"{where}: {shown(external.destination)} does not lead to its mount any more",
             "links in the container's root have changed since it was created, or it was unmounted",
         )
-    _check_source(seen, external, mount, same)
+    _check_source(external, mount, same)
     seen.take(mount, where)
     external.point = mount.point
     return True
 
 
-def _check_source(seen: Seen, external: External, mount: Mount, same: tuple[int, int]) -> None:
+def _check_source(external: External, mount: Mount, same: tuple[int, int]) -> None:
     """Refuse a mount that has another source than config.json names, when links led to it.
 
     A source may have been replaced since; but then nothing else could have led to the mount.

@@ -430,7 +430,7 @@ class Restoring:
             self.manager.kill(processes.SIGKILL)
             self._reap()
             container.lock()
-            ending.destroy(self.settings, container, self.config if self.hooked else {})
+            ending.destroy(container, self.config if self.hooked else {})
         except (Error, OSError) as failure:
             log.warn(f"cleaning up after a failed restore: {reason(failure)}")
         container.close()

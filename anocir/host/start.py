@@ -55,13 +55,13 @@ def start(
         try:
             serve_start(container, config, pid, line[1])
         except Error as error:
-            _after_failed_start(settings, container, config, error)
+            _after_failed_start(container, config, error)
             raise
         for fd in line:
             files.close(fd)
         line = ()
         container.close_line()
-        _poststart(settings, container, config)
+        _poststart(container, config)
         if proxy:
             proxy.wait(pid, container.hold())
     finally:
@@ -122,19 +122,17 @@ def _died(container: Container, config: Config) -> Error:
     return Error(f"{where}{text}: {oom.told(container, config)}")
 
 
-def _after_failed_start(
-    settings: Settings, container: Container, config: Config, error: Error
-) -> None:
+def _after_failed_start(container: Container, config: Config, error: Error) -> None:
     """End init; after a failed startContainer hook the lifecycle goes on with destruction."""
     from . import ending
 
     ending.kill_and_wait(container)
     if error.kind == "hooks":  # of init, which runs no others at start
         container.lock()
-        ending.destroy(settings, container, config)
+        ending.destroy(container, config)
 
 
-def _poststart(settings: Settings, container: Container, config: Config) -> None:
+def _poststart(container: Container, config: Config) -> None:
     """Run the poststart hooks; if one fails the container is stopped and destroyed."""
     entries = (config.get("hooks") or {}).get("poststart")
     if not entries:
@@ -149,5 +147,5 @@ def _poststart(settings: Settings, container: Container, config: Config) -> None
 
         ending.kill_and_wait(container)
         container.lock()
-        ending.destroy(settings, container, config)
+        ending.destroy(container, config)
         raise
