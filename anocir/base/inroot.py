@@ -66,7 +66,7 @@ def open(  # noqa: A001
         else:
             raise OSError(EAGAIN, "openat2", path)
     fd = _walk(root_fd, path, follow_links, make=None)
-    if flags & files.O_DIRECTORY and files.fstat(fd).st_mode & files.S_IFMT != files.S_IFDIR:
+    if flags & files.O_DIRECTORY and files.kind(files.fstat(fd)) != files.S_IFDIR:
         files.close(fd)
         raise OSError(ENOTDIR, "open", path)
     if flags & files.O_PATH:
@@ -98,7 +98,7 @@ def source(path: str, link: str, root_fd: int = -1) -> int | str:
     try:
         if link == "copy":
             found = files.lstat(path or ".", directory)
-            if found.st_mode & files.S_IFMT == files.S_IFLNK:
+            if files.kind(found) == files.S_IFLNK:
                 return files.readlink(path, directory)
         flags = files.O_PATH | (0 if link == "follow" else files.O_NOFOLLOW)
         return files.open(path or ".", flags, dir_fd=directory)
@@ -165,7 +165,7 @@ def _walk(
                     files.close(stack.pop())
                 continue
             fd = _step(stack[-1], name, make, file and not todo, path, may_make)
-            kind = files.fstat(fd).st_mode & files.S_IFMT
+            kind = files.kind(files.fstat(fd))
             if kind == files.S_IFLNK:
                 target = files.readlink("", dir_fd=fd)
                 if mounts.fstatfs_type(fd) == 0x9FA0:  # a magic link of procfs
@@ -184,7 +184,7 @@ def _walk(
                 if todo and kind != files.S_IFDIR:
                     raise OSError(ENOTDIR, "open", path)
         if make is not None and not file:
-            kind = files.fstat(stack[-1]).st_mode & files.S_IFMT
+            kind = files.kind(files.fstat(stack[-1]))
             if kind != files.S_IFDIR:
                 raise OSError(ENOTDIR, "open", path)
         return stack.pop()

@@ -34,7 +34,7 @@ import posix
 
 from .. import errors
 from ..base import codes
-from ..linux import files, mounts, tasks
+from ..linux import files, mounts, processes, tasks
 from ..linux.capabilities import NAMES
 from ..model import plan
 from . import mountinfo
@@ -154,12 +154,6 @@ def _status(pid: int | str, name: str) -> str:
 
 def _has(pid: int | str, field: str, name: str) -> bool:
     return bool(int(_status(pid, field) or "0", 16) >> NAMES.index(name) & 1)
-
-
-def _in_user_namespace() -> bool:
-    from . import facts
-
-    return facts.in_user_namespace()
 
 
 def _mapped(failure: Failure) -> bool:
@@ -445,7 +439,7 @@ _SHOWS: Final = {"sysfs": ("network", "/sys"), "proc": ("pid", "/proc"), "mqueue
 def _revealing(failure: Failure) -> str:
     """Find why a user namespace may not mount a procfs, sysfs or mqueue of its own."""
     kind = (failure.entry() or {}).get("type") or ""
-    if kind not in _SHOWS or not (_mapped(failure) or _in_user_namespace()):
+    if kind not in _SHOWS or not (_mapped(failure) or processes.in_user_namespace()):
         return ""
     owner, point = _SHOWS[kind]
     instead = f"; else bind {point or '/dev/mqueue'}"
@@ -560,7 +554,7 @@ def _barred(start: str, path: str, uid: int, gids: Sequence[int]) -> str:
     for part in ["", *(part for part in path.split("/") if part)]:
         here = f"{here.rstrip('/')}/{part}" if part else here or "/"
         found = files.lstat(here)
-        kind = found.st_mode & files.S_IFMT
+        kind = files.kind(found)
         if kind == files.S_IFLNK or _has_list(here):
             raise ValueError(here)
         if kind == files.S_IFDIR and not _may_enter(found, uid, gids):

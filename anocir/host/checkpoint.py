@@ -12,9 +12,9 @@ from __future__ import annotations
 from .. import cgroup
 from ..base import jsonio, log
 from ..errors import Error, reason, strerror
-from ..linux import files
+from ..linux import files, processes
 from ..model import plan
-from . import criu, ending, externals, facts, images, mountinfo, states
+from . import criu, ending, externals, images, mountinfo, states
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def _dump(
     if freezer:
         opts["freeze_cgroup"] = freezer
     if not pre_dump:
-        nested = facts.in_user_namespace()
+        nested = processes.in_user_namespace()
         wanted = externals.of_config(config, container.intent["bundle"], manager.mount_view, nested)
         found = externals.find(config, wanted, pid)
         opts["ext_mnt"] = [{"key": e.point, "val": e.key} for e in found]
@@ -237,7 +237,7 @@ def _descriptors(pid: int) -> tuple[list[str], dict[int, str]]:
         except OSError:
             links.extend([""] * (fd + 1 - len(links)))
             continue  # closed
-        if found.st_mode & files.S_IFMT == files.S_IFREG and mount not in own:
+        if files.kind(found) == files.S_IFREG and mount not in own:
             names[fd] = f"file[{mount:x}:{found.st_ino:x}]"
     return links, names
 

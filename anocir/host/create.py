@@ -259,7 +259,7 @@ def _inside(
     """Make init by the middle process, and all that is in the container by init."""
     _write_maps(init, config, init.middle)
     spaces = plan.namespaces(config)
-    mapped = facts.in_user_namespace()
+    mapped = processes.in_user_namespace()
     # Root of a user namespace may not be born there, nor who has joined a cgroup namespace; and
     # where clone3(2) fails for that, the new pid namespace can have no first process any more
     # (ENOMEM).
@@ -288,7 +288,7 @@ def _outside(
     manager: Manager,
 ) -> None:
     """Make all by a worker, who clones init into the pid namespace of others at the end."""
-    mapped = facts.in_user_namespace()
+    mapped = processes.in_user_namespace()
     groups = manager.joining()
     waits = _needs_us(config) or groups.waits()
     joining.send_cgroups(init, groups, _network(config, mapped), waits)
@@ -396,7 +396,7 @@ def _idmapped(init: Init, container: Container, config: Config) -> dict[int, int
         if not source.startswith("/"):
             source = f"{container.intent['bundle']}/{source}"
         linux = config.get("linux") or {}
-        own = plan.in_user_namespace(config)
+        own = plan.own_user_namespace(config)
         result[index] = idmap.mount(source, mount, words, init.subject(), where, linux, own)
     return result
 

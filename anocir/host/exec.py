@@ -190,7 +190,7 @@ def _launch(
     init.adopt(init.expect(channel.PID, "joining the container's namespaces"))
     init.reap_worker()
     if process.get("oomScoreAdj") is not None:
-        rootless = posix.geteuid() != 0 or facts.in_user_namespace()
+        rootless = posix.geteuid() != 0 or processes.in_user_namespace()
         launch.adjust(init, {"process": process}, rootless)
     init.expect(channel.READY, "preparing the process")
     classes = container.intent.get("resctrl")

@@ -8,6 +8,7 @@ from __future__ import annotations
 from .. import cgroup
 from ..base import jsonio
 from ..errors import Error, at
+from ..linux import processes
 from ..model import plan, spec
 from . import facts
 
@@ -65,7 +66,7 @@ def _facts(settings: Settings, config: Config, options: Options, bundle: str, ro
         "check_command": True, "no_pivot": options["no_pivot"],
         "no_new_keyring": options["no_new_keyring"],
         "keyring": "", "clone": True, "preserve_fds": 0, "listen_fds": 0,
-        "user_namespace": facts.in_user_namespace(),
+        "user_namespace": processes.in_user_namespace(),
     }  # fmt: skip
 
 
@@ -91,7 +92,7 @@ def _host(settings: Settings, config: Config) -> list[str]:
         lines.append(f"cgroups: {error}")
     if spaces.get("user") == "":
         lines.append("write linux.uidMappings and linux.gidMappings")
-    if plan.host_makes_network(config, facts.in_user_namespace()):
+    if plan.host_makes_network(config, processes.in_user_namespace()):
         lines.append("make the network namespace with its loopback")
     if linux.get("netDevices"):
         lines.append(f"move network devices: {', '.join(linux['netDevices'])}")

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 NULL: Final = "/dev/null"
 NOTIFY: Final = "anocir-notify"
 NOTIFY_AT: Final = "/run/notify"
-_NULL_DEVICE: Final = (files.S_IFCHR, files.makedev(1, 3))
 
 
 class External:
@@ -89,7 +88,7 @@ def of_config(
                 key = f"anocir-{index}" + (f"-{name}" if name else "")
                 place = f"{destination}/{name}" if name else destination
                 found.append(External(key, where, place, path, mount))
-    if plan.in_user_namespace(config) or nested:
+    if plan.own_user_namespace(config) or nested:
         found += _devices(config)
     return found
 
@@ -130,7 +129,7 @@ def _is_copied_link(mount: Entry, source: str) -> bool:
     if "copy-symlink" not in (mount.get("options") or []):
         return False
     try:
-        return files.lstat(source).st_mode & files.S_IFMT == files.S_IFLNK
+        return files.kind(files.lstat(source)) == files.S_IFLNK
     except OSError:
         return False
 
@@ -347,7 +346,7 @@ def _masks(seen: Seen, config: Config) -> list[External]:
         if mount is None or mount.id in seen.taken or mode & files.S_IFMT != files.S_IFCHR:
             continue
         check_text(where, mount.point)
-        external = External(NULL, where, plan.normal(path), NULL, device=_NULL_DEVICE)
+        external = External(NULL, where, plan.normal(path), NULL, device=files.NULL_DEVICE)
         external.point = mount.point
         seen.taken[mount.id] = where
         found.append(external)

@@ -91,7 +91,7 @@ def rootfs(config: Config, bundle: str) -> str:
         found = files.stat(path)
     except OSError as error:
         raise at("root.path", f"invalid rootfs: stat {reason(error)}") from None
-    if found.st_mode & files.S_IFMT != files.S_IFDIR:
+    if files.kind(found) != files.S_IFDIR:
         raise at("root.path", f"invalid rootfs: {path}: not a directory")
     return path
 
@@ -196,7 +196,7 @@ def of_create(
         "no_pivot": options["no_pivot"],
         "no_new_keyring": options["no_new_keyring"],
         "preserve_fds": options["preserve_fds"],
-        "user_namespace": in_user_namespace(),
+        "user_namespace": processes.in_user_namespace(),
     }
 
 
@@ -265,8 +265,3 @@ def drop_newer_capabilities(process: Any, where: str) -> None:
             for name in unknown:
                 log.warn(f"{where}.capabilities.{key}: {name} is not known, ignored")
             sets[key] = [name for name in listed if name not in unknown]
-
-
-def in_user_namespace() -> bool:
-    """Tell whether the runtime itself is inside a user namespace, whatever its map says."""
-    return processes.in_user_namespace()

@@ -137,7 +137,7 @@ class Directories:
             raise Error(f"--image-path: {name}: {reason(error)}") from None
         try:
             found = files.fstat(fd)
-            if found.st_mode & files.S_IFMT != files.S_IFREG:
+            if files.kind(found) != files.S_IFREG:
                 raise Error(f"--image-path: {name} is not a regular file")
             if found.st_size > limit:
                 raise Error(f"--image-path: {name} has {found.st_size} bytes, {limit} at the most")
@@ -267,7 +267,7 @@ def check_files(directory: Directories) -> None:
             parent = False
             for name in files.listdir(fd):
                 count += 1
-                kind = files.lstat(name, fd).st_mode & files.S_IFMT
+                kind = files.kind(files.lstat(name, fd))
                 if kind == files.S_IFLNK and name == "parent":
                     parent = True
                 elif kind == files.S_IFSOCK and name == "lazy-pages.socket":

@@ -367,7 +367,7 @@ def raise_descriptors(pid: int, limit: tuple[int, int]) -> None:
 
 def _is_special(path: str) -> bool:
     try:
-        kind = files.stat(path).st_mode & files.S_IFMT
+        kind = files.kind(files.stat(path))
     except OSError:
         return False
     return kind not in (files.S_IFREG, files.S_IFDIR)

@@ -216,7 +216,7 @@ class Restoring:
         self, record: dict[str, Any] | None, tables: list[list[dict[str, Any]]]
     ) -> list[External]:
         """Return the external mounts of config.json, by the names that the images have."""
-        nested = facts.in_user_namespace()
+        nested = processes.in_user_namespace()
         found = externals.of_config(self.config, self.bundle, self.manager.mount_view, nested)
         if record is None:
             named = {entry.get("key", "") for table in tables for entry in table}
@@ -225,7 +225,7 @@ class Restoring:
             found = self._recorded(found, record)
         masked = (self.config.get("linux") or {}).get("maskedPaths")
         if masked:
-            null = files.S_IFCHR, files.makedev(1, 3)
+            null = files.NULL_DEVICE
             found.append(
                 External(externals.NULL, "linux.maskedPaths", "", externals.NULL, device=null)
             )

@@ -272,7 +272,7 @@ class Stage:
 
     def _mount(self, root_fd: int, build: str, external: External) -> None:
         source = self.fds[external.key]
-        is_directory = files.fstat(source).st_mode & files.S_IFMT == files.S_IFDIR
+        is_directory = files.kind(files.fstat(source)) == files.S_IFDIR
         make = inroot.make_directory if is_directory else inroot.make_file
         target = make(root_fd, external.destination)
         try:
@@ -289,7 +289,7 @@ class Stage:
         """Attach a source at its place, which is returned."""
         path = f"{self.path}/{len(self.places)}"
         fd = self.fds[key]
-        if files.fstat(fd).st_mode & files.S_IFMT == files.S_IFDIR:
+        if files.kind(files.fstat(fd)) == files.S_IFDIR:
             files.mkdir(path, 0o711)
         else:
             files.close(files.open(path, files.O_CREAT | files.O_EXCL | files.O_WRONLY, 0o600))
@@ -367,7 +367,7 @@ def _clone(external: External, recursive: bool) -> int:
     fd = files.open(external.source, files.O_PATH)
     try:
         found = files.fstat(fd)
-        if external.device and (found.st_mode & files.S_IFMT, found.st_rdev) != external.device:
+        if external.device and files.device(found) != external.device:
             raise at(external.where, f"{external.source} of the host is another device")
         return mounts.open_tree(fd, "", _CLONE | (AT_RECURSIVE if recursive else 0))
     finally:

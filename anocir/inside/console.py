@@ -74,10 +74,7 @@ def _multiplexer(context: Context) -> int:
     try:
         found = files.fstat(seen)
         wanted = (files.S_IFCHR, files.makedev(5, 2))
-        if (
-            mounts.fstatfs_type(seen) != DEVPTS_SUPER_MAGIC
-            or (found.st_mode & files.S_IFMT, found.st_rdev) != wanted
-        ):
+        if mounts.fstatfs_type(seen) != DEVPTS_SUPER_MAGIC or files.device(found) != wanted:
             raise Error("/dev/pts/ptmx of the container is not the pty multiplexer")
         return procfs.reopen(context, seen, files.O_RDWR | files.O_NOCTTY)
     finally:
@@ -97,7 +94,7 @@ def _bind_console(context: Context, slave: int) -> None:
         elif not files.exists("console", dir_fd=directory):
             return  # the caller brings a /dev, in which nothing is made
         target = files.open("console", files.O_PATH | files.O_NOFOLLOW, dir_fd=directory)
-        if files.fstat(target).st_mode & files.S_IFMT in (files.S_IFLNK, files.S_IFDIR):
+        if files.kind(files.fstat(target)) in (files.S_IFLNK, files.S_IFDIR):
             raise Error("/dev/console of the image is a link or a directory")
         bound = attach.bind(
             slave,

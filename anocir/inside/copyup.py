@@ -71,7 +71,7 @@ def _into(fd: int, name: str) -> int:
 def _entry(source_fd: int, target_fd: int, name: str) -> str:
     """Copy one entry; return the name of a directory, which was made and is still empty."""
     found = files.lstat(name, dir_fd=source_fd)
-    kind = found.st_mode & files.S_IFMT
+    kind = files.kind(found)
     if kind == files.S_IFLNK:
         files.symlink(files.readlink(name, dir_fd=source_fd), name, dir_fd=target_fd)
         files.chown(name, found.st_uid, found.st_gid, dir_fd=target_fd, follow=False)
@@ -88,7 +88,7 @@ def _entry(source_fd: int, target_fd: int, name: str) -> str:
         # Opening a device has effects, and somebody may have put one here meanwhile.  Or another
         # file: mode and owner are those of the one whose contents are copied.
         found = files.fstat(looked_at)
-        if found.st_mode & files.S_IFMT != files.S_IFREG:
+        if files.kind(found) != files.S_IFREG:
             raise OSError(ELOOP, "open", name)
         inner = files.open(f"/proc/self/fd/{looked_at}", files.O_RDONLY)
     finally:

@@ -84,7 +84,7 @@ def _is_there(directory: int, name: str, path: str, wanted: tuple[int, int]) -> 
 
 
 def _check_kind(found: posix.stat_result, path: str, wanted: tuple[int, int]) -> bool:
-    if (found.st_mode & files.S_IFMT, found.st_rdev) != wanted:
+    if files.device(found) != wanted:
         # config-linux.md, Devices: another file in its place MUST be an error.
         raise Error(f"{path} is there already and is not that device")
     return True
@@ -120,7 +120,7 @@ def _bind_device(directory: int, name: str, path: str, wanted: tuple[int, int]) 
     fd = files.open(path, files.O_PATH)
     try:
         found = files.fstat(fd)
-        if (found.st_mode & files.S_IFMT, found.st_rdev) != wanted:
+        if files.device(found) != wanted:
             raise Error(f"{path} of the host is another device")
         target = _plain_file(directory, name)
         try:
@@ -141,7 +141,7 @@ def _plain_file(directory: int, name: str) -> int:
         if error.errno != EEXIST:
             raise
     fd = files.open(name, files.O_PATH | files.O_NOFOLLOW, dir_fd=directory)
-    if files.fstat(fd).st_mode & files.S_IFMT in (files.S_IFLNK, files.S_IFDIR):
+    if files.kind(files.fstat(fd)) in (files.S_IFLNK, files.S_IFDIR):
         files.close(fd)
         raise OSError(ELOOP, "open", f"/dev/{name}")
     return fd

@@ -64,7 +64,7 @@ def masked_path(context: Context, path: str, label: str) -> None:
     try:
         if places.is_root(context, target):
             raise Error(f'"{path}" is the root itself, which cannot be masked')
-        if files.fstat(target).st_mode & files.S_IFMT == files.S_IFDIR:
+        if files.kind(files.fstat(target)) == files.S_IFDIR:
             _mask_directory(context, target, path, label)
         else:
             _mask_file(context, target, path)
@@ -102,7 +102,7 @@ def _mask_file(context: Context, target: int, path: str) -> None:
     fd = files.open("/dev/null", files.O_PATH | files.O_NOFOLLOW)
     try:
         found = files.fstat(fd)
-        if (found.st_mode & files.S_IFMT, found.st_rdev) != (files.S_IFCHR, files.makedev(1, 3)):
+        if files.device(found) != files.NULL_DEVICE:
             raise Error("/dev/null of the host is not the null device")
         files.close(
             attach.bind(fd, target, lambda: inroot.open(context.root_fd, path), False, attach.NODE)

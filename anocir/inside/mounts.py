@@ -178,10 +178,10 @@ def bind(
     if isinstance(opened, str):
         _copy_link(context, opened, destination)
         return
-    is_directory = files.fstat(opened).st_mode & files.S_IFMT == files.S_IFDIR
+    is_directory = files.kind(files.fstat(opened)) == files.S_IFDIR
     target = _bind_target(context, destination, is_directory, options["dest_nofollow"])
     try:
-        if files.fstat(target).st_mode & files.S_IFMT == files.S_IFDIR and not is_directory:
+        if files.kind(files.fstat(target)) == files.S_IFDIR and not is_directory:
             # move_mount(2) calls it EINVAL, mount(2) and everybody who reads the text ENOTDIR.
             raise OSError(ENOTDIR, "move_mount", destination)
         _check_bind(context, target, opened, destination)

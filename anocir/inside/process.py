@@ -111,7 +111,7 @@ def streams(
     caller = posix.geteuid()
     for fd in (0, 1, 2):
         found = files.fstat(fd)
-        kind = found.st_mode & files.S_IFMT
+        kind = files.kind(found)
         passed = kind in (files.S_IFIFO, files.S_IFSOCK, files.S_IFREG)
         if passed and found.st_uid == caller and fd not in context.given:
             context.given.append(fd)
@@ -222,7 +222,7 @@ def _own_null(context: Context, null: tuple[int, int]) -> int:
         return -1
     try:
         found = files.fstat(seen)
-        if (found.st_mode & files.S_IFMT, found.st_rdev) != null:
+        if files.device(found) != null:
             return -1
         return procfs.reopen(context, seen, files.O_RDWR | files.O_NOCTTY)
     except OSError:
@@ -262,11 +262,11 @@ def reopen_null(context: Context) -> None:
 
 
 def _replace_nulls(opener: Callable[[tuple[int, int]], int]) -> None:
-    null = (files.S_IFCHR, files.makedev(1, 3))
+    null = files.NULL_DEVICE
     wanted = []
     for fd in (0, 1, 2):
         found = files.fstat(fd)
-        if (found.st_mode & files.S_IFMT, found.st_rdev) == null:
+        if files.device(found) == null:
             wanted.append(fd)
     if not wanted:
         return

@@ -42,7 +42,7 @@ def _passwd(context: Context) -> bytes:
     """Read /etc/passwd, if it is a regular file: to open a device would already do something."""
     seen = inroot.open(context.root_fd, "/etc/passwd")
     try:
-        if files.fstat(seen).st_mode & files.S_IFMT != files.S_IFREG:
+        if files.kind(files.fstat(seen)) != files.S_IFREG:
             return b""
         fd = procfs.reopen(context, seen, files.O_RDONLY | files.O_NONBLOCK | files.O_NOCTTY)
     finally:
@@ -199,12 +199,13 @@ def _look_up(context: Context, command: Command, cwd: str) -> None:
                 failure = ELOOP
                 continue
             return  # a magic link, or one that root may not follow: execve will say
-        mode = files.fstat(fd).st_mode
+        found = files.fstat(fd)
+        kind = files.kind(found)
         files.close(fd)
-        if mode & files.S_IFMT == files.S_IFREG and mode & 0o111:
+        if kind == files.S_IFREG and found.st_mode & 0o111:
             _refuse_relative(command, path)
             return
-        failure = EISDIR if mode & files.S_IFMT == files.S_IFDIR else EACCES
+        failure = EISDIR if kind == files.S_IFDIR else EACCES
     name = command.name
     if failure == ENOENT and "/" not in name:
         raise Error(CONTRACT["not in PATH"].format(name=name))
@@ -289,6 +290,6 @@ def _exec_reason(name: str, code: int) -> str:
 
 def _is_directory(path: bytes) -> bool:
     try:
-        return files.stat(path).st_mode & files.S_IFMT == files.S_IFDIR
+        return files.kind(files.stat(path)) == files.S_IFDIR
     except OSError:
         return False

@@ -34,9 +34,6 @@ DIRECTORY: Final = ".anocir"
 NAME: Final = "tools"
 _NO_FOLLOW: Final = 0x100  # AT_SYMLINK_NOFOLLOW
 _MOST: Final = 1000  # entries of a root: each becomes a mount
-_S_IFMT: Final = 0o170000
-_S_IFDIR: Final = 0o040000
-_S_IFLNK: Final = 0o120000
 
 
 def tools(context: Context, index: int) -> None:
@@ -90,18 +87,18 @@ def _show(old: int, new: int) -> None:
 
 
 def _show_one(name: str, old: int, new: int) -> None:
-    kind = files.lstat(name, old).st_mode & _S_IFMT
-    if kind == _S_IFLNK:
+    kind = files.kind(files.lstat(name, old))
+    if kind == files.S_IFLNK:
         target = posix.readlink(files.encode(name), dir_fd=old)
         files.symlink(target, name, new)
         return
     flags = OPEN_TREE_CLONE | AT_RECURSIVE | _NO_FOLLOW
     mount_fd = mounts.open_tree(old, name, flags)
     try:
-        kind = files.fstat(mount_fd).st_mode & _S_IFMT  # of what was opened
-        if kind == _S_IFLNK:
+        kind = files.kind(files.fstat(mount_fd))  # of what was opened
+        if kind == files.S_IFLNK:
             return  # exchanged meanwhile
-        if kind == _S_IFDIR:
+        if kind == files.S_IFDIR:
             files.mkdir(name, 0o755, new)
             _mount_at(mount_fd, name, new, files.O_DIRECTORY)
         else:

@@ -40,6 +40,8 @@ S_IFCHR: Final = 0o020000
 S_IFBLK: Final = 0o060000
 S_IFIFO: Final = 0o010000
 S_IFSOCK: Final = 0o140000
+# What `device` says of the null device (Documentation/admin-guide/devices.txt).
+NULL_DEVICE: Final = (S_IFCHR, 1 << 8 | 3)
 
 
 # include/uapi/asm-generic/errno-base.h and errno.h
@@ -192,6 +194,16 @@ def lstat(path: str | bytes, dir_fd: int | None = None) -> posix.stat_result:
 def fstat(fd: int) -> posix.stat_result:
     """fstat(2), also of an O_PATH descriptor."""
     return posix.fstat(fd)
+
+
+def kind(found: posix.stat_result) -> int:
+    """Return what a file is, as S_IF*."""
+    return found.st_mode & S_IFMT
+
+
+def device(found: posix.stat_result) -> tuple[int, int]:
+    """Return what a file is, and which device if it is one: makedev(3)."""
+    return found.st_mode & S_IFMT, found.st_rdev
 
 
 def fstatvfs(fd: int) -> posix.statvfs_result:

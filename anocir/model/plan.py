@@ -108,7 +108,7 @@ def namespaces(config: Config) -> dict[str, str]:
     return {entry["type"]: entry.get("path") or "" for entry in listed}
 
 
-def in_user_namespace(config: Config) -> bool:
+def own_user_namespace(config: Config) -> bool:
     """Tell whether the container has a user namespace of its own."""
     return "user" in namespaces(config)
 
@@ -633,7 +633,7 @@ def _device_steps(config: Config, facts: Facts) -> list[Step]:
             0o666 if mode is None else mode & 0o7777, device.get("uid", 0), device.get("gid", 0),
         )  # fmt: skip
     # In a user namespace mknod(2) of a device is not permitted: the host's node is bound.
-    bind = in_user_namespace(config) or facts["user_namespace"]
+    bind = own_user_namespace(config) or facts["user_namespace"]
     steps: list[Step] = [(*step, bind) for step in devices.values()]
     steps.append(("device_links", ""))
     return steps

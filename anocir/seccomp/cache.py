@@ -92,7 +92,7 @@ def _read(directory: str, name: bytes) -> bytes | None:
         files.close(dir_fd)
     try:
         status = files.fstat(fd)
-        if status.st_mode & files.S_IFMT != files.S_IFREG or not _ours(status):
+        if files.kind(status) != files.S_IFREG or not _ours(status):
             raise Error(f"{directory}/{name.hex()}: not a private file of this user")
         return files.read_fd(fd, _MAX_SIZE)
     finally:

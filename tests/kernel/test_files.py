@@ -427,6 +427,20 @@ def test_makedev_packs_as_the_kernel_does() -> None:
         assert (os.major(device), os.minor(device)) == (major, minor)
 
 
+def test_kind_tells_files_apart_as_the_interpreter_does(tmp_path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "link").symlink_to("fifo")
+    for path in (tmp_path, tmp_path / "fifo", tmp_path / "link", "/dev/null", __file__):
+        found = os.lstat(path)
+        assert files.kind(found) == stat.S_IFMT(found.st_mode)
+
+
+def test_device_knows_the_null_device() -> None:
+    found = os.stat("/dev/null")
+    assert files.device(found) == files.NULL_DEVICE == (stat.S_IFCHR, os.makedev(1, 3))
+    assert files.device(os.stat("/dev/zero")) != files.NULL_DEVICE
+
+
 def test_chmod_follows_links_and_ignores_the_umask(tmp_path) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "link").symlink_to("file")

@@ -648,8 +648,8 @@ def test_namespaces_are_a_map_of_type_to_path() -> None:
     config = {"linux": {"namespaces": [{"type": "pid"}, {"type": "network", "path": "/n"}]}}
     assert plan.namespaces(config) == {"pid": "", "network": "/n"}
     assert plan.namespaces({}) == {} == plan.namespaces({"linux": None})
-    assert not plan.in_user_namespace(config)
-    assert plan.in_user_namespace(load("userns"))
+    assert not plan.own_user_namespace(config)
+    assert plan.own_user_namespace(load("userns"))
 
 
 def test_describe_does_not_print_a_program() -> None:
