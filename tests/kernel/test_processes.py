@@ -11,11 +11,12 @@ import signal
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
 from anocir.linux import processes
-from tests import blocked
+from tests import blocked, machine
 from tests.kernel import child
 
 pytestmark = pytest.mark.kernel
@@ -606,3 +607,10 @@ def test_has_pidfds_tells_whether_the_call_is_there(monkeypatch, error: int) -> 
     assert not without("pidfd_open", error, processes.has_pidfds)
     monkeypatch.delattr(posix, "pidfd_open")
     assert not processes.has_pidfds()
+
+
+@pytest.mark.needs("user-namespace")
+def test_in_user_namespace_knows_one_whose_map_changes_no_id() -> None:
+    outside = Path("/proc/self/ns/user").stat().st_ino == 0xEFFFFFFD  # PROC_USER_INIT_INO
+    assert processes.in_user_namespace() is not outside
+    assert child.run(processes.in_user_namespace, machine.CLONE_NEWUSER) is True
