@@ -424,6 +424,21 @@ def _too_many_mounts(_: Failure) -> str:
     return f"there are {count} mounts here, and fs.mount-max allows {limit} in a namespace"
 
 
+def _no_rule(failure: Failure) -> str:
+    """Find that the file system lies on a block device, which the device rules have to allow."""
+    source = (failure.entry() or {}).get("source") or ""
+    if not source.startswith("/") or _mapped(failure):
+        return ""
+    try:
+        found = files.stat(source)
+    except OSError:
+        return ""
+    if found.st_mode & files.S_IFMT != files.S_IFBLK:
+        return ""
+    number = f"b {posix.major(found.st_rdev)}:{posix.minor(found.st_rdev)}"
+    return f"linux.resources.devices has to allow {number}: r, and w unless the mount is ro"
+
+
 # Directories of procfs and sysfs that are always empty, so that a mount on them hides nothing.
 _HOLLOW: Final = (
     "/sys/fs/binfmt_misc", "/fs/nfsd", "/fs/cgroup", "/kernel/debug", "/kernel/security",
@@ -922,7 +937,7 @@ TABLE: Final[dict[tuple[str, int], tuple[Finder, ...]]] = {
     ("bind", EACCES): (_unmapped_owner, _foreign_fuse, _security_module),
     ("bind", EROFS): (_read_only,),
     ("bind", ENOSPC): (_root_full, _too_many_mounts),
-    ("filesystem", EPERM): (_revealing, *_MOUNTING),
+    ("filesystem", EPERM): (_revealing, *_MOUNTING, _no_rule),
     ("filesystem", EACCES): (_unmapped_owner, _security_module),
     ("filesystem", EINVAL): (_kernels_words,),
     ("filesystem", ENOENT): (_kernels_words,),

@@ -296,3 +296,12 @@ def test_a_directory_that_lends_its_group_lends_it_to_no_device(container: Conta
     ]
     said = container.run("stat -c '%u:%g %a' /lends/null /lends/fifo /tmp/lends/zero").split("\n")
     assert said[:3] == ["0:0 666", "0:0 640", "7:0 666"]
+
+
+def test_a_file_system_on_a_device_that_no_rule_allows_names_the_rule(container: Container) -> None:
+    node = os.path.join(container.bundle.path, "disk")
+    os.mknod(node, 0o600 | stat.S_IFBLK, os.makedev(7, 200))
+    container.bundle.add_mount("/tmp", "ext4", node, "ro")
+    said = container.refused()
+    assert "operation not permitted" in said and "linux.resources.devices" in said
+    assert "b 7:200" in said
