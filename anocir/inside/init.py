@@ -274,7 +274,7 @@ def _archive_fd() -> int:
 
 
 def seal(path_fd: int) -> None:
-    """Switch importing off for good (THREATS: code of the image, run as root)."""
+    """Switch importing off for good: what the image has would run as root."""
     for fd in {_archive_fd(), path_fd}:
         if fd >= 0:
             files.close(fd)

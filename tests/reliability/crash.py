@@ -1,6 +1,6 @@
 """SIGKILL of the runtime at random moments: `delete --force` has to remove whatever it had made.
 
-THREATS: the runtime of a node is killed by the OOM killer, by an impatient shim, by a shutdown. What it leaves behind
+The runtime of a node is killed by the OOM killer, by an impatient shim, by a shutdown. What it leaves behind
 is a leak that nobody finds, or an id that can never be used again.
 """
 

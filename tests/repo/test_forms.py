@@ -78,7 +78,7 @@ def test_no_forbidden_form(name: str, tree: ast.Module) -> None:
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
             if node.func.id in FORBIDDEN_CALLS and (name, node.func.id) not in EXCEPTIONS:
                 found.append(f"{line}: {node.func.id}()")
-            # THREATS: /proc is opened through linux.files, and in a container by descriptor.
+            # /proc is opened through linux.files, and in a container by descriptor.
             if node.func.id == "open" and "open" not in own and name != "commands.spec":
                 found.append(f"{line}: the open() of Python; use linux.files")
         if isinstance(node, ast.Attribute) and node.attr == "system":
