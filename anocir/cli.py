@@ -242,7 +242,9 @@ def parse(argv: list[str], settings: Settings) -> tuple[str, Run, Options, list[
         return "help", _print_help, found, words[1:2]
     settings.command = name
     if name not in COMMANDS and name not in HIDDEN:
-        raise unknown(name)
+        from . import manual
+
+        raise manual.unknown(name)
     command = load(name)
     options: Any = {
         row[0].replace("-", "_"): list(row[3]) if row[2] == "list" else row[3]  # type: ignore[call-overload]
@@ -257,16 +259,6 @@ def parse(argv: list[str], settings: Settings) -> tuple[str, Run, Options, list[
     if command.ARGS[0] and not getattr(command, "NO_ID", False):
         check_id(args[0])
     return name, command.run, options, args
-
-
-def unknown(name: str) -> errors.Error:
-    """Return the error for a command that there is not, with the one that may be meant."""
-    import difflib
-
-    hint = "anocir --help lists the commands"
-    for like in difflib.get_close_matches(name.lower(), COMMANDS, 1, 0.6):
-        hint = f'did you mean "{like}"? {hint}'
-    return errors.Error(f'unknown command "{name}"', hint, 3)
 
 
 def load(name: str) -> Command:
@@ -309,9 +301,11 @@ def _read(
         name, equals, value = word[2 if word[1] == "-" else 1 :].partition("=")
         row = own.get(name) or globals_.get(name)
         if row is None or (row is VERSION_ROW and command):
+            from . import manual
+
             raise errors.Error(
                 f"{where}flag provided but not defined: {word.partition('=')[0]}",
-                _like(name, own, globals_)
+                manual.like(name, own, globals_)
                 + f"anocir {command + ' ' if command else ''}--help lists the options",
             )
         if row[2] == "flag":
@@ -331,16 +325,6 @@ def _read(
         else:
             options[key] = result
     return args
-
-
-def _like(name: str, *tables: dict[str, Option]) -> str:
-    """Ask for the option that may have been meant by one that there is not."""
-    import difflib
-
-    known = {row[0] for table in tables for row in table.values() if row[5]}
-    for like in difflib.get_close_matches(name.lower(), sorted(known), 1, 0.7):
-        return f"did you mean --{like}? "
-    return ""
 
 
 def _boolean(where: str, name: str, value: str) -> bool:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import posix
 
-from . import __version__, cli
+from . import __version__, cli, errors
 from .base import log
 
 TYPE_CHECKING = False
@@ -61,10 +61,30 @@ _WITH_ID: Final = (
 )  # fmt: skip
 
 
+def unknown(name: str) -> errors.Error:
+    """Return the error for a command that there is not, with the one that may be meant."""
+    import difflib
+
+    hint = "anocir --help lists the commands"
+    for like in difflib.get_close_matches(name.lower(), cli.COMMANDS, 1, 0.6):
+        hint = f'did you mean "{like}"? {hint}'
+    return errors.Error(f'unknown command "{name}"', hint, 3)
+
+
+def like(name: str, *tables: dict[str, Option]) -> str:
+    """Ask for the option that may have been meant by one that there is not."""
+    import difflib
+
+    known = {row[0] for table in tables for row in table.values() if row[5]}
+    for like in difflib.get_close_matches(name.lower(), sorted(known), 1, 0.7):
+        return f"did you mean --{like}? "
+    return ""
+
+
 def print_help(settings: Settings, _options: Options, args: list[str]) -> int:
     """Print the help of the program or of one command."""
     if args and args[0] not in cli.COMMANDS:
-        raise cli.unknown(args[0])
+        raise unknown(args[0])
     if args:
         # Podman and CRI-O run `checkpoint --help` and take exit status 0 for "supported".
         available = getattr(cli.load(args[0]), "available", None)

@@ -51,10 +51,10 @@ def start(
         line = _say_start(container, mode)
         container.unlock()
         config = container.config()
-        scene.update(config=config, rootfs=container.intent.get("rootfs", ""))
         try:
             serve_start(container, config, pid, line[1])
         except Error as error:
+            scene.update(config=config, rootfs=container.intent.get("rootfs", ""))
             _after_failed_start(container, config, error)
             raise
         for fd in line:
