@@ -12,8 +12,11 @@ import sys
 
 import posix
 
+from . import load
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Final, NoReturn
 
 # Commands with a second interpreter, and the global options that take a value (cli.GLOBALS).
@@ -41,10 +44,10 @@ def main() -> NoReturn:
             from .host import boot
 
             boot.early(import_path)
-        from . import door
+        through: Callable[[list[str], str], NoReturn] = load("anocir.door").main
     except Exception as error:  # no memory, no descriptor, a damaged file: there is no log yet
         _leave(error, 255 if "exec" in words else 1)
-    door.main(words, import_path)
+    through(words, import_path)
 
 
 def _leave(error: Exception, status: int) -> NoReturn:

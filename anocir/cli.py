@@ -17,6 +17,7 @@ import sys
 import posix
 
 from . import SPEC_VERSION, __version__, errors
+from . import load as import_
 from .base import log
 
 TYPE_CHECKING = False
@@ -263,7 +264,7 @@ def parse(argv: list[str], settings: Settings) -> tuple[str, Run, Options, list[
 
 def load(name: str) -> Command:
     """Import the one file of a command."""
-    module: Command = __import__(f"{__package__}.commands.{name}", None, None, ("run",))
+    module: Command = import_(f"anocir.commands.{name}")
     return module
 
 

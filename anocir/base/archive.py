@@ -4,10 +4,14 @@ Side: host; pure.  Used by build.py, by `repack` and by the tests that alter a c
 
     #!/usr/bin/python3 ...      line 1: Python, reading line 2
     SECOND                      line 2: text, so that every Python can read it (marshal of a str)
-    table, TABLE bytes          a row for each Python: its magic number, then numbers and words
+    table, TABLE bytes          by magic number where each block begins; versions
+    OTHER                       text, for a Python without a block
     files of the zip            every source; what serves a Python without a block
-    block, block, ...           for each Python: the code of preload.py, an index, the modules
+    block, block, ...           for each Python: preload.py and the modules, compiled
     directory of the zip
+
+A block: the code of preload.py, PRELOAD bytes; a line that says where which module is; a line that
+says which records hold several; the records.
 
 A process that imports from the zip opens it by name each time, with the directory that it has read
 at first: so a new block must not move the files.
@@ -27,21 +31,20 @@ if TYPE_CHECKING:
     Row = tuple[int, int]
 
 TABLE: Final = 1024
+PRELOAD: Final = 12288
 HEAD: Final = 4096  # bytes, of the two lines and the table at the most
 # Compiled at each start, which costs 1,200 instructions a letter: so it only finds the block, whose
 # preload.py goes on.  host/boot.py starts init through it, with another `entry`.
 SECOND: Final = """\
 try:
-    e = sys.modules["_frozen_importlib_external"]
-    r = f.read(TABLE).partition(e.MAGIC_NUMBER)[2].split(None, 4)
-    exec(f.seek(int(r[0]), 1) and marshal.loads(f.read(int(r[1]))) if r else \'\'\'OTHER\'\'\')
-except Exception as x:
-    sys.exit("anocir: cannot load itself: %s" % x)
+ f.seek(marshal.loads(f.read(TABLE)).get(sys.modules["_frozen_importlib_external"].MAGIC_NUMBER,0),1)
+ exec(marshal.loads(f.read(PRELOAD)))
+except Exception as x:sys.exit("anocir: cannot load itself: %s"%x)
 m.main()
 """
-# On a Python without a block.  The archive comes last on sys.path: else each module of the standard
-# library would be looked for in it first.
-_OTHER: Final = """
+# What lies where the table leads nowhere.  The archive comes last on sys.path: else each module of
+# the standard library would be looked for in it first.
+OTHER: Final = """\
 if sys.version_info < (3, 9):
     v = (sys.executable,) + sys.version_info[:2]
     sys.exit("anocir: needs Python 3.9 or newer, %s is %d.%d" % v)
@@ -57,58 +60,57 @@ except OSError as x:
 
 def second() -> str:
     """Return the text of the second line."""
-    return SECOND.replace("TABLE", str(TABLE)).replace("OTHER", _OTHER)
+    return SECOND.replace("TABLE", str(TABLE)).replace("PRELOAD", str(PRELOAD))
 
 
-_ROW: Final = b"%s%d %d %d %d %s\n"
-# A tuple of three; its first two have no back references, so those within the code stay true.
-_RECORD: Final = b")\3"
 _END: Final = 22  # bytes of the zip's last record, which has no comment
 
 
 class Block:
     """The modules for one Python: `magic` as in its .pyc files, `version` for people."""
 
-    __slots__ = ("data", "index_size", "magic", "preload_size", "version")
+    __slots__ = ("data", "magic", "version")
 
-    def __init__(
-        self, magic: bytes, version: str, preload_size: int, index_size: int, data: bytes
-    ) -> None:
-        """Take `data`: code of preload.py, index, modules; the sizes of the first two in bytes."""
+    def __init__(self, magic: bytes, version: str, data: bytes) -> None:
+        """Take the parts, made by `lay_out`, as one."""
         self.magic = magic
         self.version = version
-        self.preload_size = preload_size
-        self.index_size = index_size
         self.data = data
 
     def modules(self) -> dict[str, Row]:
-        """Return offset and size of each module's record, by name.
+        """Return offset and size of each module's record, by name; several may have the same."""
+        words = self._parts()[0].split()
+        return {
+            name.decode(): (int(offset), int(size))
+            for name, offset, size in zip(words[::3], words[1::3], words[2::3])
+        }
 
-        Only the Python of the block can read the code itself; the index anybody.
+    def records(self) -> dict[str, bytes]:
+        """Return each record by the first name that it has in the index.
+
+        Only the Python of the block can read it: a marshalled tuple, as preload.py wants it.
         """
-        at = self.preload_size
-        index: dict[str, Row] = marshal.loads(self.data[at : at + self.index_size])
-        return index
-
-    def codes(self) -> dict[str, bytes]:
-        """Return the marshalled code of each module by the name of its file (`anocir/cli.py`)."""
-        start = self.preload_size + self.index_size
-        found = {}
-        for name, (offset, size) in self.modules().items():
-            record = self.data[start + offset : start + offset + size]
-            package = record[len(_RECORD) : len(_RECORD) + 1] == b"T"
-            path = name.replace(".", "/") + ("/__init__.py" if package else ".py")
-            rest = record[len(_RECORD) + 1 :]
-            found[path] = rest[len(marshal.dumps(marshal.loads(rest), 2)) :]
-        return found
+        rest = self._parts()[2]
+        found = {row: name for name, row in reversed(self.modules().items())}
+        return {name: rest[row[0] : row[0] + row[1]] for row, name in found.items()}
 
     def without(self, names: set[str]) -> Block:
-        """Return a block that leaves these modules to the zip."""
-        index = {name: row for name, row in self.modules().items() if name not in names}
-        table = marshal.dumps(index, 2)
-        rest = self.data[self.preload_size + self.index_size :]
-        data = self.data[: self.preload_size] + table + rest
-        return Block(self.magic, self.version, self.preload_size, len(table), data)
+        """Return a block that leaves these modules to the zip, and all in a record with them."""
+        line, shared, rest = self._parts()
+        rows = self.modules()
+        gone = {rows[name] for name in names if name in rows}
+        for words in shared.decode().split(";"):
+            lead, *members = words.split()
+            if names & {lead, *members}:
+                gone.add(rows[lead])
+        line = _index({name: row for name, row in rows.items() if row not in gone})
+        data = self.data[:PRELOAD] + line + shared + b"\n" + rest
+        return Block(self.magic, self.version, data)
+
+    def _parts(self) -> tuple[bytes, bytes, bytes]:
+        line, _, rest = self.data[PRELOAD:].partition(b"\n")
+        shared, _, rest = rest.partition(b"\n")
+        return line, shared, rest
 
 
 def module_name(path: str) -> tuple[str, bool]:
@@ -118,26 +120,27 @@ def module_name(path: str) -> tuple[str, bool]:
     return name[: -len(".__init__")] if package else name, package
 
 
-def make_block(
-    magic: bytes,
-    version: str,
-    preload: bytes,
-    codes: dict[str, bytes],
-    needs: dict[str, tuple[str, ...]],
-) -> Block:
-    """Lay out marshalled code by file name (`anocir/cli.py`), with what each module needs first.
+def _index(rows: dict[str, Row]) -> bytes:
+    """Return the line in which preload.py looks for ` NAME `."""
+    return "".join(f" {name} {row[0]} {row[1]}" for name, row in rows.items()).encode() + b"\n"
 
-    A record is a marshalled tuple: whether it is a package, the modules it needs, its code.
-    """
-    index: dict[str, Row] = {}
+
+def lay_out(
+    magic: bytes, version: str, preload: bytes, records: list[tuple[list[str], list[str], bytes]]
+) -> Block:
+    """Return a block of records: the names to find it by, the names of all in it, its bytes."""
+    if len(preload) > PRELOAD:
+        raise Error(f"preload.py has {len(preload)} bytes, and room for {PRELOAD}")
+    rows: dict[str, Row] = {}
+    shared = []
     blob = b""
-    for path, code in sorted(codes.items()):
-        name, package = module_name(path)
-        record = _RECORD + marshal.dumps(package) + marshal.dumps(needs[name], 2) + code
-        index[name] = len(blob), len(record)
+    for names, members, record in records:
+        rows.update(dict.fromkeys(names, (len(blob), len(record))))
+        shared += [" ".join([names[0], *members])] if len(members) > 1 else []
         blob += record
-    table = marshal.dumps(index, 2)
-    return Block(magic, version, len(preload), len(table), preload + table + blob)
+    second_line = ";".join(shared).encode() + b"\n"
+    data = preload.ljust(PRELOAD, b"\0") + _index(rows) + second_line + blob
+    return Block(magic, version, data)
 
 
 class Archive:
@@ -167,18 +170,19 @@ class Archive:
         """Return the whole file."""
         start = self.line + b"\n" + marshal.dumps(self.text, 2)
         end = _directory(self.zip)
-        rows = b""
-        data = self.zip[:end]
+        other = marshal.dumps(OTHER, 2)
+        places = {}
+        rows = []
+        data = other + self.zip[:end]
         for block in sorted(self.blocks, key=_order):
-            rows += _ROW % (
-                block.magic, len(data), block.preload_size, block.index_size, len(block.data),
-                block.version.encode(),
-            )  # fmt: skip
+            places[block.magic] = len(data)
+            rows.append((block.magic, block.version, len(data), len(block.data)))
             data += block.data
-        if len(rows) > TABLE or len(start) + TABLE > HEAD:
+        table = marshal.dumps(places, 2) + marshal.dumps(rows, 2)
+        if len(table) > TABLE or len(start) + TABLE > HEAD:
             raise Error(f"the archive has no room for {len(self.blocks)} versions of Python")
-        start += rows.ljust(TABLE, b"\0")
-        directory = _shifted(self.zip[end:], len(start), len(start) + len(data))
+        start += table.ljust(TABLE, b"\0")
+        directory = _shifted(self.zip[end:], len(start) + len(other), len(start) + len(data))
         return start + data + directory
 
     def versions(self) -> dict[bytes, str]:
@@ -210,11 +214,11 @@ def parse(data: bytes) -> Archive:
         directory = _directory(data)
         end = directory
         blocks = []
-        for magic, numbers, version in _rows(data[table:start]):
-            offset, preload_size, index_size, size = numbers
+        for magic, version, offset, size in _rows(data[table:start]):
             at = start + offset
-            blocks.append(Block(magic, version, preload_size, index_size, data[at : at + size]))
+            blocks.append(Block(magic, version, data[at : at + size]))
             end = min(end, at)
+        start += len(marshal.dumps(marshal.loads(data[start:]), 2))
         zipped = data[start:end] + _shifted(data[directory:], -start, end - start)
     except (ValueError, EOFError, TypeError, IndexError):
         raise Error("this is not a whole archive of anocir") from None
@@ -225,7 +229,7 @@ def versions(start: bytes) -> dict[bytes, str]:
     """Return the Pythons that have a block, version by magic number; HEAD bytes suffice."""
     rest = start.partition(b"\n")[2]
     table = len(marshal.dumps(marshal.loads(rest), 2))
-    return {magic: version for magic, _, version in _rows(rest[table : table + TABLE])}
+    return {magic: version for magic, version, _, _ in _rows(rest[table : table + TABLE])}
 
 
 def listed(found: dict[bytes, str]) -> str:
@@ -234,15 +238,10 @@ def listed(found: dict[bytes, str]) -> str:
     return f"Python {', '.join(minor)}" if minor else "no Python"
 
 
-def _rows(table: bytes) -> list[tuple[bytes, list[int], str]]:
-    rows = []
-    table = table.rstrip(b"\0")
-    while table:
-        # A magic number ends in CR and LF itself.
-        line, _, rest = table[4:].partition(b"\n")
-        *numbers, version = line.split()
-        rows.append((table[:4], [int(number) for number in numbers], version.decode()))
-        table = rest
+def _rows(table: bytes) -> list[tuple[bytes, str, int, int]]:
+    """Return magic number, version, offset and size of each block."""
+    places = marshal.loads(table)
+    rows: list[tuple[bytes, str, int, int]] = marshal.loads(table[len(marshal.dumps(places, 2)) :])
     return rows
 
 

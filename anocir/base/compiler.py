@@ -12,10 +12,25 @@ import sys
 
 from . import archive
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import CodeType
+
 SITE = "site-packages/"
 # What decides how code comes out, this module and the one that starts the interpreter for it.
 _MAKERS = ("site-packages/anocir/base/compiler.py", "site-packages/anocir/host/repack.py")
 PRELOAD = "anocir/base/preload.py"
+# A record holds one of these with all that it needs and that no record before it has: read at once,
+# and a name that several modules use is made once.  What both sides need may be there twice.
+LEADS = (
+    "anocir.__main__", "anocir.linux.processes", "anocir.door", "anocir.host.states",
+    "anocir.wire.channel", "anocir.host.launch", "anocir.host.create",
+)  # fmt: skip
+# These with all that they need: in the sealed interpreter there is no record before.
+WHOLE = ("anocir.inside.init",)
+# C modules of the standard library, for which preload.py knows a shorter way.
+NATIVE = ("_ctypes", "_json", "_socket", "_struct", "errno", "fcntl", "gc", "select")
 
 
 def compile_block(sources: dict[str, bytes], old: archive.Archive | None) -> archive.Block:
@@ -30,8 +45,61 @@ def compile_block(sources: dict[str, bytes], old: archive.Archive | None) -> arc
     for name, source in sources.items():
         if name.endswith(".py") and name.startswith(SITE) and name not in codes:
             codes[name] = _code(name[len(SITE) :], source)
-    codes = {name[len(SITE) :]: code for name, code in codes.items()}
-    return archive.make_block(magic, version, codes[PRELOAD], codes, _needs(sources, list(codes)))
+    ours = {name[len(SITE) :]: code for name, code in sorted(codes.items())}
+    needs = _needs(sources, list(ours))
+    modules = {}
+    for path, code in ours.items():
+        name, package = archive.module_name(path)
+        modules[name] = (name, package, code)
+    records = []
+    for names, members in _grouped(needs):
+        inside = {*members}
+        above = members[0].rpartition(".")[0]
+        wanted = {above: None} if above else {}
+        wanted.update(
+            {need: None for name in members for need in needs[name] if need not in inside}
+        )
+        rows = [word for name in members for word in modules[name]]
+        record = _settled(marshal.dumps((tuple(wanted), *rows)))
+        if marshal.loads(record)[1:] != tuple(rows):
+            raise ValueError(f"{names[0]}: its code is another one after marshal")
+        records.append((names, members, record))
+    return archive.lay_out(magic, version, _settled(marshal.dumps(ours[PRELOAD])), records)
+
+
+def _grouped(needs: dict[str, tuple[str, ...]]) -> list[tuple[list[str], list[str]]]:
+    """Return the records: the modules that each is found by, and all that are in it, in order."""
+    records = []
+    known: set[str] = set()
+    for lead in [*LEADS, *(name for name in needs if name not in (*LEADS, *WHOLE))]:
+        members: list[str] = []
+        if lead in LEADS:
+            _gather(needs, lead, known, members)
+        elif lead not in known:
+            members = [lead]
+        known.update(members)
+        if members:
+            # By its lead first: the finder looks for nothing else as often.
+            records.append(([lead, *(name for name in members if name != lead)], members))
+    for lead in WHOLE:
+        members = []
+        _gather(needs, lead, set(), members)
+        records.append(([lead], members))
+    return records
+
+
+def _gather(
+    needs: dict[str, tuple[str, ...]], name: str, known: set[str], members: list[str]
+) -> None:
+    """Add a module to the members of a record, after those that it needs."""
+    if name in known or name in members or name not in needs:
+        return
+    parent = name.rpartition(".")[0]
+    if parent:
+        _gather(needs, parent, known, members)
+    for need in needs[name]:
+        _gather(needs, need, known, members)
+    members.append(name)
 
 
 def _needs(sources: dict[str, bytes], paths: list[str]) -> dict[str, tuple[str, ...]]:
@@ -48,8 +116,12 @@ def _needs(sources: dict[str, bytes], paths: list[str]) -> dict[str, tuple[str, 
         tree = (
             ast.parse(sources[SITE + path]) if name.partition(".")[0] == "anocir" else ast.parse("")
         )
-        for node in tree.body:
-            if isinstance(node, ast.ImportFrom) and node.level:
+        for node in _imports(tree.body):
+            if isinstance(node, ast.Import):
+                wanted.update((alias.name, None) for alias in node.names if alias.name in NATIVE)
+            elif not node.level:
+                wanted.update({node.module: None} if node.module in NATIVE else {})
+            else:
                 start = base[: len(base) - node.level + 1] + (node.module or "").split(".")
                 module = ".".join(part for part in start if part)
                 for one in [module, *(f"{module}.{alias.name}" for alias in node.names)]:
@@ -60,14 +132,26 @@ def _needs(sources: dict[str, bytes], paths: list[str]) -> dict[str, tuple[str, 
         found[name] = tuple(
             one
             for one in wanted
-            if one in names
-            and not f"{name}.".startswith(f"{one}.")
-            and not one.startswith(f"{name}.")
+            if one in NATIVE
+            or (
+                one in names
+                and not f"{name}.".startswith(f"{one}.")
+                and not one.startswith(f"{name}.")
+            )
         )
     done: set[str] = set()
     for name in found:
         _refuse_circle(found, name, (), done)
     return found
+
+
+def _imports(body: list[ast.stmt]) -> Iterator[ast.Import | ast.ImportFrom]:
+    """Yield the imports of a module's top, also those that may fail."""
+    for node in body:
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            yield node
+        elif isinstance(node, ast.Try):
+            yield from _imports(node.body)
 
 
 def _refuse_circle(
@@ -76,14 +160,14 @@ def _refuse_circle(
     if name in way:
         raise ValueError(f"modules import each other: {' '.join(way)}")
     if name not in done:
-        for need in needs[name]:
+        for need in needs.get(name, ()):
             _refuse_circle(needs, need, (*way, name), done)
         done.add(name)
 
 
 def _reusable(
     sources: dict[str, bytes], old: archive.Archive, magic: bytes, version: str
-) -> dict[str, bytes]:
+) -> dict[str, CodeType]:
     """Return the code of the modules whose sources are the same in an older archive."""
     block = old.block(magic)
     before = old.sources()
@@ -91,16 +175,21 @@ def _reusable(
         return {}
     if any(sources[name] != before.get(name) for name in _MAKERS):
         return {}
-    codes = block.codes()
-    return {
-        name: codes[name[len(SITE) :]]
-        for name, source in sources.items()
-        if before.get(name) == source and name[len(SITE) :] in codes
-    }
+    codes: dict[str, CodeType] = {}
+    for record in block.records().values():
+        _, *rows = marshal.loads(record)
+        codes.update(zip(rows[::3], rows[2::3]))
+    found = {}
+    for path, source in sources.items():
+        if path.endswith(".py") and path.startswith(SITE):
+            name, _ = archive.module_name(path[len(SITE) :])
+            if before.get(path) == source and name in codes:
+                found[path] = codes[name]
+    return found
 
 
-def _code(name: str, source: bytes) -> bytes:
-    """Return the marshalled code of a module."""
+def _code(name: str, source: bytes) -> CodeType:
+    """Return the code of a module."""
     tree = ast.parse(source, name)
     ours = name.startswith("anocir/")
     if ours:
@@ -108,10 +197,9 @@ def _code(name: str, source: bytes) -> bytes:
         # __future__ that makes them text), imports for the type checker, docstrings.
         tree = ast.fix_missing_locations(_Strip().visit(tree))
     code = compile(tree, name, "exec", dont_inherit=True, optimize=2 if ours else 0)
-    data = _settled(marshal.dumps(code))
-    if marshal.loads(data) != code:
-        raise ValueError(f"{name}: its code is another one after marshal")
-    return data
+    # As one that is taken from an older archive.
+    again: CodeType = marshal.loads(marshal.dumps(code))
+    return again
 
 
 def _settled(data: bytes) -> bytes:

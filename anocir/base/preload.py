@@ -19,27 +19,24 @@ if TYPE_CHECKING:
     from types import CodeType, ModuleType
     from typing import Any, BinaryIO
 
-    from .archive import Row
 
-
-# C modules of the standard library; the usual way lists two directories first (0.1 ms each).
-_EXTENSIONS = ("_ctypes", "_json", "_socket", "_struct", "fcntl", "select")
 _Module = type(sys)
 _FD = 1000  # above what anybody passes on
 
 
 class Block:
-    """The finder and the loader: `index` has offset and size of each record by name."""
+    """The finder and the loader: `index` has ` NAME OFFSET SIZE ` of each module's record."""
 
     __slots__ = ("archive", "fd", "index", "ready", "spec", "start")
 
-    def __init__(self, file: BinaryIO, index_size: int) -> None:
-        """Read the index that begins where `file` stands; the bytecode follows it."""
+    def __init__(self, file: BinaryIO) -> None:
+        """Read the index, a line that begins where `file` stands; the records follow another."""
         self.archive = file.name
-        self.index: dict[str, Row] = marshal.loads(file.read(index_size))
+        self.index = file.readline()
+        file.readline()
         self.start = file.tell()
         # Read for find_spec, about to be executed.
-        self.ready: dict[str, CodeType] = {}
+        self.ready: dict[str, tuple[bool, CodeType]] = {}
         # Out of the way of descriptors that a caller passes on, and closed by execve.
         try:
             self.fd = posix.dup2(file.fileno(), _FD, False)
@@ -49,13 +46,18 @@ class Block:
 
     def find_spec(self, name: str, *_: object) -> Any:
         """Return the specification of a module that is in the block, else None."""
-        entry = self.index.get(name)
-        if entry is None:
-            if name in _EXTENSIONS and name not in sys.builtin_module_names:
-                return self._extension(name)
+        if not name.startswith("anocir"):
             return None
-        package, needs, self.ready[name] = self._read(entry)
-        self._load_all(needs)
+        for one, package, code in self._read(name):
+            if one == name:
+                self.ready[name] = package, code
+            elif name not in self.ready:  # before it, what it needs
+                self._make(one, package, code)
+            else:
+                self.ready[one] = package, code
+        if name not in self.ready:
+            return None
+        package, code = self.ready[name]
         spec = self.spec(name, self, is_package=package)
         if package:
             spec.submodule_search_locations = self._path(name)
@@ -66,48 +68,76 @@ class Block:
 
         Without its locks, specifications and searches: this is all one thread before it begins.
         """
+        for row in self._read(name):
+            self._make(*row)
+        return sys.modules.get(name) or __import__(name, fromlist=["main"])
+
+    def _read(self, name: str) -> list[tuple[str, bool, CodeType]]:
+        """Return what is in the record of a module, in order, when all else that it needs is made.
+
+        Each with its name, whether it is a package, and its code; nothing if the block has it not.
+        """
+        if name in self.ready:
+            return [(name, *self.ready.pop(name))]
+        at = self.index.find(b" %s " % name.encode())
+        if at < 0:
+            return []
+        at += len(name) + 2
+        offset, size = self.index[at : at + 20].split(None, 2)[:2]
+        needs, *rows = marshal.loads(posix.pread(self.fd, int(size), self.start + int(offset)))
         modules = sys.modules
-        package, needs, code = self._read(self.index[name])
-        self._load_all(needs)
+        for need in needs:
+            if need in modules:
+                continue
+            if need.startswith("anocir"):
+                for row in self._read(need):
+                    self._make(*row)
+            else:
+                self.native(need)
+        found = zip(rows[::3], rows[1::3], rows[2::3])
+        return [row for row in found if row[0] not in modules]
+
+    def _make(self, name: str, package: bool, code: CodeType) -> None:
+        """Execute the code of a module whose parent is there."""
         parent, _, last = name.rpartition(".")
-        if parent and parent not in modules:
-            __import__(parent)
         module: Any = _Module(name)
         module.__loader__ = self
         module.__package__ = name if package else parent
         if package:
             module.__path__ = self._path(name)
-        modules[name] = module
+        sys.modules[name] = module
         try:
             exec(code, module.__dict__)  # noqa: S102
         except BaseException:
-            del modules[name]
+            del sys.modules[name]
             raise
         if parent:
-            setattr(modules[parent], last, module)
-        return module
-
-    def _load_all(self, names: tuple[str, ...]) -> None:
-        for name in names:
-            if name not in sys.modules and name in self.index:
-                self.load(name)
+            setattr(sys.modules[parent], last, module)
 
     def _path(self, name: str) -> list[str]:
         """Return where modules of a package are that the block has not."""
         return [f"{self.archive}/site-packages/{name.replace('.', '/')}"]
 
-    def _extension(self, name: str) -> Any:
-        """Return the specification of a C module at the place where it lies on every CPython."""
-        external: Any = sys.modules["_frozen_importlib_external"]
-        for directory in sys.path:
-            if directory[-12:] == "/lib-dynload":
-                path = f"{directory}/{name}{external.EXTENSION_SUFFIXES[0]}"
-                try:
-                    posix.stat(path)
-                except OSError:
-                    continue
-                return self.spec(name, external.ExtensionFileLoader(name, path), origin=path)
-        return None
+    def native(self, name: str) -> None:
+        """Make a C module of the standard library: built in, or from where it lies on a CPython.
+
+        The usual way lists two directories first (0.1 ms each).  What fails is left to it.
+        """
+        imp: Any = sys.modules["_imp"]
+        try:
+            if name in sys.builtin_module_names:
+                module = imp.create_builtin(self.spec(name, None, origin="built-in"))
+                imp.exec_builtin(module)
+            else:
+                external: Any = sys.modules["_frozen_importlib_external"]
+                place = next(path for path in sys.path if path[-12:] == "/lib-dynload")
+                path = f"{place}/{name}{external.EXTENSION_SUFFIXES[0]}"
+                spec = self.spec(name, external.ExtensionFileLoader(name, path), origin=path)
+                module = imp.create_dynamic(spec)
+                imp.exec_dynamic(module)
+        except (ImportError, OSError, StopIteration):
+            return
+        sys.modules[name] = module
 
     def create_module(self, _spec: Any) -> None:
         """Take the default: an empty module."""
@@ -115,25 +145,21 @@ class Block:
 
     def exec_module(self, module: ModuleType) -> None:
         """Execute the bytecode of a module."""
-        exec(self.ready.pop(module.__name__), module.__dict__)  # noqa: S102
-
-    def _read(self, row: Row) -> tuple[bool, tuple[str, ...], CodeType]:
-        """Return whether it is a package, what it needs, and its code."""
-        record: tuple[bool, tuple[str, ...], CodeType] = marshal.loads(
-            posix.pread(self.fd, row[1], self.start + row[0])
-        )
-        return record
+        exec(self.ready.pop(module.__name__)[1], module.__dict__)  # noqa: S102
 
 
-def start(file: BinaryIO, index_size: int, entry: str) -> Any:
+def start(file: BinaryIO, entry: str) -> Any:
     """Let imports find the block first, and return the module to go on with."""
     try:
         # Last: in it each module of the standard library would be looked for first (0.7 ms).
         sys.path += [f"{file.name}/site-packages"]
-        block: Any = Block(file, index_size)
+        block: Any = Block(file)
         sys.meta_path.insert(0, block)
+        # What is made here stays; __main__ says the same for all ways to start.
+        block.native("gc")
+        sys.modules["gc"].disable()
         file.close()
-        return block.load(entry) if entry in block.index else __import__(entry, fromlist=["main"])
+        return block.load(entry)
     except MemoryError:
         sys.exit("anocir: not enough memory")
     except OSError as error:
@@ -143,4 +169,4 @@ def start(file: BinaryIO, index_size: int, entry: str) -> Any:
 
 if __name__ == "__main__":
     space = globals()
-    m = start(space["f"], int(space["r"][2]), space.get("entry", "anocir.__main__"))
+    m = start(space["f"], space.get("entry", "anocir.__main__"))

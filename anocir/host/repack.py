@@ -68,7 +68,7 @@ def block_of(path: str, old: str) -> bytes:
 
     sources = archive.parse(files.read_file(path)).sources()
     made = compiler.compile_block(sources, archive.parse(files.read_file(old)) if old else None)
-    return marshal.dumps((made.magic, made.version, made.preload_size, made.index_size, made.data))
+    return marshal.dumps((made.magic, made.version, made.data))
 
 
 def _compile(path: str, old: str) -> archive.Block:
