@@ -13,19 +13,8 @@ Sources: openat2(2); CVE-2019-19921, CVE-2021-30465, CVE-2024-45310.
 from __future__ import annotations
 
 from ..linux import files, mounts
-from ..linux.const import (
-    EAGAIN,
-    EEXIST,
-    ELOOP,
-    ENOENT,
-    ENOSYS,
-    ENOTDIR,
-    EPERM,
-    EXDEV,
-    RESOLVE_IN_ROOT,
-    RESOLVE_NO_MAGICLINKS,
-    RESOLVE_NO_SYMLINKS,
-)
+from ..linux.const import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS
+from ..linux.errnos import EAGAIN, EEXIST, ELOOP, ENOENT, ENOSYS, ENOTDIR, EPERM, EXDEV
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

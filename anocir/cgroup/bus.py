@@ -15,7 +15,7 @@ by the environment, it is that bus.
 from __future__ import annotations
 
 import time
-from errno import (
+from ..linux.errnos import (
     ECONNREFUSED,
     ECONNRESET,
     EINTR,

@@ -5,7 +5,7 @@ Side: host.  Takes the writes that `convert` makes.
 
 from __future__ import annotations
 
-from errno import EACCES, EBUSY, EINVAL, ENOENT, EOPNOTSUPP, EPERM, EROFS
+from ..linux.errnos import EACCES, EBUSY, EINVAL, ENOENT, EOPNOTSUPP, EPERM, EROFS
 
 from ..base import log
 from ..errors import Error, at, strerror

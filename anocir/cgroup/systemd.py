@@ -11,7 +11,7 @@ it is still there.
 
 from __future__ import annotations
 
-from errno import EACCES, EPERM, EROFS
+from ..linux.errnos import EACCES, EPERM, EROFS
 from time import sleep, time_ns
 
 from ..base import log
@@ -67,7 +67,8 @@ def choose(
     v2_one: hierarchy.Hierarchy | None,
 ) -> CgroupRecord:
     """Return the record of a container that becomes a unit; make nothing."""
-    from . import subgroups, unit, v1_record, v2_record
+    from . import unit
+    from .choice import subgroups, v1_record, v2_record
 
     properties = unit.annotated(config.get("annotations") or {})
     where, name = unit.parse(path, container_id, user)

@@ -11,7 +11,7 @@ time, holding one of them, and comes back by "..": the kernel moves no cgroup to
 
 from __future__ import annotations
 
-from errno import EBUSY, ENODEV, ENOENT, ENOTEMPTY, EOPNOTSUPP, EROFS
+from ..linux.errnos import EBUSY, ENODEV, ENOENT, ENOTEMPTY, EOPNOTSUPP, EROFS
 from time import monotonic, sleep
 
 import posix

@@ -10,7 +10,7 @@ A process that is moved by another one costs a grace period of RCU (cgroup_threa
 
 from __future__ import annotations
 
-from errno import EBUSY, EINVAL, ENODEV, ENOENT, EOPNOTSUPP, EPERM, ESRCH
+from ..linux.errnos import EBUSY, EINVAL, ENODEV, ENOENT, EOPNOTSUPP, EPERM, ESRCH
 from time import sleep
 
 from ..base import log

@@ -7,7 +7,7 @@ not have to fit in them.
 
 from __future__ import annotations
 
-from errno import EBUSY, EINVAL, ENODEV, ENOENT, ENOSYS, EOPNOTSUPP, ESRCH
+from ..linux.errnos import EBUSY, EINVAL, ENODEV, ENOENT, ENOSYS, EOPNOTSUPP, ESRCH
 from time import sleep
 
 from ..base import log

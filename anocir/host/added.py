@@ -18,13 +18,13 @@ from ..linux import files, mounts, processes
 from ..linux.const import (
     AT_EMPTY_PATH,
     AT_RECURSIVE,
-    ENOSYS,
     MNT_DETACH,
     MS_PRIVATE,
     MS_SLAVE,
     OPEN_TREE_CLONE,
     PROC_SUPER_MAGIC,
 )
+from ..linux.errnos import ENOSYS
 from ..model import mountoptions, spec
 from . import idmapped, sources, states
 

@@ -14,7 +14,8 @@ import posix
 
 from ..errors import Error, reason
 from ..linux import files, mounts, processes, sockets
-from ..linux.const import AT_EMPTY_PATH, ENOENT, EPERM, MOUNT_ATTR_RDONLY, OPEN_TREE_CLONE
+from ..linux.const import AT_EMPTY_PATH, MOUNT_ATTR_RDONLY, OPEN_TREE_CLONE
+from ..linux.errnos import ENOENT, EPERM
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

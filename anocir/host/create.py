@@ -13,6 +13,7 @@ from _struct import pack
 import posix
 
 from .. import cgroup
+from ..cgroup import choice
 from ..base import jsonio, log
 from ..errors import Error, reason, scene, scope
 from ..linux import files, processes
@@ -164,7 +165,7 @@ def intent_of(
         "created": store.now(),
         "owner": facts.owner(),
         "annotations": config.get("annotations") or {},
-        "cgroup": cgroup.choose(settings, config, container_id),
+        "cgroup": choice.choose(settings, config, container_id),
         "creator": [creator, processes.stat(creator)[3]],
         "private_pids": facts.private_pids(config),
         "keyring": "" if options.get("no_new_keyring") else "anocir." + posix.urandom(16).hex(),

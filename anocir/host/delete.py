@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import posix
 
-from .. import cgroup
 from ..base import log
 from ..errors import Error, reason
 from ..linux import files, processes
@@ -70,13 +69,15 @@ def _delete(container: Container, force: bool) -> None:
 
 def _remember(container: Container) -> None:
     """Find the cgroups of a container whose record of them is lost: by its configuration and id."""
+    from ..cgroup import choice
+
     config: Config = {}
     try:
         config = container.config()
     except (OSError, Error) as error:
         log.warn(f"delete: {reason(error)}")
     try:
-        found = cgroup.remembered(config, container.id)
+        found = choice.remembered(config, container.id)
     except (OSError, Error) as error:
         log.warn(f"delete: the cgroups of {container.id}: {reason(error)}")
         return

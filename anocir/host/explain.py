@@ -6,6 +6,7 @@ Side: host.  Cold.
 from __future__ import annotations
 
 from .. import cgroup
+from ..cgroup import choice
 from ..base import jsonio
 from ..errors import Error, at
 from ..linux import processes
@@ -54,7 +55,7 @@ def _facts(settings: Settings, config: Config, options: Options, bundle: str, ro
     kinds = [mount.get("type") for mount in config.get("mounts") or []]
     if "cgroup" in kinds or "cgroup2" in kinds:
         try:
-            view = cgroup.load(cgroup.choose(settings, config, _ID)).mount_view()
+            view = cgroup.load(choice.choose(settings, config, _ID)).mount_view()
         except (Error, OSError):
             view = {"version": 2, "own_path": "/", "host_mountpoint": "/sys/fs/cgroup"}
     process = config.get("process") or {}
@@ -86,7 +87,7 @@ def _host(settings: Settings, config: Config) -> list[str]:
     spaces = plan.namespaces(config)
     lines = [f"write state below {settings.root}/ID"]
     try:
-        record = cgroup.choose(settings, config, _ID)
+        record = choice.choose(settings, config, _ID)
         lines.append(f"make cgroups ({record['manager']}) and set linux.resources")
     except (Error, OSError) as error:
         lines.append(f"cgroups: {error}")

@@ -16,7 +16,7 @@ from __future__ import annotations
 from ..base import inroot
 from ..errors import Error, at, reason
 from ..linux import files
-from ..linux.const import ELOOP, ENOENT, ENOTDIR
+from ..linux.errnos import ELOOP, ENOENT, ENOTDIR
 from ..model import mountoptions, plan
 from . import mountinfo
 

@@ -14,14 +14,12 @@ from ..model import plan
 from ..linux.const import (
     AT_EMPTY_PATH,
     AT_RECURSIVE,
-    EINVAL,
-    ENOSYS,
-    EPERM,
     MOUNT_ATTR_IDMAP,
     MS_PRIVATE,
     MS_SLAVE,
     OPEN_TREE_CLONE,
 )
+from ..linux.errnos import EINVAL, ENOSYS, EPERM
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -10,14 +10,8 @@ from _struct import pack
 from ..base import jsonio
 from ..errors import at, reason, strerror
 from ..linux import files, mounts
-from ..linux.const import (
-    AT_FDCWD,
-    EINVAL,
-    ENOSYS,
-    EPERM,
-    NS_GET_NSTYPE,
-    OPEN_TREE_CLONE,
-)
+from ..linux.const import AT_FDCWD, NS_GET_NSTYPE, OPEN_TREE_CLONE
+from ..linux.errnos import EINVAL, ENOSYS, EPERM
 from ..model import plan
 from ..wire import channel
 

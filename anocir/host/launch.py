@@ -15,7 +15,7 @@ from . import boot
 from ..wire import channel
 from ..errors import Error, reason, received, strerror
 from ..linux import files, processes
-from ..linux.const import EACCES, EPERM
+from ..linux.errnos import EACCES, EPERM
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ from __future__ import annotations
 from ..base import log
 from ..errors import at, Error, reason, strerror
 from ..linux import files, netlink, tasks
-from ..linux.const import CLONE_NEWNET, EEXIST, EINVAL, EPERM
+from ..linux.const import CLONE_NEWNET
+from ..linux.errnos import EEXIST, EINVAL, EPERM
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -107,7 +107,7 @@ _NEEDED: Final = {
 
 
 def _cgroup(value: Any) -> str | None:
-    """Check the record of `cgroup.choose`."""
+    """Check the record of `choice.choose`."""
     if type(value) is not dict:
         return ""
     manager = value.get("manager")

@@ -10,9 +10,7 @@ import termios
 import posix
 
 from ..linux import files, terminals
-from ..linux.const import (
-    EIO,
-)
+from ..linux.errnos import EIO
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ import time
 from ..base import archive
 from ..errors import Error, strerror
 from ..linux import files
-from ..linux.const import EISDIR, ENOENT, ENOTSUP
+from ..linux.errnos import EISDIR, ENOENT, ENOTSUP
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

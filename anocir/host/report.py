@@ -15,16 +15,8 @@ import posix
 from ..errors import Error, reason, strerror
 from ..linux import files, mounts, tasks
 from ..linux.capabilities import NAMES
-from ..linux.const import (
-    AT_EMPTY_PATH,
-    AT_FDCWD,
-    CLONE_NEWUSER,
-    EINVAL,
-    ENOSYS,
-    EPERM,
-    MOUNT_ATTR_IDMAP,
-    OPEN_TREE_CLONE,
-)
+from ..linux.const import AT_EMPTY_PATH, AT_FDCWD, CLONE_NEWUSER, MOUNT_ATTR_IDMAP, OPEN_TREE_CLONE
+from ..linux.errnos import EINVAL, ENOSYS, EPERM
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -14,7 +14,8 @@ from .. import cgroup
 from ..base import jsonio, log
 from ..errors import Error, at, reason
 from ..linux import files, processes, tasks
-from ..linux.const import CLONE_NEWCGROUP, CLONE_NEWNET, ENOSYS, EPERM, PR_SET_CHILD_SUBREAPER
+from ..linux.const import CLONE_NEWCGROUP, CLONE_NEWNET, PR_SET_CHILD_SUBREAPER
+from ..linux.errnos import ENOSYS, EPERM
 from ..model import distrust, mountoptions, plan, spec
 from . import (
     create,

@@ -19,7 +19,8 @@ from . import launch
 from ..base import inroot
 from ..errors import CONTRACT, Error, named, reason, strerror
 from ..linux import files, processes, tasks
-from ..linux.const import CLONE_NEWNS, EACCES, EPERM
+from ..linux.const import CLONE_NEWNS
+from ..linux.errnos import EACCES, EPERM
 from ..wire import channel
 
 TYPE_CHECKING = False

@@ -22,7 +22,6 @@ from ..linux.const import (
     AT_EMPTY_PATH,
     AT_RECURSIVE,
     CLONE_NEWNS,
-    EROFS,
     MNT_DETACH,
     MOUNT_ATTR_NODEV,
     MOUNT_ATTR_NOEXEC,
@@ -36,6 +35,7 @@ from ..linux.const import (
     RESOLVE_NO_MAGICLINKS,
     RESOLVE_NO_SYMLINKS,
 )
+from ..linux.errnos import EROFS
 from ..model import mountoptions, plan
 from . import externals, idmapped, mountinfo
 

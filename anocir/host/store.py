@@ -48,7 +48,7 @@ def _lock(fd: int, call: Callable[[int], Any] = files.flock) -> None:
         call(fd)
     except OSError as error:
         from ..base import log
-        from ..linux.const import ENOLCK, ENOTSUP
+        from ..linux.errnos import ENOLCK, ENOTSUP
 
         if error.errno not in (ENOLCK, ENOTSUP):
             raise

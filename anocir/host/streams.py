@@ -14,7 +14,7 @@ import select
 import posix
 
 from ..linux import files
-from ..linux.const import EIO
+from ..linux.errnos import EIO
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

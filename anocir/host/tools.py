@@ -13,13 +13,12 @@ from ..linux import files, mounts, processes
 from ..linux.const import (
     AT_EMPTY_PATH,
     AT_FDCWD,
-    EINVAL,
-    ENOSYS,
     MOUNT_ATTR_NODEV,
     MOUNT_ATTR_NOSUID,
     MOUNT_ATTR_RDONLY,
     OPEN_TREE_CLONE,
 )
+from ..linux.errnos import EINVAL, ENOSYS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

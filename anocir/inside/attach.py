@@ -20,9 +20,6 @@ from ..linux import files, mounts
 from ..linux.const import (
     AT_EMPTY_PATH,
     AT_RECURSIVE,
-    EINVAL,
-    ENODEV,
-    EPERM,
     MOUNT_ATTR__ATIME,
     MOUNT_ATTR_NOATIME,
     MOUNT_ATTR_NODEV,
@@ -47,6 +44,7 @@ from ..linux.const import (
     MS_STRICTATIME,
     OPEN_TREE_CLONE,
 )
+from ..linux.errnos import EINVAL, ENODEV, EPERM
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -12,13 +12,8 @@ import posix
 from ..base import inroot
 from ..errors import Error
 from ..linux import files, mounts, terminals
-from ..linux.const import (
-    DEVPTS_SUPER_MAGIC,
-    ENOENT,
-    TIOCGPTN,
-    TIOCGPTPEER,
-    TIOCSPTLCK,
-)
+from ..linux.const import DEVPTS_SUPER_MAGIC, TIOCGPTN, TIOCGPTPEER, TIOCSPTLCK
+from ..linux.errnos import ENOENT
 from ..wire import channel
 from . import attach, places, procfs
 

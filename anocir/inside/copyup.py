@@ -10,7 +10,7 @@ import posix
 
 from ..errors import Error
 from ..linux import files, mounts
-from ..linux.const import ELOOP
+from ..linux.errnos import ELOOP
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -12,9 +12,6 @@ from ..errors import Error, strerror
 from ..linux import files, tasks
 from ..linux.capabilities import names
 from ..linux.const import (
-    EINVAL,
-    ENOSYS,
-    EPERM,
     PR_CAPBSET_DROP,
     PR_CAPBSET_READ,
     PR_CAP_AMBIENT,
@@ -24,6 +21,7 @@ from ..linux.const import (
     PR_SET_NO_NEW_PRIVS,
     SECCOMP_FILTER_FLAG_NEW_LISTENER,
 )
+from ..linux.errnos import EINVAL, ENOSYS, EPERM
 from ..wire import channel
 
 TYPE_CHECKING = False

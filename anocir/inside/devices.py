@@ -8,13 +8,7 @@ from __future__ import annotations
 
 from ..errors import Error
 from ..linux import files
-from ..linux.const import (
-    EBUSY,
-    EEXIST,
-    ELOOP,
-    ENOENT,
-    EPERM,
-)
+from ..linux.errnos import EBUSY, EEXIST, ELOOP, ENOENT, EPERM
 from . import attach, places
 
 TYPE_CHECKING = False

@@ -23,8 +23,8 @@ from .context import Context
 from ..errors import CONTRACT, Error, named, reason, scope, shown, strerror
 from ..linux import files, tasks
 from ..linux import mounts as kernel_mounts
-from ..linux.const import (
-    CLONE_PARENT,
+from ..linux.const import CLONE_PARENT, PR_SET_DUMPABLE, PROC_SUPER_MAGIC
+from ..linux.errnos import (
     EACCES,
     EAGAIN,
     EBUSY,
@@ -35,8 +35,6 @@ from ..linux.const import (
     ENOSYS,
     ENOTSUP,
     EPERM,
-    PR_SET_DUMPABLE,
-    PROC_SUPER_MAGIC,
 )
 
 TYPE_CHECKING = False

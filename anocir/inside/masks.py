@@ -9,12 +9,8 @@ from __future__ import annotations
 from ..base import inroot
 from ..errors import Error
 from ..linux import files
-from ..linux.const import (
-    EINVAL,
-    ENOENT,
-    ENOTDIR,
-    MOUNT_ATTR_RDONLY,
-)
+from ..linux.const import MOUNT_ATTR_RDONLY
+from ..linux.errnos import EINVAL, ENOENT, ENOTDIR
 from . import attach, places
 
 TYPE_CHECKING = False

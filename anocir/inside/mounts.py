@@ -15,19 +15,8 @@ import posix
 from ..base import inroot
 from ..errors import CONTRACT, Error, strerror
 from ..linux import files, mounts
-from ..linux.const import (
-    EACCES,
-    EBUSY,
-    EEXIST,
-    EINVAL,
-    ELOOP,
-    ENODEV,
-    ENOENT,
-    ENOTDIR,
-    EPERM,
-    MOUNT_ATTR_RDONLY,
-    PROC_SUPER_MAGIC,
-)
+from ..linux.const import MOUNT_ATTR_RDONLY, PROC_SUPER_MAGIC
+from ..linux.errnos import EACCES, EBUSY, EEXIST, EINVAL, ELOOP, ENODEV, ENOENT, ENOTDIR, EPERM
 from ..wire import channel
 from . import attach, copyup, places, procfs
 

@@ -16,11 +16,9 @@ from ..linux.const import (
     CLONE_NEWPID,
     CLONE_NEWTIME,
     CLONE_NEWUSER,
-    EINVAL,
-    ENOENT,
-    EPERM,
     PR_SET_DUMPABLE,
 )
+from ..linux.errnos import EINVAL, ENOENT, EPERM
 from ..wire import channel
 
 TYPE_CHECKING = False

@@ -11,13 +11,7 @@ import posix
 from ..base import inroot
 from ..errors import Error, strerror
 from ..linux import files, tasks
-from ..linux.const import (
-    EBUSY,
-    EINVAL,
-    ENOSYS,
-    ENOTSUP,
-    EPERM,
-)
+from ..linux.errnos import EBUSY, EINVAL, ENOSYS, ENOTSUP, EPERM
 from . import attach, procfs
 
 TYPE_CHECKING = False

@@ -19,9 +19,6 @@ from ..linux.const import (
     CLONE_NEWPID,
     CLONE_NEWUSER,
     CLONE_NEWUTS,
-    EINVAL,
-    ENOENT,
-    EXDEV,
     MNT_DETACH,
     MOUNT_ATTR_RDONLY,
     PROC_SUPER_MAGIC,
@@ -29,6 +26,7 @@ from ..linux.const import (
     RESOLVE_NO_MAGICLINKS,
     RESOLVE_NO_XDEV,
 )
+from ..linux.errnos import EINVAL, ENOENT, EXDEV
 from ..wire import channel
 from . import attach
 

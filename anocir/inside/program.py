@@ -11,13 +11,7 @@ import _signal
 from ..base import inroot
 from ..errors import CONTRACT, Error, cwd_error, strerror
 from ..linux import files, processes, tasks
-from ..linux.const import (
-    EACCES,
-    EISDIR,
-    ELOOP,
-    ENOENT,
-    ENOTDIR,
-)
+from ..linux.errnos import EACCES, EISDIR, ELOOP, ENOENT, ENOTDIR
 from ..wire import channel
 from . import procfs
 

@@ -8,18 +8,8 @@ from __future__ import annotations
 
 from ..errors import Error, cwd_error, strerror
 from ..linux import files, mounts
-from ..linux.const import (
-    EINVAL,
-    ELOOP,
-    ENOTDIR,
-    EPERM,
-    MNT_DETACH,
-    MS_MOVE,
-    MS_PRIVATE,
-    MS_RDONLY,
-    MS_REC,
-    MS_SLAVE,
-)
+from ..linux.const import MNT_DETACH, MS_MOVE, MS_PRIVATE, MS_RDONLY, MS_REC, MS_SLAVE
+from ..linux.errnos import EINVAL, ELOOP, ENOTDIR, EPERM
 from . import attach, places
 
 TYPE_CHECKING = False

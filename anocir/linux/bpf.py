@@ -7,7 +7,7 @@ programs), 5.6 (BPF_F_REPLACE).  No libbpf: four commands of one call are needed
 from __future__ import annotations
 
 import resource
-from errno import EINVAL, ENOENT, EPERM
+from .errnos import EINVAL, ENOENT, EPERM
 
 from _struct import pack, pack_into, unpack_from
 

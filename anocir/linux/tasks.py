@@ -17,7 +17,6 @@ from .const import (
     CLONE_INTO_CGROUP,
     CLONE_PARENT,
     CLOSE_RANGE_CLOEXEC,
-    EINVAL,
     KEY_SPEC_SESSION_KEYRING,
     KEYCTL_DESCRIBE,
     KEYCTL_GET_KEYRING_ID,
@@ -28,6 +27,7 @@ from .const import (
     SECCOMP_SET_MODE_FILTER,
     SIGCHLD,
 )
+from .errnos import EINVAL
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

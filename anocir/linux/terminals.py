@@ -7,7 +7,8 @@ from _struct import pack
 import posix
 
 from . import files
-from .const import EIO, ENOTTY, TIOCGPGRP, TIOCGWINSZ, TIOCSCTTY, TIOCSWINSZ
+from .const import TIOCGPGRP, TIOCGWINSZ, TIOCSCTTY, TIOCSWINSZ
+from .errnos import EIO, ENOTTY
 
 
 def control(fd: int) -> None:

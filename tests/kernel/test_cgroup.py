@@ -19,7 +19,7 @@ from functools import partial
 import pytest
 
 from anocir import cgroup
-from anocir.cgroup import hierarchy
+from anocir.cgroup import choice, hierarchy
 from anocir.errors import Error
 from tests import drive, machine
 
@@ -46,7 +46,7 @@ def directories() -> list[str]:
 
 def choose(name: str, **config):
     config.setdefault("linux", {})["cgroupsPath"] = f"{TOP}/{name}"
-    return cgroup.choose(Settings, config, name)
+    return choice.choose(Settings, config, name)
 
 
 @pytest.fixture

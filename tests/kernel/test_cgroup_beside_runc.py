@@ -13,7 +13,7 @@ import subprocess
 import pytest
 
 from anocir import cgroup
-from anocir.cgroup import hierarchy
+from anocir.cgroup import choice, hierarchy
 
 RUNC = shutil.which("runc")
 
@@ -137,7 +137,7 @@ def with_ours(resources) -> dict[str, str]:
         rootless = "false"
 
     path = f"{TOP}/ours"
-    manager = cgroup.load(cgroup.choose(Settings, {"linux": {"cgroupsPath": path}}, "ours"))
+    manager = cgroup.load(choice.choose(Settings, {"linux": {"cgroupsPath": path}}, "ours"))
     try:
         manager.prepare({"devices": [{"allow": False, "access": "rwm"}], **resources})
         pid = os.fork()

@@ -10,7 +10,7 @@ import pytest
 from anocir import cgroup
 
 # What the package imports when it needs it: nobody may not be able to read the sources.
-from anocir.cgroup import convert, devices, hierarchy, stats, v1, v2
+from anocir.cgroup import choice, convert, devices, hierarchy, stats, v1, v2
 from anocir.errors import Error
 
 pytestmark = [pytest.mark.kernel, pytest.mark.needs("root")]
@@ -44,7 +44,7 @@ def as_nobody(action) -> None:
 
 def test_no_limits_no_error():
     def action():
-        manager = cgroup.load(cgroup.choose(Settings, {}, "anocir-rootless"))
+        manager = cgroup.load(choice.choose(Settings, {}, "anocir-rootless"))
         manager.prepare({"devices": [{"allow": False, "access": "rwm"}]})
         way = manager.joining()
         assert (way.into, way.tasks, way.late, way.by_host, way.asked) == ("", [], [], [], False)
@@ -70,7 +70,7 @@ def test_no_limits_no_error():
 )
 def test_a_limit_is_an_error_with_its_path(resources, path):
     def action():
-        manager = cgroup.load(cgroup.choose(Settings, {}, "anocir-rootless"))
+        manager = cgroup.load(choice.choose(Settings, {}, "anocir-rootless"))
         with pytest.raises(Error, match="container could not join or create cgroup") as error:
             manager.prepare(resources)
         assert error.value.text.startswith(f"linux.resources.{path}")
@@ -86,5 +86,5 @@ def test_rootless_can_be_said_by_hand():
     class Denied(Settings):
         rootless = "false"
 
-    assert cgroup.choose(Said, {}, "x").get("tolerant")
-    assert not cgroup.choose(Denied, {}, "x").get("tolerant")
+    assert choice.choose(Said, {}, "x").get("tolerant")
+    assert not choice.choose(Denied, {}, "x").get("tolerant")

@@ -14,7 +14,7 @@ import time
 import pytest
 
 from anocir import cgroup
-from anocir.cgroup import hierarchy
+from anocir.cgroup import choice, hierarchy
 from anocir.errors import Error
 
 USER = os.geteuid() != 0
@@ -57,7 +57,7 @@ def show(*names: str) -> dict[str, str]:
 
 def choose(**config):
     config.setdefault("linux", {})["cgroupsPath"] = f"{SLICE}:anocir-test:x1"
-    return json.loads(json.dumps(cgroup.choose(Settings, config, "x1")))
+    return json.loads(json.dumps(choice.choose(Settings, config, "x1")))
 
 
 def sleeper() -> int:
@@ -237,6 +237,6 @@ def test_destroy_of_a_unit_that_never_was_is_fine():
 
 
 def test_a_slice_on_top_and_an_absent_path_have_units():
-    record = cgroup.choose(Settings, {}, "c1")
+    record = choice.choose(Settings, {}, "c1")
     assert record["unit"] == "anocir-c1.scope"
     assert record["slice"] == ("user.slice" if USER else "system.slice")

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from anocir import cgroup
-from anocir.cgroup import hierarchy, tree
+from anocir.cgroup import choice, hierarchy, tree
 from anocir.errors import Error
 from tests import machine
 
@@ -31,7 +31,7 @@ def top():
 
 
 def manager(path: str = f"{TOP}/x", **config):
-    return cgroup.load(cgroup.v2_record(V2, path, config, tolerant=False))
+    return cgroup.load(choice.v2_record(V2, path, config, tolerant=False))
 
 
 def sleeper() -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from anocir.linux import const, nr
+from anocir.linux import const, errnos, nr
 
 pytestmark = pytest.mark.repo
 
@@ -48,7 +48,7 @@ ELSEWHERE = {"MNT_DETACH": 2, "LINUX_CAPABILITY_VERSION_3": 0x20080522}
 def names() -> dict[str, int]:
     return {
         name: value
-        for name, value in vars(const).items()
+        for name, value in {**vars(const), **vars(errnos)}.items()
         if name.isupper() and isinstance(value, int) and not isinstance(value, bool)
     }
 

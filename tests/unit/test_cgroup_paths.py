@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anocir import cgroup
-from anocir.cgroup import hierarchy, tree
+from anocir.cgroup import choice, hierarchy, tree
 from anocir.errors import Error
 
 pytestmark = pytest.mark.unit
@@ -26,7 +26,7 @@ class Settings:
 def test_no_path_leads_out(words):
     path = "/".join(words)
     try:
-        result = cgroup.components(path, "x")
+        result = choice.components(path, "x")
     except Error:
         assert ".." in words
         return
@@ -37,12 +37,12 @@ def test_no_path_leads_out(words):
 @pytest.mark.parametrize("path", ["/a/../b", "../../tmp/x", "..", "a\nb", "/", "/."])
 def test_a_path_that_is_none_is_refused_before_anything_is_made(path):
     with pytest.raises(Error, match=r"^linux\.cgroupsPath: "):
-        cgroup.choose(Settings, {"linux": {"cgroupsPath": path}}, "c1")
+        choice.choose(Settings, {"linux": {"cgroupsPath": path}}, "c1")
 
 
 def test_a_relative_path_is_the_same_place_as_an_absolute_one():
-    one = cgroup.choose(Settings, {"linux": {"cgroupsPath": "anocir-none/x"}}, "c1")
-    other = cgroup.choose(Settings, {"linux": {"cgroupsPath": "/anocir-none/x"}}, "c2")
+    one = choice.choose(Settings, {"linux": {"cgroupsPath": "anocir-none/x"}}, "c1")
+    other = choice.choose(Settings, {"linux": {"cgroupsPath": "/anocir-none/x"}}, "c2")
     assert one == other
 
 
@@ -50,7 +50,7 @@ def test_a_record_survives_json_and_makes_nothing():
     import json
     import os
 
-    record = cgroup.choose(Settings, {"linux": {"cgroupsPath": "/anocir-none/x"}}, "c1")
+    record = choice.choose(Settings, {"linux": {"cgroupsPath": "/anocir-none/x"}}, "c1")
     assert json.loads(json.dumps(record)) == record
     manager = cgroup.load(record)
     manager.destroy()
@@ -63,7 +63,7 @@ def test_disabled_does_nothing_and_says_so():
     class Off(Settings):
         cgroup_manager = "disabled"
 
-    manager = cgroup.load(cgroup.choose(Off, {}, "c1"))
+    manager = cgroup.load(choice.choose(Off, {}, "c1"))
     manager.prepare({"memory": {"limit": 5}})
     manager.join(1)
     manager.kill(9)
@@ -141,7 +141,7 @@ MOUNT = {"source": "cgroup", "destination": "/sys/fs/cgroup", "type": "cgroup", 
     ],
 )
 def test_only_a_namespaced_writable_cgroup_gets_an_owner(config, uid):
-    assert cgroup._owner(config) == uid
+    assert choice._owner(config) == uid
 
 
 def test_exec_s_sub_cgroups_stay_below_the_container_s():
@@ -212,7 +212,7 @@ def test_what_is_not_there_is_gone_also_where_nothing_can_be_written(monkeypatch
 )
 def test_a_path_that_no_file_system_takes_is_refused_in_one_short_line(path, text):
     with pytest.raises(Error, match=rf"^linux\.cgroupsPath: must not have {text}$") as caught:
-        cgroup.choose(Settings, {"linux": {"cgroupsPath": path}}, "c1")
+        choice.choose(Settings, {"linux": {"cgroupsPath": path}}, "c1")
     assert len(caught.value.text) < 100
 
 
@@ -231,18 +231,18 @@ ANNOTATIONS = {"run.oci.systemd.subgroup": "sub", "run.oci.delegate-cgroup": "le
 
 
 def test_the_annotations_of_crun_name_a_cgroup_below():
-    assert cgroup.subgroups({"annotations": ANNOTATIONS}) == ("/sub", "/leaf")
-    assert cgroup.subgroups({"annotations": {"run.oci.systemd.subgroup": ""}}) == ("", "")
-    assert cgroup.subgroups({}) == ("", "")
+    assert choice.subgroups({"annotations": ANNOTATIONS}) == ("/sub", "/leaf")
+    assert choice.subgroups({"annotations": {"run.oci.systemd.subgroup": ""}}) == ("", "")
+    assert choice.subgroups({}) == ("", "")
     for bad in ("../x", "/", "a\nb"):
         with pytest.raises(Error, match=r"^annotations\['run\.oci\.delegate-cgroup'\]: must"):
-            cgroup.subgroups({"annotations": {"run.oci.delegate-cgroup": bad}})
+            choice.subgroups({"annotations": {"run.oci.delegate-cgroup": bad}})
 
 
 def test_a_leaf_is_the_users_without_a_cgroup_mount():
     config = {"process": {"user": {"uid": 7}}, "annotations": ANNOTATIONS}
-    assert cgroup._owner(config) == -1
-    assert cgroup._owner(config, "/leaf") == 7
+    assert choice._owner(config) == -1
+    assert choice._owner(config, "/leaf") == 7
 
 
 @pytest.mark.parametrize(
