@@ -12,11 +12,9 @@ Kinds: flag, text, list, int, size (10M), duration (1m30s, in seconds), choice (
 
 from __future__ import annotations
 
-import sys
-
 import posix
 
-from . import SPEC_VERSION, __version__, errors
+from . import errors
 from . import load as import_
 from .base import log
 
@@ -170,29 +168,6 @@ VERSION_ROW: Final[Option] = ("version", "v", "flag", False, "", "print the vers
 class Settings:
     """The global options, and what the door knows of the process itself."""
 
-    __slots__ = (
-        "cgroup_manager",
-        "command",
-        "criu",
-        "debug",
-        "dry_run",
-        "help",
-        "import_path",
-        "log",
-        "log_format",
-        "log_level",
-        "old_criu",
-        "root",
-        "root_given",
-        "rootless",
-        "start_exec_errors",
-        "systemd_cgroup",
-        "trace",
-        "trace_format",
-        "understood",
-        "version",
-    )
-
     def __init__(self) -> None:
         """Start from the defaults; `parse` fills in the rest while it reads."""
         self.command = ""
@@ -237,10 +212,14 @@ def parse(argv: list[str], settings: Settings) -> tuple[str, Run, Options, list[
     found: Options = {}
     words = _read(argv, "", {}, globals_, True, found, settings)
     if settings.version:
-        return "version", _print_version, found, []
+        from . import version
+
+        return "version", version.print_version, found, []
     name = words[0] if words else ""
     if not name or name == "help":
-        return "help", _print_help, found, words[1:2]
+        from . import manual
+
+        return "help", manual.print_help, found, words[1:2]
     settings.command = name
     if name not in COMMANDS and name not in HIDDEN:
         from . import manual
@@ -254,7 +233,9 @@ def parse(argv: list[str], settings: Settings) -> tuple[str, Run, Options, list[
     in_order = getattr(command, "IN_ORDER", False)
     args = _read(words[1:], name, _index(command.OPTIONS), globals_, in_order, options, settings)
     if settings.help:
-        return "help", _print_help, found, [name]
+        from . import manual
+
+        return "help", manual.print_help, found, [name]
     _check_count(name, command.ARGS, len(args))
     settings.understood = True
     if command.ARGS[0] and not getattr(command, "NO_ID", False):
@@ -356,59 +337,12 @@ def _convert(where: str, row: Option, value: str) -> object:
             choices = " or ".join(metavar.split("|")).replace(" or ", ", ", metavar.count("|") - 1)
             raise errors.Error(f'{where}--{name}: must be {choices}, got "{value}"')
         return value
-    if kind == "int":
-        return _integer(where, name, value)
-    return _duration(where, name, value) if kind == "duration" else _size(where, name, value)
+    from . import quantities
 
-
-def _integer(where: str, name: str, value: str) -> int:
-    digits = value[1:] if value[:1] in ("-", "+") else value
-    if not (digits.isascii() and digits.isdigit()) or len(digits) > 19:
-        raise errors.Error(f'{where}--{name}: must be an integer, got "{value}"')
-    return int(value)
-
-
-def _size(where: str, name: str, value: str) -> int:
-    """Read bytes with an optional unit, powers of 1024: 64m, 1.5GiB, 1024, -1."""
-    text = value.strip().lower()
-    number = text.rstrip("bi")
-    shift = 0
-    if number and number[-1] in "kmgtp":
-        shift = 10 * ("kmgtp".index(number[-1]) + 1)
-        number = number[:-1].rstrip()
-    negative = number[:1] == "-"
-    whole, _, part = number[negative:].partition(".")
-    known = text[len(text.rstrip("bi")) :] in ("", "b", "ib")
-    digits = whole + part
-    if not (known and digits.isascii() and digits.isdigit()) or len(digits) > 19:
-        raise errors.Error(f'{where}--{name}: must be a size such as 64m or -1, got "{value}"')
-    size = (int(digits) << shift) // int("1" + "0" * len(part))
-    return -size if negative else size
-
-
-_UNITS: Final = (
-    ("ms", 1e-3), ("us", 1e-6), ("µs", 1e-6), ("ns", 1e-9), ("h", 3600.0), ("m", 60.0), ("s", 1.0),
-)  # fmt: skip
-
-
-def _duration(where: str, name: str, value: str) -> float:
-    """Read a duration of Go (1m30s, 500ms) or plain seconds."""
-    total = 0.0
-    rest = value
-    while rest:
-        number = rest[: len(rest) - len(rest.lstrip("0123456789."))]
-        rest = rest[len(number) :]
-        unit = next((unit for unit in _UNITS if rest.startswith(unit[0])), None)
-        if unit is None and rest == "" and total == 0:
-            unit = ("", 1.0)
-        if unit is None or not number.strip(".") or number.count(".") > 1:
-            total = -1.0
-            break
-        total += float(number) * unit[1]
-        rest = rest[len(unit[0]) :]
-    if not value or total < 0 or total > NO_LIMIT:
-        raise errors.Error(f'{where}--{name}: must be a duration such as 5s, got "{value}"')
-    return total
+    try:
+        return quantities.READERS[kind](value)
+    except ValueError as error:
+        raise errors.Error(f'{where}--{name}: must be {error}, got "{value}"') from None
 
 
 def _check_count(name: str, bounds: tuple[int, int], count: int) -> None:
@@ -491,43 +425,3 @@ def _is_mapped_root() -> bool:
         return posix.read(fd, 4096).split() != [b"0", b"0", b"4294967295"]
     finally:
         posix.close(fd)
-
-
-def _print_version(settings: Settings, _options: Options, _args: list[str]) -> int:
-    # dockerd takes the first line with "version" and the line "commit: ", and shows them.
-    try:
-        from .build_id import COMMIT  # type: ignore[import-not-found,unused-ignore]
-    except ImportError:
-        COMMIT = "unknown"  # noqa: N806 - not built, run from the source tree
-    python = ".".join(str(number) for number in sys.version_info[:3])
-    log.result(
-        f"anocir version {__version__}\ncommit: {COMMIT}\nspec: {SPEC_VERSION}\npython: {python}\n"
-        + _compiled(settings.import_path)
-    )
-    return 0
-
-
-def _compiled(import_path: str) -> str:
-    """Say for which Pythons the archive has compiled modules, and what to do for another one."""
-    path, inside, _ = import_path.rpartition("/site-packages")
-    if not inside:
-        return ""  # run from the source tree
-    from .base import archive
-
-    fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
-    try:
-        found = archive.versions(posix.read(fd, archive.HEAD))
-    finally:
-        posix.close(fd)
-    here = sys.modules["_frozen_importlib_external"].MAGIC_NUMBER
-    line = f"compiled for: {archive.listed(found)}"
-    if here not in found:
-        number = f"{sys.version_info[0]}.{sys.version_info[1]}"
-        line += f"; not for {number}, where each call takes longer: run `anocir repack` once"
-    return line + "\n"
-
-
-def _print_help(settings: Settings, options: Options, args: list[str]) -> int:
-    from . import manual
-
-    return manual.print_help(settings, options, args)

@@ -526,8 +526,8 @@ MUTATIONS = (
     Mutation(
         "the caller's variables reach hooks",
         "base/hooks",
-        "_spawn_it = processes.spawn\n"
-        "processes.spawn = lambda path, args, env, *rest: (\n"
+        "_spawn_it = spawn.spawn\n"
+        "spawn.spawn = lambda path, args, env, *rest: (\n"
         "    _spawn_it(path, args, {**posix.environ, **env}, *rest))",
         ["test_hooks.py::test_a_hook_inside_without_env_gets_nothing_of_the_callers"],
     ),

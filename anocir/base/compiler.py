@@ -24,8 +24,9 @@ PRELOAD = "anocir/base/preload.py"
 # A record holds one of these with all that it needs and that no record before it has: read at once,
 # and a name that several modules use is made once.  What both sides need may be there twice.
 LEADS = (
-    "anocir.__main__", "anocir.linux.processes", "anocir.door", "anocir.host.states",
-    "anocir.wire.channel", "anocir.host.launch", "anocir.host.create",
+    "anocir.__main__", "anocir.linux.errnos", "anocir.linux.processes", "anocir.door",
+    "anocir.host.states", "anocir.wire.line", "anocir.wire.channel", "anocir.host.launch",
+    "anocir.host.create",
 )  # fmt: skip
 # These with all that they need: in the sealed interpreter there is no record before.
 WHOLE = ("anocir.inside.init",)
@@ -50,18 +51,12 @@ def compile_block(sources: dict[str, bytes], old: archive.Archive | None) -> arc
     modules = {}
     for path, code in ours.items():
         name, package = archive.module_name(path)
-        modules[name] = (name, package, code)
+        modules[name] = (name, package, needs[name], code)
     records = []
     for names, members in _grouped(needs):
-        inside = {*members}
-        above = members[0].rpartition(".")[0]
-        wanted = {above: None} if above else {}
-        wanted.update(
-            {need: None for name in members for need in needs[name] if need not in inside}
-        )
-        rows = [word for name in members for word in modules[name]]
-        record = _settled(marshal.dumps((tuple(wanted), *rows)))
-        if marshal.loads(record)[1:] != tuple(rows):
+        rows = tuple(modules[name] for name in members)
+        record = _settled(marshal.dumps(rows))
+        if marshal.loads(record) != rows:
             raise ValueError(f"{names[0]}: its code is another one after marshal")
         records.append((names, members, record))
     return archive.lay_out(magic, version, _settled(marshal.dumps(ours[PRELOAD])), records)
@@ -177,8 +172,7 @@ def _reusable(
         return {}
     codes: dict[str, CodeType] = {}
     for record in block.records().values():
-        _, *rows = marshal.loads(record)
-        codes.update(zip(rows[::3], rows[2::3]))
+        codes.update({name: code for name, _, _, code in marshal.loads(record)})
     found = {}
     for path, source in sources.items():
         if path.endswith(".py") and path.startswith(SITE):

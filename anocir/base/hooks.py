@@ -16,7 +16,7 @@ import time
 import posix
 
 from ..errors import Error, at, strerror
-from ..linux import files, processes, tasks
+from ..linux import files, processes, spawn, tasks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def run(hook: Hook, state: bytes, what: str, place: Place, watch_fd: int = -1) -
     if not ended:
         timeout = float(hook["timeout"])
         raise Error(f"error running {what}: hook ran past specified timeout of {timeout}s")
-    status = processes.wait(pid)
+    status = spawn.wait(pid)
     if status:
         text = f"exit status {status}" if status < 128 else f"signal: {status - 128}"
         shown = [value.decode("utf-8", "replace").strip() for value in output.values()]
@@ -136,14 +136,14 @@ def _spawn(hook: Hook, ends: list[int], place: Place) -> int:
     tasks.close_on_exec(3)
     actions = [(posix.POSIX_SPAWN_DUP2, end, target) for target, end in enumerate(ends)]
     if place.directory is None:
-        return processes.spawn(path, args, env, actions)
+        return spawn.spawn(path, args, env, actions)
     back = files.open(".", files.O_PATH | files.O_DIRECTORY)
     try:
         if isinstance(place.directory, int):
             files.fchdir(place.directory)
         else:
             files.chdir(place.directory)
-        return processes.spawn(path, args, env, actions)
+        return spawn.spawn(path, args, env, actions)
     finally:
         files.fchdir(back)
         files.close(back)
@@ -204,8 +204,8 @@ def _feed(
     if result:
         _drain(output)
     else:
-        processes.kill_group(pid)
-        processes.wait(pid)
+        spawn.kill_group(pid)
+        spawn.wait(pid)
     return result
 
 

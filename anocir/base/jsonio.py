@@ -8,6 +8,8 @@ agree.
 
 from __future__ import annotations
 
+import sys
+
 from ..errors import Error, reason
 from ..linux import files
 
@@ -50,25 +52,15 @@ def _number(text: str) -> float:
     return value
 
 
-class _Context:
-    """What the C scanner reads its options from (the attributes of json.JSONDecoder)."""
-
-    __slots__ = ("memo", "object_hook", "object_pairs_hook", "parse_constant", "parse_float",
-                 "parse_int", "strict")  # fmt: skip
-
-    def __init__(self) -> None:
-        self.strict = True
-        self.object_hook = None
-        self.object_pairs_hook = _pairs
-        self.parse_float = _number
-        self.parse_int = int
-        self.parse_constant = _constant
-        self.memo: dict[str, str] = {}
-
-
 def _scanner() -> Any:
     if _c is not None:
-        return _c.make_scanner(_Context())
+        # What the C scanner reads its options from (the attributes of json.JSONDecoder).
+        namespace: Any = type(sys.implementation)
+        context = namespace(
+            strict=True, object_hook=None, object_pairs_hook=_pairs, parse_float=_number,
+            parse_int=int, parse_constant=_constant,
+        )  # fmt: skip
+        return _c.make_scanner(context)
     from json import JSONDecoder
 
     decoder: Any = JSONDecoder(
@@ -87,27 +79,6 @@ def _skip(text: str, index: int) -> int:
     return index
 
 
-def _too_deep(text: str) -> bool:
-    """Tell whether brackets outside of strings nest deeper than MAX_DEPTH."""
-    depth = 0
-    index = 0
-    end = len(text)
-    while index < end:
-        char = text[index]
-        if char == '"':
-            index += 1
-            while index < end and text[index] != '"':
-                index += 2 if text[index] == "\\" else 1
-        elif char in "[{":
-            depth += 1
-            if depth > MAX_DEPTH:
-                return True
-        elif char in "]}":
-            depth -= 1
-        index += 1
-    return False
-
-
 def loads(data: bytes, name: str = "JSON") -> Json:
     """Parse one JSON document strictly.
 
@@ -122,60 +93,23 @@ def loads(data: bytes, name: str = "JSON") -> Json:
     try:
         text = data.decode("utf-8")
         # The scanner recurses in C; a document with few brackets cannot be deep.
-        if data.count(b"[") + data.count(b"{") > MAX_DEPTH and _too_deep(text):
-            raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
+        if data.count(b"[") + data.count(b"{") > MAX_DEPTH:
+            from . import strict
+
+            strict.check_depth(text, MAX_DEPTH)
         value, end = _scanner()(text, _skip(text, 0))
         end = _skip(text, end)
         if end != len(text):
             raise ValueError(f"unexpected text after the document at character {end}")
         if "\\u" in text or "\\U" in text:
-            _refuse_surrogates(value)
-    except (StopIteration, SystemError):
-        # The bare scanner has no exception class to raise: let the public package say where.
-        raise Error(f"{name}: {_complaint(text)}") from None
-    except UnicodeDecodeError as error:
-        raise Error(f"{name}: not UTF-8 at byte {error.start}") from None
-    except (ValueError, RecursionError, OverflowError) as error:
-        if hasattr(error, "lineno"):  # since Python 3.13 the scanner imports json for its exception
-            raise Error(f"{name}: {_place(error)}") from None
-        text = str(error).split("\n")[0] or type(error).__name__
-        raise Error(f"{name}: {text[:1].lower()}{text[1:]}") from None
+            from . import strict
+
+            strict.refuse_surrogates(value)
+    except (StopIteration, SystemError, ValueError, RecursionError, OverflowError) as error:
+        from . import strict
+
+        raise Error(f"{name}: {strict.complaint(error, data)}") from None
     return value
-
-
-def _complaint(text: str) -> str:
-    """Say where and why a text is not JSON.  Imports json: this is the way out."""
-    if not text.strip():
-        return "empty, expected a JSON document (EOF)"
-    import json
-
-    try:
-        json.loads(text)
-    except json.JSONDecodeError as error:
-        return _place(error)
-    return "not JSON"
-
-
-def _place(error: Any) -> str:
-    """Say what a JSONDecodeError does, in the form of our own errors."""
-    reason = error.msg[:1].lower() + error.msg[1:]
-    return f"not JSON: {reason} (line {error.lineno}, column {error.colno})"
-
-
-def _refuse_surrogates(value: Json) -> None:
-    """Refuse halves of surrogate pairs: no file name and no argument can hold them."""
-    if isinstance(value, str):
-        try:
-            value.encode("utf-8")
-        except UnicodeEncodeError:
-            raise ValueError("lone surrogate in a text") from None
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            _refuse_surrogates(key)
-            _refuse_surrogates(item)
-    elif isinstance(value, list):
-        for item in value:
-            _refuse_surrogates(item)
 
 
 def _default(value: object) -> Json:
@@ -205,28 +139,25 @@ def dumps(value: Json, indent: int | None = None, sort_keys: bool = False) -> st
     return _clean("".join(encoder(value, 0)))
 
 
-# What acts on a terminal but is no control character to JSON: DEL, C1, line ends, directions.
-_ACTING: Final = {
-    code: f"\\u{code:04x}"
-    for code in (
-        *range(0x7F, 0xA0), 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A), 0xFEFF,
-    )
-}  # fmt: skip
-
-
 def _clean(text: str) -> str:
     if text.isascii() and "\x7f" not in text:
         return text
-    return text.translate(_ACTING).encode("utf-8", "replace").decode("utf-8")
+    from . import strict
+
+    return text.translate(strict.ACTING).encode("utf-8", "replace").decode("utf-8")
 
 
 def _indented(value: Json, line: str, step: str, sort_keys: bool) -> str:
     """Lay out containers over several lines, since the C encoder only writes one."""
+    if type(value) is str:
+        text: str = _c.encode_basestring(value)
+        return text
     deeper = line + step
     if isinstance(value, dict) and value:
         keys = sorted(value) if sort_keys else list(value)
         items = [
-            dumps(str(key)) + ": " + _indented(value[key], deeper, step, sort_keys) for key in keys
+            f"{_c.encode_basestring(str(key))}: {_indented(value[key], deeper, step, sort_keys)}"
+            for key in keys
         ]
         return "{" + deeper + ("," + deeper).join(items) + line + "}"
     if isinstance(value, (list, tuple)) and value:

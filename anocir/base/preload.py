@@ -35,8 +35,8 @@ class Block:
         self.index = file.readline()
         file.readline()
         self.start = file.tell()
-        # Read for find_spec, about to be executed.
-        self.ready: dict[str, tuple[bool, CodeType]] = {}
+        # Read and not made yet: whether it is a package, what it needs, its code.
+        self.ready: dict[str, tuple[str, bool, tuple[str, ...], CodeType]] = {}
         # Out of the way of descriptors that a caller passes on, and closed by execve.
         try:
             self.fd = posix.dup2(file.fileno(), _FD, False)
@@ -46,18 +46,10 @@ class Block:
 
     def find_spec(self, name: str, *_: object) -> Any:
         """Return the specification of a module that is in the block, else None."""
-        if not name.startswith("anocir"):
+        if not name.startswith("anocir") or not self._read(name):
             return None
-        for one, package, code in self._read(name):
-            if one == name:
-                self.ready[name] = package, code
-            elif name not in self.ready:  # before it, what it needs
-                self._make(one, package, code)
-            else:
-                self.ready[one] = package, code
-        if name not in self.ready:
-            return None
-        package, code = self.ready[name]
+        _name, package, needs, _code = self.ready[name]
+        self._load_all(needs)
         spec = self.spec(name, self, is_package=package)
         if package:
             spec.submodule_search_locations = self._path(name)
@@ -68,51 +60,50 @@ class Block:
 
         Without its locks, specifications and searches: this is all one thread before it begins.
         """
-        for row in self._read(name):
-            self._make(*row)
-        return sys.modules.get(name) or __import__(name, fromlist=["main"])
-
-    def _read(self, name: str) -> list[tuple[str, bool, CodeType]]:
-        """Return what is in the record of a module, in order, when all else that it needs is made.
-
-        Each with its name, whether it is a package, and its code; nothing if the block has it not.
-        """
-        if name in self.ready:
-            return [(name, *self.ready.pop(name))]
-        at = self.index.find(b" %s " % name.encode())
-        if at < 0:
-            return []
-        at += len(name) + 2
-        offset, size = self.index[at : at + 20].split(None, 2)[:2]
-        needs, *rows = marshal.loads(posix.pread(self.fd, int(size), self.start + int(offset)))
         modules = sys.modules
-        for need in needs:
-            if need in modules:
-                continue
-            if need.startswith("anocir"):
-                for row in self._read(need):
-                    self._make(*row)
-            else:
-                self.native(need)
-        found = zip(rows[::3], rows[1::3], rows[2::3])
-        return [row for row in found if row[0] not in modules]
-
-    def _make(self, name: str, package: bool, code: CodeType) -> None:
-        """Execute the code of a module whose parent is there."""
+        if not self._read(name):
+            return __import__(name, fromlist=["main"])
+        _, package, needs, code = self.ready.pop(name)
+        self._load_all(needs)
         parent, _, last = name.rpartition(".")
+        if parent and parent not in modules:
+            self.load(parent)
         module: Any = _Module(name)
         module.__loader__ = self
         module.__package__ = name if package else parent
         if package:
             module.__path__ = self._path(name)
-        sys.modules[name] = module
+        modules[name] = module
         try:
             exec(code, module.__dict__)  # noqa: S102
         except BaseException:
-            del sys.modules[name]
+            del modules[name]
             raise
         if parent:
-            setattr(sys.modules[parent], last, module)
+            setattr(modules[parent], last, module)
+        return module
+
+    def _load_all(self, names: tuple[str, ...]) -> None:
+        for name in names:
+            if name not in sys.modules:
+                if not name.startswith("anocir"):
+                    self.native(name)
+                elif self._read(name):
+                    self.load(name)
+
+    def _read(self, name: str) -> bool:
+        """Have a module ready, with all that is in the record; False if the block has it not."""
+        ready = self.ready
+        if name not in ready:
+            at = self.index.find(b" %s " % name.encode())
+            if at < 0:
+                return False
+            at += len(name) + 2
+            offset, size = self.index[at : at + 20].split(None, 2)[:2]
+            for row in marshal.loads(posix.pread(self.fd, int(size), self.start + int(offset))):
+                if row[0] not in sys.modules:
+                    ready[row[0]] = row
+        return name in ready
 
     def _path(self, name: str) -> list[str]:
         """Return where modules of a package are that the block has not."""
@@ -145,7 +136,7 @@ class Block:
 
     def exec_module(self, module: ModuleType) -> None:
         """Execute the bytecode of a module."""
-        exec(self.ready.pop(module.__name__)[1], module.__dict__)  # noqa: S102
+        exec(self.ready.pop(module.__name__)[3], module.__dict__)  # noqa: S102
 
 
 def start(file: BinaryIO, entry: str) -> Any:

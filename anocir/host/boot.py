@@ -13,7 +13,7 @@ from __future__ import annotations
 import posix
 
 from ..errors import Error, reason
-from ..linux import files, mounts, processes, sockets
+from ..linux import files, mounts, processes, sockets, spawn
 from ..linux.const import AT_EMPTY_PATH, MOUNT_ATTR_RDONLY, OPEN_TREE_CLONE
 from ..linux.errnos import ENOENT, EPERM
 
@@ -66,7 +66,7 @@ def drop_early() -> None:
         pid, line = started
         files.close(line)
         processes.kill(pid, processes.SIGKILL)
-        processes.wait(pid)
+        spawn.wait(pid)
 
 
 def start(import_path: str, preserved: int, holes: Sequence[int] = ()) -> tuple[int, int]:
@@ -95,7 +95,7 @@ def start(import_path: str, preserved: int, holes: Sequence[int] = ()) -> tuple[
         str(archive).encode(),
     ]  # fmt: skip
     try:
-        pid = processes.spawn(files.encode(executable), argv, {}, _occupied(holes), session=False)
+        pid = spawn.spawn(files.encode(executable), argv, {}, _occupied(holes), session=False)
     finally:
         files.close(theirs_high)
         files.close(archive)

@@ -19,7 +19,7 @@ from ..errors import Error, reason, scene, scope
 from ..linux import files, processes
 from ..model import mountoptions, plan, spec
 from ..wire import channel
-from . import facts, joining, launch, states, store
+from . import facts, joining, launch, reserve, states
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from .launch import Init
     from .recorder import Recorder
     from .store import Container
-    from ..model.schema import Config, Facts, Intent
+    from ..model.schema import Config, Facts, Hooks, Intent
     from ..wire.shapes import Plan
     from ..cgroup import Manager
 
@@ -70,7 +70,7 @@ def make(
     fds = joining.open_namespaces(config)
     if init.streams:
         fds += init.streams.ends
-    container = store.reserve(settings.root, container_id)
+    container = reserve.reserve(settings.root, container_id)
     try:
         if recorder is not None:
             recorder.start(container)
@@ -104,7 +104,7 @@ def checked(
     holes: list[int],
 ) -> tuple[Config, Intent, Facts, Recorder | None]:
     """Return configuration, intent, the facts for the plan, and the recorder: all before making."""
-    store.check_free(settings.root, container_id)
+    reserve.check_free(settings.root, container_id)
     bundle = facts.absolute(options["bundle"])
     config: Config = jsonio.load(f"{bundle}/config.json")
     facts.drop_newer_capabilities(config.get("process"), "process")
@@ -149,6 +149,17 @@ def _find_cause(settings: Settings, init: Init, failure: Error) -> None:
     failure.hint = causes.explain(failure.text, failure.hint, settings.root)
 
 
+def _later_hooks(config: Config) -> Hooks:
+    """Return the hooks that start and delete run."""
+    hooks = config.get("hooks") or {}
+    later: Hooks = {}
+    if hooks.get("poststart"):
+        later["poststart"] = hooks["poststart"]
+    if hooks.get("poststop"):
+        later["poststop"] = hooks["poststop"]
+    return later
+
+
 def intent_of(
     settings: Settings,
     container_id: str,
@@ -162,9 +173,10 @@ def intent_of(
     intent: Intent = {
         "bundle": bundle,
         "rootfs": rootfs,
-        "created": store.now(),
+        "created": reserve.now(),
         "owner": facts.owner(),
         "annotations": config.get("annotations") or {},
+        "hooks": _later_hooks(config),
         "cgroup": choice.choose(settings, config, container_id),
         "creator": [creator, processes.stat(creator)[3]],
         "private_pids": facts.private_pids(config),

@@ -16,7 +16,7 @@ import posix
 from ..base import protobuf
 from ..base.protobuf import INT, TEXT
 from ..errors import Error, reason
-from ..linux import files, processes, tasks
+from ..linux import files, processes, spawn, tasks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -165,7 +165,7 @@ class Worker:
             if setup:
                 self.pid, self.held = _hold(path, argv, opened, setup)
             else:
-                self.pid = processes.spawn(path, argv, posix.environ, actions, session=False)
+                self.pid = spawn.spawn(path, argv, posix.environ, actions, session=False)
         except BaseException:
             ours.close()
             raise
@@ -250,7 +250,7 @@ class Worker:
             return "it was not there"
         pid, self.pid = self.pid, 0
         try:
-            status = processes.wait(pid)
+            status = spawn.wait(pid)
         except ChildProcessError:
             return "its parent has reaped it"
         return f"signal {status - 128}" if status > 128 else f"exit status {status}"
@@ -276,7 +276,7 @@ def _hold(
         files.close(write_end)
         if files.read(read_end, 1):
             setup()
-            processes.default_signals()
+            spawn.default_signals()
             for index, fd in enumerate(opened):
                 files.dup2(fd, _FIRST_FD + index)
             posix.execve(path, argv, posix.environ)

@@ -56,7 +56,7 @@ def _delete(container: Container, force: bool) -> None:
         ending.kill_and_wait(container)
     config: Config = {}
     try:
-        config = container.config()
+        config = container.hooks()
     except (OSError, Error) as error:
         if not force:
             raise

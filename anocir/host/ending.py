@@ -29,7 +29,8 @@ NS_GET_MNTNS_ID: Final = 0x8008B705
 
 def signal_process(container: Container, number: int) -> bool:
     """Signal init by its pidfd; False when it is gone, was never made, or the state is damaged."""
-    pidfd = container.hold()
+    # Who holds it already has looked: what exits in between is signalled in vain, as by kill(1).
+    pidfd = container.pidfd if container.pidfd >= 0 else container.hold()
     if pidfd < 0:
         return False
     try:

@@ -121,7 +121,7 @@ def execute(
             raise
     joining.close_all(fds)
     try:
-        start.serve_start(container, config, init.pid, init.channel.sock.fileno())
+        start.serve_start(container, init.pid, init.channel.sock.fileno())
     except BaseException:
         init.kill()
         raise

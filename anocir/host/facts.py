@@ -77,7 +77,11 @@ def check_terminal(process: Process, options: Options, foreground: bool) -> None
 
 def check_pidfd_socket(options: Options) -> None:
     """Refuse to promise a pidfd where the kernel has none."""
-    if options["pidfd_socket"] and not processes.has_pidfds():
+    if not options["pidfd_socket"]:
+        return
+    from ..linux import watch
+
+    if not watch.has_pidfds():
         raise Error(f"--pidfd-socket needs Linux 5.3, this is {posix.uname().release}")
 
 

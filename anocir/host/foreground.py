@@ -10,7 +10,7 @@ import select
 
 import posix
 
-from ..linux import files, processes, tasks
+from ..linux import files, processes, spawn, tasks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ _NOT_FORWARDED: Final = {
     for number in (
         _signal.SIGKILL, _signal.SIGSTOP, _signal.SIGSEGV, _signal.SIGBUS, _signal.SIGILL,
         _signal.SIGFPE, _signal.SIGTRAP, _signal.SIGABRT, _signal.SIGSYS, _signal.SIGTTOU,
-        *processes.RESERVED,
+        *spawn.RESERVED,
     )
 }  # fmt: skip
 _FORWARDED: Final = [n for n in range(1, 65) if n not in _NOT_FORWARDED]
@@ -172,7 +172,7 @@ class Watcher:
             if pid == 0:
                 return result
             if pid == self.pid:
-                result = processes.exit_code(status)
+                result = spawn.exit_code(status)
 
     def _relay(self, poll: Any, fd: int, events: int) -> None:
         relay = self.relay

@@ -8,7 +8,7 @@ from __future__ import annotations
 import posix
 
 from ..errors import Error, at, strerror
-from ..linux import files, processes, tasks
+from ..linux import files, spawn, tasks
 from ..model import plan
 from ..linux.const import (
     CLONE_NEWUSER,
@@ -67,7 +67,7 @@ def _maps_of(fd: int) -> dict[str, list[tuple[int, ...]]]:
     finally:
         for one in (ready_read, end_read, end_write):
             files.close(one)
-        processes.wait(pid)
+        spawn.wait(pid)
 
 
 def write_maps(pid: int, linux: Linux) -> None:
@@ -114,10 +114,10 @@ def _run_helper(argv: list[bytes]) -> None:
     searched = (posix.environ.get(b"PATH") or b"/usr/local/bin:/usr/bin:/bin").split(b":")
     for directory in searched:
         try:
-            pid = processes.spawn(directory + b"/" + argv[0], argv, posix.environ, [])
+            pid = spawn.spawn(directory + b"/" + argv[0], argv, posix.environ, [])
         except OSError:
             continue
-        status = processes.wait(pid)
+        status = spawn.wait(pid)
         if status:
             raise Error(
                 f"{argv[0].decode()}: exit status {status}",
@@ -147,4 +147,4 @@ def make_user_namespace(uids: Sequence[tuple[int, int, int]],
     finally:
         files.close(write_end)
         files.close(read_end)
-        processes.wait(pid)
+        spawn.wait(pid)

@@ -60,13 +60,13 @@ def _ended(container: Container, number: int) -> bool:
     The kernel drops a signal that the first process of a pid namespace has no handler for; with a
     handler, every process inside could send it.
     """
-    from ..wire import channel
+    from ..wire import line as wire
 
     try:
         line = container.open_line()
     except OSError:
         return False
-    channel.Line(-1, line[0]).send(channel.END, bytes([number]))
+    wire.Line(-1, line[0]).send(wire.END, bytes([number]))
     for fd in line:
         files.close(fd)
     return True

@@ -14,7 +14,7 @@ from ..base import activation, log
 from . import boot
 from ..wire import channel
 from ..errors import Error, reason, received, strerror
-from ..linux import files, processes
+from ..linux import files, processes, spawn
 from ..linux.errnos import EACCES, EPERM
 
 TYPE_CHECKING = False
@@ -185,7 +185,7 @@ class Init:
         """Say how the process ended."""
         pid = self.pid or self.worker or self.middle
         try:
-            status = processes.wait(pid)
+            status = spawn.wait(pid)
         except ChildProcessError:
             return "its parent has reaped it"
         self.killed = status == 128 + processes.SIGKILL
@@ -224,7 +224,7 @@ class Init:
         """
         middle, self.middle = self.middle, 0
         if middle:
-            processes.wait(middle)
+            spawn.wait(middle)
         if self.born_in >= 0:
             files.close(self.born_in)
             self.born_in = -1
@@ -235,7 +235,7 @@ class Init:
     def reap_worker(self) -> None:
         """Wait for the end of the worker, which has cloned init."""
         if self.worker_fd >= 0:
-            processes.wait(self.worker)
+            spawn.wait(self.worker)
             files.close(self.worker_fd)
             self.worker_fd = -1
 
@@ -246,7 +246,7 @@ class Init:
             if pid:
                 try:
                     processes.kill(pid, processes.SIGKILL)
-                    processes.wait(pid)
+                    spawn.wait(pid)
                 except (ProcessLookupError, ChildProcessError):
                     continue
         self.middle = self.worker = self.pid = 0

@@ -24,7 +24,7 @@ import posix
 
 from ..base import jsonio, log
 from ..errors import Error, at, reason, strerror
-from ..linux import files, notifications, processes, tasks
+from ..linux import files, notifications, spawn, tasks
 from ..model import spec
 from ..seccomp import recording
 from . import facts
@@ -153,7 +153,7 @@ def _serve(control: Any, listening: Any, base: Any, own: list[str], path: str) -
     status = 0
     try:
         posix.setsid()
-        processes.default_signals()
+        spawn.default_signals()
         tasks.set_name("anocir:record")
         _keep_only(control, listening)
         files.chdir("/")

@@ -13,7 +13,7 @@ import posix
 from .. import cgroup
 from ..base import jsonio, log
 from ..errors import Error, at, reason
-from ..linux import files, processes, tasks
+from ..linux import files, processes, spawn, tasks
 from ..linux.const import CLONE_NEWCGROUP, CLONE_NEWNET, PR_SET_CHILD_SUBREAPER
 from ..linux.errnos import ENOSYS, EPERM
 from ..model import distrust, mountoptions, plan, spec
@@ -29,8 +29,8 @@ from . import (
     images,
     joining,
     launch,
+    reserve,
     restored,
-    store,
 )
 from .checkpoint import EXTERNAL_NAMESPACES
 from .externals import External
@@ -96,7 +96,7 @@ class Restoring:
         self.pidfd = self.master = -1
         self.hooked = False
         self.bundle = facts.absolute(options["bundle"])
-        store.check_free(settings.root, container_id)
+        reserve.check_free(settings.root, container_id)
         config: Config = jsonio.load(f"{self.bundle}/config.json")
         spec.check(config)
         self.config = config
@@ -123,7 +123,7 @@ class Restoring:
             tables = images.mount_tables(self.directory)
             inherited = images.descriptors(self.directory, record)
             self._open_namespaces()
-            self.container = store.reserve(self.settings.root, self.container_id)
+            self.container = reserve.reserve(self.settings.root, self.container_id)
             try:
                 self._make(record, tables, inherited)
             except BaseException as error:
@@ -439,7 +439,7 @@ class Restoring:
     def _reap(self) -> None:
         if self.pid:
             try:
-                processes.wait(self.pid)
+                spawn.wait(self.pid)
             except ChildProcessError:
                 return
 

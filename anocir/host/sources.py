@@ -18,7 +18,7 @@ import posix
 from . import launch
 from ..base import inroot
 from ..errors import CONTRACT, Error, named, reason, strerror
-from ..linux import files, processes, tasks
+from ..linux import files, spawn, tasks
 from ..linux.const import CLONE_NEWNS
 from ..linux.errnos import EACCES, EPERM
 from ..wire import channel
@@ -121,7 +121,7 @@ def within(pid: int, work: Callable[[], Sequence[Opened]], fresh: bool = False) 
         for one in found:
             if isinstance(one, int):
                 files.close(one)
-        processes.wait(child)
+        spawn.wait(child)
 
 
 def _enter(pid: int, fresh: bool) -> None:

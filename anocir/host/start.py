@@ -50,18 +50,18 @@ def start(
         mode = b"container" if settings.start_exec_errors == "container" else b""
         line = _say_start(container, mode)
         container.unlock()
-        config = container.config()
+        hooks = container.hooks()
         try:
-            serve_start(container, config, pid, line[1])
+            serve_start(container, pid, line[1])
         except Error as error:
-            scene.update(config=config, rootfs=container.intent.get("rootfs", ""))
-            _after_failed_start(container, config, error)
+            scene.update(config=_config(container), rootfs=container.intent.get("rootfs", ""))
+            _after_failed_start(container, hooks, error)
             raise
         for fd in line:
             files.close(fd)
         line = ()
         container.close_line()
-        _poststart(container, config)
+        _poststart(container, hooks)
         if proxy:
             proxy.wait(pid, container.hold())
     finally:
@@ -74,7 +74,7 @@ def start(
 
 def _say_start(container: Container, mode: bytes) -> tuple[int, int]:
     """Tell init to start; descriptors of what it reads and of what it writes."""
-    from ..wire import channel
+    from ..wire import line as wire
 
     try:
         line = container.open_line()
@@ -84,42 +84,52 @@ def _say_start(container: Container, mode: bytes) -> tuple[int, int]:
         if error.errno != _ENXIO:
             raise
         raise Error(CONTRACT["already stopped"]) from None
-    channel.Line(-1, line[0]).send(channel.START, mode)
+    wire.Line(-1, line[0]).send(wire.START, mode)
     # Whoever comes now finds that a start is on its way.
     container.started()
     return line
 
 
-def serve_start(container: Container, config: Config, pid: int, fd: int) -> None:
+def serve_start(container: Container, pid: int, fd: int) -> None:
     """Answer init until execve has succeeded; raises Error when something failed before it."""
-    from ..wire import channel
+    from ..wire import line as wire
 
-    line = channel.Line(fd, -1)
+    line = wire.Line(fd, -1)
     executing = False
     while True:
-        channel.wait_unless_stopped(fd, pid, "starting the program")
+        wire.wait_unless_stopped(fd, pid, "starting the program")
         kind, payload = line.receive()
-        if kind == channel.EXEC:
+        if kind == wire.EXEC:
             executing = True
-        elif kind == channel.LOG:
+        elif kind == wire.LOG:
             log.warn(payload.partition(b" ")[2].decode("utf-8", "replace"))
-        elif kind == channel.ERROR:
+        elif kind == wire.ERROR:
             raise Error(*received(payload))
         elif kind == 0 and executing:
             return
         elif kind == 0:
-            raise _died(container, config)
+            raise _died(container)
 
 
-def _died(container: Container, config: Config) -> Error:
+def _died(container: Container) -> Error:
     """Say why init is gone: out of memory by the kernel's count, or it is not known."""
     from . import oom
 
+    config = _config(container)
     text = oom.want_of_memory(container, config)
     if not text:
         return Error("init died before the program was executed")
     where = "linux.resources.memory.limit: " if oom.memory_limit(config) else ""
     return Error(f"{where}{text}: {oom.told(container, config)}")
+
+
+def _config(container: Container) -> Config:
+    """Return the configuration for an error's sake, empty when it is damaged."""
+    try:
+        return container.config()
+    except Error as error:
+        log.debug(error.text)
+        return {}
 
 
 def _after_failed_start(container: Container, config: Config, error: Error) -> None:

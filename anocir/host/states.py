@@ -106,12 +106,12 @@ def check(operation: str, container: Container, status: str) -> None:
         raise Error(refused.format(id=container.id, status=status))
 
 
-def status_of(container: Container) -> Status:
-    """Tell the state of a loaded container from its files and its init."""
+def status_of(container: Container, alive: bool | None = None) -> Status:
+    """Tell the state of a loaded container from its files and its init, which may be known."""
     final = container.state.get("created", False)
     if not final:
         return CREATING if _being_created(container) else STOPPED
-    if not container.alive():
+    if not (container.alive() if alive is None else alive):
         return STOPPED
     if cgroup.frozen(container.intent.get("cgroup") or {}):
         return PAUSED
@@ -136,9 +136,7 @@ def open_(settings: Settings, container_id: str, hold: bool = False) -> tuple[Co
     """
     container = store.open_container(settings.root, container_id)
     container.load()
-    if hold:
-        container.hold()
-    return container, status_of(container)
+    return container, status_of(container, container.hold() >= 0 if hold else None)
 
 
 def oci_state(container: Container, status: Status, pid: int | None = None) -> State:

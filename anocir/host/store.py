@@ -19,8 +19,6 @@ With the intent alone it removes everything that was made, whenever the runtime 
 
 from __future__ import annotations
 
-import time
-
 import posix
 
 from ..base import jsonio
@@ -42,7 +40,7 @@ REPORT: Final = "report.fifo"
 _FILES: Final = ("state.json", "config.json", START, REPORT, "intent.json")
 
 
-def _lock(fd: int, call: Callable[[int], Any] = files.flock) -> None:
+def take_lock(fd: int, call: Callable[[int], Any] = files.flock) -> None:
     """Take the lock, or give it back; on a file system that has none, do without as runc does."""
     try:
         call(fd)
@@ -76,13 +74,13 @@ class Container:
         It is held over a change of the state, never while a hook or a program of the container
         runs, and the kernel gives it back when we die.
         """
-        _lock(self.dir_fd)
+        take_lock(self.dir_fd)
         if files.fstat(self.dir_fd).st_nlink == 0:
             raise missing()
 
     def unlock(self) -> None:
         """Give the lock back."""
-        _lock(self.dir_fd, files.funlock)
+        take_lock(self.dir_fd, files.funlock)
 
     def load(self, damaged: bool = False) -> None:
         """Read the intent and the state.  Raises Error unless both are whole.
@@ -131,6 +129,14 @@ class Container:
         if wrong is not None:
             raise self._damaged(_unlike("config.json", wrong))
         return value
+
+    def hooks(self) -> Config:
+        """Return what start and delete need of the configuration, in its form: the hooks.
+
+        They are in the intent; config.json serves for a container of a version that had them not.
+        """
+        hooks = self.intent.get("hooks")
+        return self.config() if hooks is None else {"hooks": hooks}
 
     def save_intent(self, intent: Intent) -> None:
         """Write what will be made, before it is."""
@@ -301,17 +307,11 @@ def missing(root: str = "", container_id: str = "") -> Error:
     return Error(CONTRACT["missing"], where if root else "", kind="missing")
 
 
-def _there(root: str, container_id: str) -> Error:
-    """Return the error for an id that is taken."""
-    again = f"anocir --root {root} delete {container_id}"
-    return Error(CONTRACT["exists"], f"{container_id} in {root}: `{again}` removes it")
-
-
 def open_container(root: str, container_id: str) -> Container:
     """Open the directory of a container.  Raises Error when it does not exist."""
     path = f"{root}/{container_id}"
     try:
-        _check_root(root, files.stat(root))
+        check_root(root, files.stat(root))
         fd = files.open(path, files.O_RDONLY | files.O_DIRECTORY | files.O_NOFOLLOW)
     except FileNotFoundError:
         raise missing(root, container_id) from None
@@ -336,7 +336,7 @@ def _check_owner(path: str, found: posix.stat_result) -> None:
         raise Error(f"state directory {path} can be written by others")
 
 
-def _check_root(root: str, found: posix.stat_result) -> None:
+def check_root(root: str, found: posix.stat_result) -> None:
     """Refuse a state root that is not ours, but for one like /tmp, where each has its own."""
     if found.st_mode & 0o1000 and found.st_uid in (0, posix.geteuid()):
         return
@@ -349,81 +349,18 @@ def remove_other(root: str, container_id: str) -> bool:
     found = files.lstat(path)
     if found.st_mode & files.S_IFMT == files.S_IFDIR:
         return False
-    _check_root(root, files.stat(root))
+    check_root(root, files.stat(root))
     if found.st_uid != posix.geteuid():
         raise Error(f"{path} belongs to another user")
     files.unlink(path)
     return True
 
 
-def reserve(root: str, container_id: str) -> Container:
-    """Make the directory of a new container and hold its lock.  Raises Error when it exists.
-
-    A directory without intent and state is what a killed create or delete left: it is taken over.
-    """
-    _make_root(root)
-    path = f"{root}/{container_id}"
-    while True:
-        try:
-            files.mkdir(path, 0o700)
-        except FileExistsError:
-            if _taken(path):
-                raise _there(root, container_id) from None
-        try:
-            container = open_container(root, container_id)
-        except Error as error:
-            if error.kind != "missing":
-                raise
-            continue  # removed between our two calls
-        _lock(container.dir_fd)
-        if files.fstat(container.dir_fd).st_nlink == 0:
-            container.close()  # removed between our two calls
-            continue
-        if _taken(path):
-            container.close()
-            raise _there(root, container_id)
-        return container
-
-
-def check_free(root: str, container_id: str) -> None:
-    """Raise Error when the id is taken, before any work is done; `reserve` decides."""
-    if _taken(f"{root}/{container_id}"):
-        raise _there(root, container_id)
-
-
-def _taken(path: str) -> bool:
-    """Tell whether a container is in the directory: either file alone says so."""
-    return files.exists(path + "/intent.json") or files.exists(path + "/state.json")
-
-
-def _make_root(root: str) -> None:
-    """Make the state root, mode 0700, and refuse one that others can write to."""
-    try:
-        found = files.stat(root)
-    except FileNotFoundError:
-        parent = root.rpartition("/")[0]
-        if parent and not files.exists(parent):
-            _make_root(parent)
-        try:
-            files.mkdir(root, 0o700)
-        except FileExistsError:
-            found = files.stat(root)
-        else:
-            return
-    _check_root(root, found)
-
-
 def ids(root: str) -> list[str]:
     """Return the ids below a state root, sorted; none when the root does not exist."""
     try:
-        _check_root(root, files.stat(root))
+        check_root(root, files.stat(root))
         names = files.listdir(root)
     except FileNotFoundError:
         return []
     return sorted(name for name in names if ":" not in name)
-
-
-def now() -> str:
-    """Return the time as RFC 3339 in UTC with nanoseconds."""
-    seconds, rest = divmod(time.time_ns(), 10**9)
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{rest:09d}Z"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import posix
 
 from ..errors import Error, strerror
-from ..linux import files, mounts, processes
+from ..linux import files, mounts, spawn
 from ..linux.const import (
     AT_EMPTY_PATH,
     AT_FDCWD,
@@ -103,13 +103,13 @@ def _busybox() -> int:
 def _applets(busybox: str) -> list[str]:
     read_end, write_end = files.pipe()
     actions: list[tuple[Any, ...]] = [(posix.POSIX_SPAWN_DUP2, write_end, 1)]
-    pid = processes.spawn(files.encode(busybox), [b"busybox", b"--list"], {}, actions)
+    pid = spawn.spawn(files.encode(busybox), [b"busybox", b"--list"], {}, actions)
     files.close(write_end)
     try:
         listed = files.read_fd(read_end)
     finally:
         files.close(read_end)
-        processes.wait(pid)
+        spawn.wait(pid)
     return [name for name in files.decode(listed).split() if "/" not in name]
 
 

@@ -11,7 +11,7 @@ import posix
 
 from ..base import inroot
 from ..errors import Error, named, strerror
-from ..linux import files, mounts, processes, tasks
+from ..linux import files, mounts, spawn, tasks
 from ..linux.const import (
     CLONE_NEWIPC,
     CLONE_NEWNET,
@@ -180,7 +180,7 @@ def _opened_in_there(pids_fd: int) -> int:
             if inside == 0:
                 channel.of(only).send(channel.MADE, b"", [mounts.fsopen("proc")])
             else:
-                processes.wait(inside)
+                spawn.wait(inside)
         finally:
             posix._exit(0)
     theirs.close()
@@ -195,7 +195,7 @@ def _opened_in_there(pids_fd: int) -> int:
         return line.fds[0]
     finally:
         ours.close()
-        processes.wait(first)
+        spawn.wait(first)
 
 
 def _leave_for(mount_fd: int) -> None:

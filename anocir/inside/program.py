@@ -10,7 +10,7 @@ import _signal
 
 from ..base import inroot
 from ..errors import CONTRACT, Error, cwd_error, strerror
-from ..linux import files, processes, tasks
+from ..linux import files, spawn, tasks
 from ..linux.errnos import EACCES, EISDIR, ELOOP, ENOENT, ENOTDIR
 from ..wire import channel
 from . import procfs
@@ -115,7 +115,7 @@ def close_descriptors(context: Context) -> None:
         first = fd + 1
     tasks.close_range(first, 0xFFFFFFFF)
     context.root_fd = context.host_proc = -1
-    for number in (_signal.SIGPIPE, _signal.SIGXFSZ, *processes.RESERVED):
+    for number in (_signal.SIGPIPE, _signal.SIGXFSZ, *spawn.RESERVED):
         # Ignored by the interpreter, by posix_spawn(3), or by the caller where the C library does
         # not let posix_spawn(3) reset them: that would survive execve.
         tasks.default_signal(number)

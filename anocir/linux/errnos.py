@@ -17,6 +17,7 @@ ESRCH: Final = 3
 EINTR: Final = 4
 EIO: Final = 5
 E2BIG: Final = 7
+EBADF: Final = 9
 EAGAIN: Final = 11
 ENOMEM: Final = 12
 EACCES: Final = 13

@@ -22,7 +22,7 @@ from errno import errorcode
 import posix
 
 from .. import errors
-from . import const, files, mounts, netlink, processes, sockets, tasks
+from . import const, files, mounts, netlink, processes, sockets, spawn, tasks, watch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -217,16 +217,20 @@ _DECODE: Final[dict[Any, dict[str, tuple[str, tuple[Any, ...]]]]] = {
     },
     sockets: {"pair": ("socketpair", ())},
     processes: {
+        "exited": ("poll", ()),
+        "pidfd_open": ("pidfd_open", ()),
+        "pidfd_send_signal": ("pidfd_send_signal", ()),
+        "kill": ("kill", ()),
+    },
+    spawn: {
         "spawn": ("vfork+execve", (_text, lambda argv: f"[{b' '.join(argv).decode()!r}]",
                                    lambda _: "envp", lambda _: "actions")),
         "wait": ("waitpid", ()),
         "default_signals": ("rt_sigaction(SIG_DFL)", ()),
-        "exited": ("poll", ()),
-        "has_pidfds": ("pidfd_open(getpid())", ()),
-        "pidfd_open": ("pidfd_open", ()),
-        "pidfd_send_signal": ("pidfd_send_signal", ()),
-        "kill": ("kill", ()),
         "kill_group": ("kill(-pgrp)", ()),
+    },
+    watch: {
+        "has_pidfds": ("pidfd_open(getpid())", ()),
     },
 }  # fmt: skip
 

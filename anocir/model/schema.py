@@ -448,8 +448,9 @@ class Intent(TypedDict, total=False):
     """intent.json: what is written down before the first side effect.
 
     `creator` is the pid and the start time of the runtime, `criu` those of the CRIU of a restore,
-    `private_pids` whether all processes end with init, `keyring` its name, `host_mounts` how many
-    mounts lie below the root file system where the container has no mount namespace.
+    `private_pids` whether all processes end with init, `keyring` its name, `hooks` those that start
+    and delete run, `host_mounts` how many mounts lie below the root file system where the container
+    has no mount namespace.
     """
 
     version: int
@@ -466,6 +467,7 @@ class Intent(TypedDict, total=False):
     keyring: str
     host_mounts: int | None
     resctrl: ResctrlRecord | None
+    hooks: Hooks
 
 
 class StateFile(TypedDict, total=False):

@@ -57,39 +57,41 @@ container's side is text or struct (`PID_FRAME`), never marshal.
 from __future__ import annotations
 
 import _socket
-import select
 from _struct import iter_unpack, pack, unpack
 
 from ..errors import Error, named
-from ..linux import files, processes
+from ..linux import files
+from .line import (
+    PLAN as PLAN,
+    MAP as MAP,
+    MAPPED as MAPPED,
+    PID as PID,
+    CGROUP as CGROUP,
+    GO as GO,
+    HOOKS as HOOKS,
+    DONE as DONE,
+    CONSOLE as CONSOLE,
+    READY as READY,
+    COMMIT as COMMIT,
+    START as START,
+    EXEC as EXEC,
+    ERROR as ERROR,
+    LOG as LOG,
+    LISTENER as LISTENER,
+    WORKER as WORKER,
+    MADE as MADE,
+    FULL as FULL,
+    END as END,
+    SOURCES as SOURCES,
+    OPENED as OPENED,
+    Line as Line,
+    wait_unless_stopped as wait_unless_stopped,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Final
-
-PLAN: Final = 1
-MAP: Final = 2
-MAPPED: Final = 3
-PID: Final = 4
-CGROUP: Final = 16
-GO: Final = 5
-HOOKS: Final = 6
-DONE: Final = 7
-CONSOLE: Final = 8
-READY: Final = 9
-COMMIT: Final = 10
-START: Final = 11
-EXEC: Final = 12
-ERROR: Final = 13
-LOG: Final = 14
-LISTENER: Final = 15
-WORKER: Final = 17
-MADE: Final = 18
-FULL: Final = 19
-END: Final = 20
-SOURCES: Final = 21
-OPENED: Final = 22
 
 # WORKER and PID: the pid, whether it is in its cgroups.  CGROUP: whether the network namespace
 # comes along, whether a cgroup to be born in does, how many of the others are joined at once, and
@@ -105,7 +107,6 @@ _SOL_SOCKET = 1
 _MSG_CMSG_CLOEXEC = 0x40000000
 _MSG_NOSIGNAL = 0x4000
 _LONGEST_PATH: Final = 107  # sun_path of unix(7), without the NUL
-_STOPPED_PATIENCE = 10  # seconds
 _MAX_FDS = 250  # SCM_MAX_FD is 253
 _MAX_FRAME = 128 << 20
 
@@ -183,67 +184,6 @@ class Channel:
 def of(fd: int) -> Channel:
     """Return a channel on an inherited descriptor."""
     return Channel(_socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, fd))
-
-
-class Line:
-    """Frames by read(2), write(2) and close(2) alone, which a container's filter surely allows."""
-
-    __slots__ = ("read_fd", "write_fd")
-
-    def __init__(self, read_fd: int, write_fd: int) -> None:
-        """Take descriptors, which may be one and the same."""
-        self.read_fd = read_fd
-        self.write_fd = write_fd
-
-    def send(self, kind: int, payload: bytes = b"") -> None:
-        """Send one frame.  Raises OSError when nobody is there to read it."""
-        files.write_all(self.write_fd, pack("=IB", len(payload), kind) + payload)
-
-    def receive(self) -> tuple[int, bytes]:
-        """Return the next frame as (kind, payload); (0, b"") at the end of the stream."""
-        header = self._take(5)
-        if len(header) < 5:
-            return 0, b""
-        size, kind = unpack("=IB", header)
-        payload = self._take(size)
-        return (kind, payload) if len(payload) == size else (0, b"")
-
-    def _take(self, size: int) -> bytes:
-        data = b""
-        while len(data) < size:
-            part = files.read(self.read_fd, size - len(data))
-            if not part:
-                break
-            data += part
-        return data
-
-    def close(self) -> None:
-        """Close both; a filter that forbids it leaves it to execve(2)."""
-        for fd in {self.read_fd, self.write_fd}:
-            try:
-                files.close(fd)
-            except OSError:
-                continue
-
-
-def wait_unless_stopped(fd: int, pid: int, what: str) -> None:
-    """Wait until `fd` can be read; raises Error when the process is kept stopped meanwhile.
-
-    Side: host.  A process of the container may stop others of its user in its pid namespace.
-    """
-    poll = select.poll()
-    poll.register(fd, select.POLLIN)
-    stopped = 0
-    while not poll.poll(1000):
-        try:
-            stopped = stopped + 1 if processes.stat(pid)[1] in "tT" else 0
-        except OSError:
-            continue
-        if stopped >= _STOPPED_PATIENCE:
-            raise Error(
-                f"process {pid} has been stopped for {stopped} seconds while {what}",
-                "by whom may signal or trace it: a process of the container?",
-            )
 
 
 def send_fd(path: str, fd: int, data: bytes) -> None:

@@ -22,7 +22,7 @@ from anocir import errors
 from anocir.host import foreground
 from anocir.inside import init, process
 from anocir.commands import kill
-from anocir.linux import processes
+from anocir.linux import spawn
 from tests.kernel import child
 
 pytestmark = pytest.mark.kernel
@@ -42,17 +42,17 @@ def again(module: ModuleType) -> ModuleType:
 
 def test_only_signals_are_named_that_the_c_library_lets_a_program_name() -> None:
     valid = {int(number) for number in signal.valid_signals()}
-    assert list(processes.RESERVED) == [number for number in EVERY if number not in valid]
-    assert set(processes._ALL_SIGNALS) == valid - {signal.SIGKILL, signal.SIGSTOP}
+    assert list(spawn.RESERVED) == [number for number in EVERY if number not in valid]
+    assert set(spawn.ALL_SIGNALS) == valid - {signal.SIGKILL, signal.SIGSTOP}
     assert valid.issuperset(foreground._FORWARDED)
 
 
 def test_with_musl_34_is_reserved_too(monkeypatch) -> None:
     monkeypatch.setattr(_signal, "SIGRTMIN", 35)
-    altered = again(processes)
+    altered = again(spawn)
     assert list(altered.RESERVED) == [32, 33, 34]
-    assert 34 not in altered._ALL_SIGNALS and 35 in altered._ALL_SIGNALS
-    monkeypatch.setattr(processes, "RESERVED", altered.RESERVED)
+    assert 34 not in altered.ALL_SIGNALS and 35 in altered.ALL_SIGNALS
+    monkeypatch.setattr(spawn, "RESERVED", altered.RESERVED)
     assert 34 not in again(foreground)._FORWARDED
 
 

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from anocir.linux import processes
+from anocir.linux import processes, spawn
+from anocir.linux import watch as stand_ins
 from tests import blocked, machine
 from tests.kernel import child
 
@@ -59,7 +60,7 @@ def spawn_and_read(script: str, *, env=None, session: bool = True, prepare=lambd
         read_end, write_end = os.pipe()
         actions = [(posix.POSIX_SPAWN_DUP2, write_end, 1)]
         argv = [b"sh", b"-c", script.encode()]
-        pid = processes.spawn(b"/bin/sh", argv, env or {}, actions, session)
+        pid = spawn.spawn(b"/bin/sh", argv, env or {}, actions, session)
         os.close(write_end)
         with open(read_end) as file:
             text = file.read()
@@ -119,7 +120,7 @@ def children() -> set[str]:
 def test_spawn_tells_why_a_program_cannot_be_executed(path: bytes, number: int) -> None:
     before = children()
     with pytest.raises(OSError) as caught:
-        processes.spawn(path, [b"x"], {}, [])
+        spawn.spawn(path, [b"x"], {}, [])
     assert caught.value.errno == number
     assert not children() - before
 
@@ -130,12 +131,12 @@ def test_spawn_tells_why_a_program_cannot_be_executed(path: bytes, number: int) 
 )  # fmt: skip
 def test_wait_gives_the_status_that_a_shell_would(script: str, status: int) -> None:
     pid = os.spawnv(os.P_NOWAIT, "/bin/sh", ["sh", "-c", script])
-    assert processes.wait(pid) == status
+    assert spawn.wait(pid) == status
 
 
 def test_exit_code_counts_a_core_dump_as_its_signal() -> None:
     for status, expected in ((0, 0), (7 << 8, 7), (9, 137), (11 | 0x80, 139)):
-        assert processes.exit_code(status) == expected
+        assert spawn.exit_code(status) == expected
         if not status & 0x80:
             waited = os.waitstatus_to_exitcode(status)
             assert expected == (waited if waited >= 0 else 128 - waited)
@@ -188,11 +189,11 @@ def test_kill_group_ends_the_children_too() -> None:
         os._exit(0)
     os.close(write_end)
     assert os.read(read_end, 1) and os.read(read_end, 1)
-    processes.kill_group(pid)
+    spawn.kill_group(pid)
     assert os.read(read_end, 1) == b"", "somebody of the group still holds the pipe"
     os.close(read_end)
     os.waitpid(pid, 0)
-    processes.kill_group(pid)
+    spawn.kill_group(pid)
 
 
 def test_stat_reads_names_with_parentheses_and_blanks() -> None:
@@ -292,12 +293,12 @@ def test_default_signals_undoes_what_is_ignored_handled_and_blocked() -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, range(1, 65))
         names = "SigBlk", "SigIgn", "SigCgt"
         before = [int(child.status_field(name), 16) for name in names]
-        processes.default_signals()
+        spawn.default_signals()
         return before, [int(child.status_field(name), 16) for name in names]
 
     before, after = child.run(action)
     assert all(before), "there was something to be undone"
-    reserved = sum(1 << number - 1 for number in processes.RESERVED)
+    reserved = sum(1 << number - 1 for number in spawn.RESERVED)
     assert [mask & ~reserved for mask in after] == [0, 0, 0]
 
 
@@ -475,12 +476,12 @@ def test_spawn_does_without_clone3(error: int) -> None:
         script = (
             b"tr '\\0' ' ' </proc/$$/environ; exec grep -E '^Sig(Blk|Ign)|^Pid' /proc/self/status"
         )
-        pid = processes.spawn(b"/bin/sh", [b"sh", b"-c", script], {b"A": b"1"}, actions)
+        pid = spawn.spawn(b"/bin/sh", [b"sh", b"-c", script], {b"A": b"1"}, actions)
         session = os.getsid(pid)
         os.close(write_end)
         with open(read_end) as file:
             text = file.read()
-        return text, session == pid, processes.wait(pid), len(children())
+        return text, session == pid, spawn.wait(pid), len(children())
 
     text, leads, status, left = without("clone3", error, action)
     assert text.startswith("A=1 ") and leads and (status, left) == (0, 0)
@@ -494,7 +495,7 @@ def test_spawn_does_without_clone3(error: int) -> None:
 def test_spawn_without_clone3_tells_why_as_well(error: int, path: bytes) -> None:
     def action() -> tuple[int, int]:
         try:
-            processes.spawn(path, [b"x"], {}, [])
+            spawn.spawn(path, [b"x"], {}, [])
         except OSError as failure:
             return failure.errno or 0, len(children())
         return 0, -1
@@ -514,7 +515,7 @@ def test_pidfd_open_is_readable_at_the_end_also_without_the_call(process, error,
         processes.pidfd_send_signal(watch, signal.SIGTERM)
         woken = select.select([watch], [], [], 60)[0] == [watch]
         helpers = children()
-        return quiet, kept, woken, len(helpers), processes.is_pidfd(watch)
+        return quiet, kept, woken, len(helpers), stand_ins.is_pidfd(watch)
 
     # Not our child in there: it stays a zombie, which has exited.
     assert without(calls, error, action) == (True, False, True, 1, False)
@@ -559,7 +560,7 @@ def test_pidfd_send_signal_without_the_call_goes_by_the_pid_behind_the_descripto
     def action() -> bool:
         real = processes.pidfd_open(process)
         processes.pidfd_send_signal(real, signal.SIGUSR1)
-        return processes.is_pidfd(real)
+        return stand_ins.is_pidfd(real)
 
     assert without("pidfd_send_signal", error, action)
     assert os.WTERMSIG(os.waitpid(process, 0)[1]) == signal.SIGUSR1
@@ -579,8 +580,8 @@ def test_pidfd_send_signal_without_the_call_goes_by_the_pid_behind_the_descripto
 def test_pidfd_send_signal_without_pidfds_spares_another_process_of_the_number(process) -> None:
     def action() -> int:
         watch = processes.pidfd_open(process)
-        pid, started = processes._watched[watch]
-        processes._watched[watch] = pid, started - 1
+        pid, started = stand_ins._watched[watch]
+        stand_ins._watched[watch] = pid, started - 1
         try:
             processes.pidfd_send_signal(watch, signal.SIGKILL)
         except ProcessLookupError as failure:
@@ -594,19 +595,19 @@ def test_pidfd_send_signal_without_pidfds_spares_another_process_of_the_number(p
 @WITHOUT
 def test_is_pidfd_tells_a_stand_in(process, error: int) -> None:
     real = processes.pidfd_open(process)
-    assert processes.is_pidfd(real)
+    assert stand_ins.is_pidfd(real)
     os.close(real)
     assert not without(
-        "pidfd_open", error, lambda: processes.is_pidfd(processes.pidfd_open(process))
+        "pidfd_open", error, lambda: stand_ins.is_pidfd(processes.pidfd_open(process))
     )
 
 
 @WITHOUT
 def test_has_pidfds_tells_whether_the_call_is_there(monkeypatch, error: int) -> None:
-    assert processes.has_pidfds()
-    assert not without("pidfd_open", error, processes.has_pidfds)
+    assert stand_ins.has_pidfds()
+    assert not without("pidfd_open", error, stand_ins.has_pidfds)
     monkeypatch.delattr(posix, "pidfd_open")
-    assert not processes.has_pidfds()
+    assert not stand_ins.has_pidfds()
 
 
 @pytest.mark.needs("user-namespace")

@@ -64,12 +64,12 @@ def test_a_hook_has_its_own_environment_and_no_directory_of_the_image(arena: Are
 
 def test_control_a_hook_with_the_callers_environment_is_seen(arena: Arena) -> None:
     inherit = (
-        "_spawn_as_it_is = processes.spawn\n"
+        "_spawn_as_it_is = spawn.spawn\n"
         "def _spawn(hook, ends, place):\n"
         "    actions = [(posix.POSIX_SPAWN_DUP2, end, target) for target, end in enumerate(ends)]\n"
         "    path = files.encode(hook['path'])\n"
         "    args = [files.encode(arg) for arg in hook['args']]\n"
-        "    return processes.spawn(path, args, posix.environ, actions)\n"
+        "    return spawn.spawn(path, args, posix.environ, actions)\n"
     )
     environment, _ = hook_surroundings(arena, base__hooks=inherit)["prestart"]
     assert {"LD_LIBRARY_PATH=/evil", "SECRET=caller"} <= set(environment)

@@ -112,6 +112,8 @@ DAMAGES: dict[str, Callable[[str], None]] = {
     "a number as bundle": intent("bundle", 7),
     "another id": intent("id", "other"),
     "host mounts of text": intent("host_mounts", "x"),
+    "recorded hooks that are numbers": intent("hooks", {"poststop": [1], "poststart": 2}),
+    "a recorded hook that is no path": intent("hooks", {"poststop": [{"path": 7}]}),
     "a wrong resctrl": intent("resctrl", {"group": 1}),
     "a pid of text": state("pid", "1"),
     "a pid that is no number": state("pid", 1.5),

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anocir.wire import channel
+from anocir.wire import channel, line
 from anocir.errors import Error
 from tests.kernel import child
 
@@ -237,7 +237,7 @@ def test_a_line_reads_and_writes_frames_and_nothing_else(tmp_path) -> None:
 
 
 def test_a_process_that_is_kept_stopped_is_not_waited_for(monkeypatch) -> None:
-    monkeypatch.setattr(channel, "_STOPPED_PATIENCE", 2)
+    monkeypatch.setattr(line, "_STOPPED_PATIENCE", 2)
     read_end, write_end = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -287,8 +287,8 @@ def test_the_kinds_are_different_numbers_and_none_is_the_end() -> None:
 
 
 def test_the_picture_names_every_kind_that_there_is() -> None:
-    source = Path(channel.__file__).read_text()
-    picture = source.split('"""')[1]
+    picture = Path(channel.__file__).read_text().split('"""')[1]
+    source = Path(line.__file__).read_text()
     names = re.findall(r"^([A-Z]+): Final = \d+$", source, re.MULTILINE)
     assert names
     missing = [name for name in names if not re.search(rf"\b{name}\b", picture)]

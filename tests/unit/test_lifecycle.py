@@ -14,7 +14,7 @@ import pytest
 from anocir.commands import kill
 from anocir.host import ending, states, store
 from anocir.errors import CONTRACT, Error
-from anocir.linux import processes
+from anocir.linux import processes, watch
 
 pytestmark = pytest.mark.unit
 
@@ -174,7 +174,7 @@ def test_a_process_lives_as_long_as_one_thread_does(frozen) -> None:
             assert time.monotonic() < deadline
         assert states.status_of(container(**state)) == "running"
         assert processes.alive(child.pid, state["start_time"])
-        assert processes._runs(child.pid, state["start_time"]), "what old kernels have"
+        assert watch.runs(child.pid, state["start_time"]), "what old kernels have"
     finally:
         child.kill()
         child.wait()

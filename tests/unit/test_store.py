@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from anocir.host import store
+from anocir.host import reserve, store
 from anocir.errors import CONTRACT, Error
 from anocir.linux import files
 from tests.kernel import child
@@ -29,7 +29,7 @@ def root(tmp_path) -> str:
 
 @pytest.fixture
 def box(root):
-    one = store.reserve(root, "box")
+    one = reserve.reserve(root, "box")
     yield one
     one.close()
 
@@ -197,7 +197,7 @@ def test_without_a_state_init_never_was(box) -> None:
 def test_any_bytes_are_read_or_refused(tmp_path, data: bytes) -> None:
     root = str(tmp_path / "fuzz")
     one = (
-        store.reserve(root, "box")
+        reserve.reserve(root, "box")
         if not os.path.exists(root)
         else store.open_container(root, "box")
     )
@@ -261,24 +261,24 @@ def test_the_intent_goes_last(box, monkeypatch) -> None:
 def test_an_id_is_taken_once(root, box) -> None:
     box.save_intent({})
     box.unlock()
-    for call in (store.reserve, store.check_free):
+    for call in (reserve.reserve, reserve.check_free):
         with pytest.raises(Error) as caught:
             call(root, "box")
         assert caught.value.text == CONTRACT["exists"]
-    store.check_free(root, "other")
+    reserve.check_free(root, "other")
     box.remove()
-    store.check_free(root, "box")
-    again = store.reserve(root, "box")
+    reserve.check_free(root, "box")
+    again = reserve.reserve(root, "box")
     again.close()
 
 
 def test_what_a_killed_create_left_is_taken_over(root) -> None:
     def killed() -> None:
-        one = store.reserve(root, "box")
+        one = reserve.reserve(root, "box")
         one.save_config({})
 
     assert child.end(killed) == 0
-    one = store.reserve(root, "box")
+    one = reserve.reserve(root, "box")
     one.save_intent({"mine": True})
     one.close()
 
@@ -295,7 +295,7 @@ def test_a_link_in_the_place_of_a_directory_is_not_followed(root, tmp_path) -> N
     os.makedirs(root, 0o700)
     (tmp_path / "evil").mkdir()
     os.symlink(tmp_path / "evil", f"{root}/box")
-    for call in (store.open_container, store.reserve):
+    for call in (store.open_container, reserve.reserve):
         with pytest.raises(Error, match="no directory"):
             call(root, "box")
 
@@ -380,15 +380,15 @@ def test_of_many_who_reserve_one_wins(root, left: bool) -> None:
         os.makedirs(f"{root}/box", 0o700)
         os.chmod(root, 0o700)
 
-    def reserve() -> str:
-        one = store.reserve(root, "box")
+    def one_of_many() -> str:
+        one = reserve.reserve(root, "box")
         time.sleep(0.002)
         one.save_intent({"winner": os.getpid()})
         one.unlock()
         return "won"
 
     for _ in range(5):
-        answers = racers(8, reserve)
+        answers = racers(8, one_of_many)
         assert sorted(answers) == [CONTRACT["exists"]] * 7 + ["won"]
         one = store.open_container(root, "box")
         one.lock()
@@ -406,7 +406,7 @@ def test_create_and_delete_again_and_again_never_mix(root) -> None:
         won = 0
         for _ in range(60):
             try:
-                one = store.reserve(root, "box")
+                one = reserve.reserve(root, "box")
             except Error as error:
                 assert error.text == CONTRACT["exists"], error.text
                 continue
@@ -430,7 +430,7 @@ def test_create_and_delete_again_and_again_never_mix(root) -> None:
 def test_reading_while_others_create_and_delete_gives_a_whole_container_or_none(root) -> None:
     def make() -> str:
         for _ in range(80):
-            one = store.reserve(root, "box")
+            one = reserve.reserve(root, "box")
             one.save_intent({"bundle": "/b"})
             one.save_state(pid=1)
             one.unlock()
@@ -464,7 +464,7 @@ def test_a_root_that_others_can_write_to_is_refused(root, mode: int) -> None:
     os.makedirs(root)
     os.chmod(root, mode)
     with pytest.raises(Error, match="can be written by others"):
-        store.reserve(root, "box")
+        reserve.reserve(root, "box")
 
 
 @pytest.mark.parametrize("mode", [0o777, 0o722, 0o770])
@@ -474,7 +474,7 @@ def test_a_directory_that_others_could_have_prepared_is_not_taken_over(root, mod
     os.chmod(root, 0o1777)
     os.chmod(f"{root}/box", mode)
     with pytest.raises(Error, match="written by others"):
-        store.reserve(root, "box")
+        reserve.reserve(root, "box")
 
 
 @pytest.mark.needs("root")
@@ -482,12 +482,12 @@ def test_a_root_of_another_user_is_refused(root) -> None:
     os.makedirs(root, 0o755)
     os.chown(root, 12345, 12345)
     with pytest.raises(Error, match="belongs to another user"):
-        store.reserve(root, "box")
+        reserve.reserve(root, "box")
     os.chown(root, 0, 0)
     os.mkdir(f"{root}/box", 0o700)
     os.chown(f"{root}/box", 12345, 12345)
     with pytest.raises(Error, match="belongs to another user"):
-        store.reserve(root, "box")
+        reserve.reserve(root, "box")
 
 
 def test_the_ids_are_directories_without_a_colon(root) -> None:
@@ -500,7 +500,7 @@ def test_the_ids_are_directories_without_a_colon(root) -> None:
 
 def test_now_is_rfc_3339_with_nanoseconds() -> None:
     before = int(time.time())
-    text = store.now()
+    text = reserve.now()
     after = time.time()
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z", text)
     whole = time.strptime(text[:19], "%Y-%m-%dT%H:%M:%S")
