@@ -69,7 +69,7 @@ def _mounts(mounts: Any, lines: list[str]) -> None:
             lines.append(f"{path}: type bind without the option bind or rbind, taken as a bind")
         if mount.get("type") == "bind" or "bind" in options or "rbind" in options:
             for number, word in enumerate(options):
-                if "=" in word and word.partition("=")[0] not in ("idmap", "ridmap"):
+                if word.startswith(("mode=", "size=")):
                     lines.append(
                         f"{path}.options[{number}]: is passed over, a bind mount has what "
                         "the file system has that is there"
