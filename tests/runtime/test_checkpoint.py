@@ -657,6 +657,74 @@ def test_a_configuration_file_for_criu(container: Container) -> None:
     assert "restore.log" not in os.listdir(container.images)
 
 
+# what CRIU asks leave for ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("script", "option"),
+    [
+        ("exec 9>/lock; busybox flock 9; exec sh -c", "--file-locks"),
+        ("echo x >/a; ln /a /b; exec 3<>/a; rm /a; exec sh -c", "--link-remap"),
+    ],
+)
+def test_what_is_written_down_only_when_it_is_asked_for(
+    container: Container, script: str, option: str
+) -> None:
+    counting(container, f"{script} '{COUNT}'")
+    assert container.checkpoint(ok=False).stderr.startswith("anocir: checkpoint: criu: ")
+    assert container.status == "running"
+    pid = container.pid
+    container.checkpoint(option)
+    container.wait_exit(pid)
+    container.restore(*([option] if option == "--file-locks" else []))
+    goes_on(container)
+    if option == "--file-locks":
+        assert container.exec("busybox", "flock", "-n", "/lock", "true", ok=None).status == 1
+
+
+def test_connections_are_closed_at_restore(container: Container) -> None:
+    listen = "sleep 1000 | busybox nc -lp 7777 & sleep 0.2; "
+    counting(container, listen + "sleep 1000 | busybox nc 127.0.0.1 7777 & " + COUNT)
+
+    def connected() -> bool:
+        return ":1E61 01" in container.exec("cat", "/proc/net/tcp").stdout
+
+    drive.until("it is connected", connected)
+    pid = container.pid
+    container.checkpoint("--tcp-close", "--tcp-skip-in-flight")
+    container.wait_exit(pid)
+    container.restore("--tcp-close")
+    goes_on(container)
+    assert not connected()
+
+
+def test_pages_go_to_a_server(container: Container, helper: Callable[..., Any]) -> None:
+    """Of CRIU's own, and come from where it has put them."""
+    counting(container)
+    elsewhere = container.bundle.outside("pages")
+    port = free_port()
+    where = ["--address", "127.0.0.1", "--port", str(port), "-D", elsewhere]
+    server = helper(["criu", "page-server", *where])
+    drive.until("it serves", lambda: listens(port))
+    pid = container.pid
+    container.checkpoint("--page-server", f"127.0.0.1:{port}", "--auto-dedup")
+    container.wait_exit(pid)
+    assert server.wait(60) == 0
+    moved = [name for name in os.listdir(elsewhere) if name.startswith(("pages-", "pagemap-"))]
+    assert moved
+    assert not [name for name in os.listdir(container.images) if name.startswith("pages-")]
+    for name in moved:
+        os.rename(os.path.join(elsewhere, name), os.path.join(container.images, name))
+    container.restore("--auto-dedup")
+    goes_on(container)
+
+
+def listens(port: int) -> bool:
+    """Whether somebody listens at a port, without a connection that would count as one."""
+    with open("/proc/net/tcp") as file:
+        return f"0100007F:{port:04X} 00000000:0000 0A" in file.read()
+
+
 # refusals -----------------------------------------------------------------------------------------
 
 
