@@ -460,7 +460,8 @@ class Manager:
     def gone(self) -> bool:
         """Tell whether somebody has removed the cgroup, as systemd does with an empty one."""
         # One hierarchy after the other, and that of the memory may be the first.
-        return not all(files.exists(path) for path in self.directories.values())
+        found = [files.exists(path) for path in self.directories.values()]
+        return not found or not all(found)
 
     def oom_watch(self) -> tuple[int, int]:
         """Return a descriptor and the poll(2) event by which it tells of an OOM."""

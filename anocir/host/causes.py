@@ -250,14 +250,14 @@ def _filter(*calls: str) -> Finder:
 
 
 def _contradicted(failure: Failure, hint: str) -> str:
-    """Correct a hint that blames the kernel's age where the kernel is new enough."""
+    """Complete a hint that blames the kernel's age where the kernel is new enough."""
     needs = _search_for(r"needs Linux (\d+)\.(\d+)", hint)
     if needs and _status("self", "Seccomp") == "2":
         release = [int(word) for word in posix.uname().release.split("-")[0].split(".")[:2]]
         if release >= [int(needs[1]), int(needs[2])]:
             return (
-                "a seccomp filter around the runtime itself hides it from this kernel, which has "
-                "it: nested in a container, or under an engine that is older than the call?"
+                f"{hint}; a seccomp filter around the runtime itself hides it from this kernel, "
+                "which has it: nested in a container, or under an engine that is older than that?"
             )
     if "mount_setattr(2)" in hint and "needs Linux" in failure.text:
         return _contradicted(failure, failure.text)

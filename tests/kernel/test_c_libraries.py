@@ -94,7 +94,7 @@ def test_the_scheduler_of_the_caller_is_given_up(
 def test_what_fails_before_the_first_step_says_where(monkeypatch) -> None:
     monkeypatch.setattr(errors, "scope", ["", "", ""])
     monkeypatch.setattr(init, "scope", errors.scope)
-    assert init._text(OSError(errno.ENOSYS, "x")) == "starting: function not implemented"
+    assert init._text(None, OSError(errno.ENOSYS, "x")) == "starting: function not implemented"
 
 
 @pytest.mark.parametrize("number", sorted(errors.WORDS))
