@@ -133,6 +133,22 @@ def frozen(record: CgroupRecord) -> bool:
         return False  # gone, with the last process
 
 
+def members(record: CgroupRecord) -> list[int]:
+    """Return the processes in a container's cgroup itself, by its record alone; [] without one."""
+    inner = record.get("fs", record)
+    name = ""
+    if inner.get("manager") == "v2":
+        name = f"{inner['mountpoint']}{inner['path']}"
+    for mountpoint, _, path, _ in inner.get("hierarchies", ())[:1]:
+        name = mountpoint + path
+    if not name:
+        return []
+    try:
+        return [int(word) for word in files.read_file(f"{name}/cgroup.procs").split()]
+    except OSError:
+        return []  # gone, with the last process
+
+
 def is_made(record: CgroupRecord) -> bool:
     """Tell whether a container's cgroup is one that was not there before it."""
     place = record.get("fs", record)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import posix
 
+from .. import cgroup
 from ..base import log
 from ..errors import Error, reason
 from ..linux import files, processes
@@ -64,6 +65,7 @@ def _delete(container: Container, force: bool) -> None:
     if force:
         # Whatever the state said of init: nothing may be left in the container's cgroups.
         ending.kill_rest(container)
+        _kill_renumbered(container)
     ending.destroy(container, config)
 
 
@@ -82,6 +84,26 @@ def _remember(container: Container) -> None:
         log.warn(f"delete: the cgroups of {container.id}: {reason(error)}")
         return
     container.intent = {**container.intent, "cgroup": found}
+
+
+def _kill_renumbered(container: Container) -> None:
+    """End an init that lives although no process has the number that the state gives it.
+
+    It is in the container's cgroup, the first of its pid namespace, and began when the state says.
+    """
+    started = container.state.get("start_time", -1)
+    if started < 0 or not container.intent.get("private_pids"):
+        return
+    for pid in cgroup.members(container.intent.get("cgroup") or {}):
+        try:
+            if processes.stat(pid)[3] != started:
+                continue
+            status = files.read_file(f"/proc/{pid}/status")
+        except OSError:
+            continue  # it has ended meanwhile
+        numbers = status.partition(b"\nNSpid:")[2].partition(b"\n")[0].split()
+        if numbers[1:] and numbers[-1] == b"1":
+            _kill(pid, started)
 
 
 def _kill_creator(container: Container) -> None:
