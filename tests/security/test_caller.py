@@ -372,8 +372,8 @@ def test_the_state_is_for_its_owner_only(arena: Arena) -> None:
 
 
 def test_control_a_root_that_is_not_looked_at_is_taken(arena: Arena) -> None:
+    owner = "def _check_owner(path, found):\n    return\n"
     plain = (
-        "def _check_owner(path, found):\n    return\n"
         "def _make_root(root):\n"
         "    whole = ''\n"
         "    for part in root.split('/')[1:]:\n"
@@ -381,7 +381,7 @@ def test_control_a_root_that_is_not_looked_at_is_taken(arena: Arena) -> None:
         "        if not files.exists(whole):\n"
         "            files.mkdir(whole, 0o755)\n"
     )
-    found = use_of_roots(arena, arena.altered(host__store=plain))
+    found = use_of_roots(arena, arena.altered(host__store=owner, host__reserve=plain))
     assert found["new"] == "mode 700 755"
     assert found["foreign"] == found["group"] == found["world"] == "taken"
 
@@ -442,7 +442,7 @@ def test_control_runc_passes_blocked_signals_on(arena: Arena) -> None:
 def test_control_without_a_reset_they_are_passed_on(arena: Arena) -> None:
     runtime = arena.altered(
         linux__tasks="def default_signal(number):\n    return\n",
-        linux__processes=(
+        linux__spawn=(
             "def spawn(path, argv, env, actions, session=True):\n"
             "    _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)\n"
             "    return posix.posix_spawn(path, argv, env, file_actions=actions, setsid=session)\n"

@@ -33,7 +33,7 @@ def accepted_links(arena: Arena, **modules: str) -> list[str]:
             if result.status == 0:
                 accepted.append(f"{name} -> {target}")
             else:
-                assert "must be a directory" in result.stderr
+                assert "must be mounted on ordinary directory" in result.stderr
             assert os.listdir(host) == []
             container.delete("--force", ok=None)
     return accepted

@@ -324,9 +324,12 @@ def test_control_a_signal_that_is_not_blocked_ends_the_runtime(arena: Arena) -> 
 # what the interpreter would do by itself -------------------------------------------------------------------
 
 # In the last thing that init does: all else that is in the root comes before create has ended.
-MISTAKE = "def execute(command):\n    raise ZeroDivisionError('a mistake')\n"
-# A module that is altered comes from the zip and has a path below /proc/self/fd; the frames of the others, which come
-# from the block, have relative ones.
+# Its frame has the relative path that those of the block have: what is altered comes from the zip, and would have one
+# below /proc/self/fd.
+MISTAKE = (
+    "_mistake = \"def execute(command):\\n    raise ZeroDivisionError('a mistake')\\n\"\n"
+    "exec(compile(_mistake, 'anocir/inside/program.py', 'exec'), globals())\n"
+)
 TRACEBACK = (
     "import traceback as _traceback\n"
     "_reason_as_it_is = reason\n"
@@ -582,7 +585,7 @@ def test_control_an_inherited_environment_is_seen(arena: Arena) -> None:
         "def spawn(path, argv, env, *rest, **more):\n"
         "    return _spawn_as_it_is(path, argv, posix.environ, *rest, **more)\n"
     )
-    assert b"SECRET=caller" in environment_of_init(arena, linux__processes=inherit)
+    assert b"SECRET=caller" in environment_of_init(arena, linux__spawn=inherit)
 
 
 SHIV = (
