@@ -42,9 +42,9 @@ NEWER = (
 FORMS = sorted({(engine, form) for engine, list_ in known().items() for form in list_}) + [
     ("newer", form) for form in NEWER
 ]
-# The state that a verb wants to find.
 # Verbs that make a container.
 NEW = ("create", "run", "restore")
+# The state that a verb wants to find.
 WANTED = {
     **dict.fromkeys(("start", "delete created"), "created"),
     **dict.fromkeys(("state", "kill", "exec", "pause", "ps", "update", "events"), "running"),

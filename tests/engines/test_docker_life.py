@@ -706,5 +706,7 @@ def test_checkpoint_and_start_from_it(sides: Sides, criu: Callable[[Box], None])
         seen.append(str(goes_on(lambda: side.docker("logs", name).out)))
         return seen
 
-    seen = sides.same(scenario)
+    # One after the other: dockerd puts each checkpoint into containerd's store for a moment, and
+    # two at once may get into each other's way there ("already exists").
+    seen = sides.same(scenario, together=False)
     assert seen == ["one\n", "True", "two\n", "one two", "True"]
