@@ -196,9 +196,9 @@ class Sides:
         """Run a scenario under both runtimes at the same time: (ours, peer)."""
         return gather(scenario, self.ours, self.peer)
 
-    def same(self, scenario: Callable[[Side], T], *, together: bool = True) -> T:
+    def same(self, scenario: Callable[[Side], T]) -> T:
         """Demand that a scenario gives the same under both runtimes, and give that."""
-        return same(scenario, self.ours, self.peer, together=together)
+        return same(scenario, self.ours, self.peer)
 
     def compare(self, options: Sequence[str], command: Sequence[str]) -> Result:
         """Run one container under each; status, output and kind of error must agree."""

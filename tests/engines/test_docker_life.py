@@ -689,6 +689,19 @@ def test_a_failed_start_is_remembered(sides: Sides) -> None:
     assert steps[1:3] == ["created", "127"]
 
 
+def restarted(side: Side, name: str) -> bool:
+    """Start from a checkpoint, whichever runtime does it.
+
+    dockerd puts it into containerd's store for a moment, and now and then stumbles over its own
+    copy there, before the runtime is called.
+    """
+    result = side.docker("start", "--checkpoint", "two", name)
+    if "failed to upload checkpoint to containerd" in result.err:
+        return False
+    result.ok()
+    return True
+
+
 @pytest.mark.needs("criu")
 def test_checkpoint_and_start_from_it(sides: Sides, criu: Callable[[Box], None]) -> None:
     """docker checkpoint create, ls, and start --checkpoint: the container goes on."""
@@ -702,11 +715,9 @@ def test_checkpoint_and_start_from_it(sides: Sides, criu: Callable[[Box], None])
         seen.append(side.docker("checkpoint", "create", name, "two").ok().out)
         side.docker.wait(name, ".State.Status", "exited")
         seen.append(" ".join(side.docker("checkpoint", "ls", name).ok().out.split()[2:]))
-        side.docker("start", "--checkpoint", "two", name).ok()
+        until("it starts from it", lambda: restarted(side, name))
         seen.append(str(goes_on(lambda: side.docker("logs", name).out)))
         return seen
 
-    # One after the other: dockerd puts each checkpoint into containerd's store for a moment, and
-    # two at once may get into each other's way there ("already exists").
-    seen = sides.same(scenario, together=False)
+    seen = sides.same(scenario)
     assert seen == ["one\n", "True", "two\n", "one two", "True"]
