@@ -43,12 +43,14 @@ except Exception as x:sys.exit("anocir: cannot load itself: %s"%x)
 m.main()
 """
 # What lies where the table leads nowhere.  The archive comes last on sys.path: else each module of
-# the standard library would be looked for in it first.
+# the standard library would be looked for in it first.  `f` may be descriptor 0, where the caller
+# has none, and must not be taken for it.
 OTHER: Final = """\
 if sys.version_info < (3, 9):
     v = (sys.executable,) + sys.version_info[:2]
     sys.exit("anocir: needs Python 3.9 or newer, %s is %d.%d" % v)
 sys.path += [f.name + "/site-packages"]
+f.close()
 try:
     m = __import__(globals().get("entry", "anocir.__main__"), fromlist=["main"])
 except MemoryError:

@@ -354,6 +354,24 @@ def lone(archive: str, tmp_path: Path) -> Path:
     return directory / "anocir"
 
 
+@pytest.mark.needs("root")
+def test_closed_standard_descriptors_are_filled_without_a_block_too(
+    watched: Watched, lone: Path
+) -> None:
+    """The archive itself, which lands on 0 then, is not taken for what the caller has there."""
+    watched.write("/bin/sleep", "1000")
+    script = 'exec 0<&- 1>&- 2>&-; exec "$@"'
+    root = ["--root", str(watched.root)]
+    for python in [*OTHERS.values(), PYTHON]:
+        start = [python, "-IBS", str(lone), *root]
+        create = ["create", "--bundle", str(watched.bundle), watched.id]
+        subprocess.run(["/bin/sh", "-c", script, "sh", *start, *create], check=True)
+        state = json.loads(run(watched.source, *root, "state", watched.id).stdout)
+        found = [os.readlink(f"/proc/{state['pid']}/fd/{number}") for number in range(3)]
+        assert run(watched.source, *root, "delete", "--force", watched.id).returncode == 0
+        assert found == ["/dev/null"] * 3, python
+
+
 def intact(path: Path, before: bytes) -> None:
     """The file is what it was, and nothing lies beside it."""
     assert path.read_bytes() == before
