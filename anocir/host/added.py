@@ -23,6 +23,7 @@ from ..linux.const import (
     MS_SLAVE,
     OPEN_TREE_CLONE,
     PROC_SUPER_MAGIC,
+    SYSFS_MAGIC,
 )
 from ..linux.errnos import ENOSYS
 from ..model import mountoptions, spec
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     from ..model.schema import AddedMount, Config, Mount
     from .store import Container
 
-_SYSFS_MAGIC: Final = 0x62656572
 _BINDS: Final = ("", "none", "bind")
 _SHARED: Final = ("shared", "rshared")
 _SLAVE: Final = ("slave", "rslave")
@@ -170,12 +170,7 @@ def _tmpfs(entry: Mount, data: Sequence[str]) -> int:
     fs_fd = mounts.fsopen("tmpfs")
     try:
         mounts.fsconfig_string(fs_fd, "source", entry.get("source") or "tmpfs")
-        for item in data:
-            key, equals, value = item.partition("=")
-            if equals:
-                mounts.fsconfig_string(fs_fd, key, value)
-            else:
-                mounts.fsconfig_flag(fs_fd, key)
+        mounts.fsconfig_options(fs_fd, data)
         mounts.fsconfig_create(fs_fd)
         return mounts.fsmount(fs_fd, 0)
     finally:
@@ -214,7 +209,7 @@ def _attach(entries: Sequence[Mount], made: Sequence[int], proc: int) -> list[st
             try:
                 make = inroot.make_directory if _is_directory(mount_fd) else inroot.make_file
                 target = make(root, entry["destination"], may_make=may_make)
-                if mounts.fstatfs_type(target) in (PROC_SUPER_MAGIC, _SYSFS_MAGIC):
+                if mounts.fstatfs_type(target) in (PROC_SUPER_MAGIC, SYSFS_MAGIC):
                     raise at(where, "lies in procfs or sysfs, where nothing can be mounted")
                 if mounts.mount_id(target) == own and _same(target, root):
                     raise at(where, "leads to the root of the container")
@@ -266,4 +261,4 @@ def _same(one: int, other: int) -> bool:
 
 
 def _is_directory(fd: int) -> bool:
-    return files.fstat(fd).st_mode & files.S_IFMT == files.S_IFDIR
+    return files.kind(files.fstat(fd)) == files.S_IFDIR

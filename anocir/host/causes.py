@@ -497,12 +497,7 @@ def _kernels_words(failure: Failure) -> str:
         try:
             if kind != "tmpfs":
                 mounts.fsconfig_string(fd, "source", entry.get("source") or kind)
-            for item in parsed["data"]:
-                key, equals, value = item.partition("=")
-                if equals:
-                    mounts.fsconfig_string(fd, key, value)
-                else:
-                    mounts.fsconfig_flag(fd, key)
+            mounts.fsconfig_options(fd, parsed["data"])
             if kind == "overlay":
                 mounts.fsconfig_create(fd)
         except OSError:

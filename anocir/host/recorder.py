@@ -127,10 +127,10 @@ def _check_place(path: str) -> None:
     directory = path.rpartition("/")[0] or "/"
     try:
         files.close(files.open(directory, files.O_PATH | files.O_DIRECTORY))
-        mode = files.stat(path).st_mode if files.exists(path) else 0o100000
+        kind = files.kind(files.stat(path)) if files.exists(path) else files.S_IFREG
     except OSError as error:
         raise Error(f"{_OPTION}: {path}: {strerror(error.errno or 0)}") from None
-    if mode & 0o170000 != 0o100000:
+    if kind != files.S_IFREG:
         raise Error(f"{_OPTION}: {path} is not a regular file")
     if not posix.access(directory, posix.W_OK):
         raise Error(f"{_OPTION}: {path}: the directory cannot be written to")

@@ -145,12 +145,7 @@ def of_others(context: Context, source: str, options: FileSystem, attributes: in
             mounts.fsconfig_string(fs_fd, "source", source)
             for name in options["super"]:
                 mounts.fsconfig_flag(fs_fd, name)
-            for item in options["data"]:
-                key, equals, value = item.partition("=")
-                if equals:
-                    mounts.fsconfig_string(fs_fd, key, value)
-                else:
-                    mounts.fsconfig_flag(fs_fd, key)
+            mounts.fsconfig_options(fs_fd, options["data"])
             mounts.fsconfig_create(fs_fd)
             return mounts.fsmount(fs_fd, attributes)
         finally:

@@ -10,12 +10,11 @@ Sources: mount_namespaces(7), pivot_root(2), open_tree(2).
 
 from __future__ import annotations
 
-import posix
-
 from ..errors import Error, strerror
 from ..linux import files, mounts, tasks
 from ..linux.const import (
     AT_RECURSIVE,
+    AT_SYMLINK_NOFOLLOW,
     CLONE_NEWNS,
     MNT_DETACH,
     MS_REC,
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
 
 DIRECTORY: Final = ".anocir"
 NAME: Final = "tools"
-_NO_FOLLOW: Final = 0x100  # AT_SYMLINK_NOFOLLOW
 _MOST: Final = 1000  # entries of a root: each becomes a mount
 
 
@@ -61,8 +59,7 @@ def tools(context: Context, index: int) -> None:
 def _new_root() -> int:
     fs_fd = mounts.fsopen("tmpfs")
     try:
-        for key, value in (("source", "anocir"), ("size", "64k"), ("mode", "0755")):
-            mounts.fsconfig_string(fs_fd, key, value)
+        mounts.fsconfig_options(fs_fd, ("source=anocir", "size=64k", "mode=0755"))
         mounts.fsconfig_create(fs_fd)
         return mounts.fsmount(fs_fd, 0)
     finally:
@@ -87,12 +84,10 @@ def _show(old: int, new: int) -> None:
 
 
 def _show_one(name: str, old: int, new: int) -> None:
-    kind = files.kind(files.lstat(name, old))
-    if kind == files.S_IFLNK:
-        target = posix.readlink(files.encode(name), dir_fd=old)
-        files.symlink(target, name, new)
+    if files.kind(files.lstat(name, old)) == files.S_IFLNK:
+        files.symlink(files.readlink(name, old), name, new)
         return
-    flags = OPEN_TREE_CLONE | AT_RECURSIVE | _NO_FOLLOW
+    flags = OPEN_TREE_CLONE | AT_RECURSIVE | AT_SYMLINK_NOFOLLOW
     mount_fd = mounts.open_tree(old, name, flags)
     try:
         kind = files.kind(files.fstat(mount_fd))  # of what was opened

@@ -24,6 +24,10 @@ from .const import (
 )
 from .files import O_CLOEXEC, read_file
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 _INT, _STR, _BUF = ffi.INT, ffi.STR, ffi.BUF
 _mount = ffi.syscall("mount", _STR, _STR, _STR, _INT, _BUF)
 _umount2 = ffi.syscall("umount2", _STR, _INT)
@@ -88,6 +92,16 @@ def fsconfig_string(fs_fd: int, key: str, value: str | bytes) -> None:
 def fsconfig_flag(fs_fd: int, key: str) -> None:
     """fsconfig(2) FSCONFIG_SET_FLAG: an option without a value."""
     _fsconfig(fs_fd, FSCONFIG_SET_FLAG, ffi.encode(key) + b"\0", None, 0)
+
+
+def fsconfig_options(fs_fd: int, options: Sequence[str]) -> None:
+    """Set options as mount(8) spells them: key=value, or a word that is a flag."""
+    for option in options:
+        key, equals, value = option.partition("=")
+        if equals:
+            fsconfig_string(fs_fd, key, value)
+        else:
+            fsconfig_flag(fs_fd, key)
 
 
 def fsconfig_fd(fs_fd: int, key: str, fd: int) -> None:

@@ -238,6 +238,18 @@ def test_fsconfig_flag_sets_an_option_without_a_value(tmp_path) -> None:
     assert set(inside(action)["super"].split(",")) >= {"ro", "sync"}
 
 
+def test_fsconfig_options_takes_values_and_flags_as_mount_spells_them(tmp_path) -> None:
+    def action():
+        fs_fd = mounts.fsopen("tmpfs")
+        mounts.fsconfig_options(fs_fd, ["size=128k", "ro", "mode=0700"])
+        mounts.fsconfig_create(fs_fd)
+        attach(mounts.fsmount(fs_fd, 0), tmp_path)
+        found = os.stat(tmp_path).st_mode & 0o7777, os.statvfs(tmp_path).f_blocks * 4096
+        return (*found, "ro" in mount_at(tmp_path)["super"].split(","))
+
+    assert inside(action) == (0o700, 131072, True)
+
+
 def test_fsconfig_fd_gives_a_descriptor_for_a_value(tmp_path) -> None:
     """A procfs of another pid namespace: the option is there since Linux 6.18."""
     release = tuple(int(part) for part in re.findall(r"\d+", os.uname().release)[:2])

@@ -280,7 +280,7 @@ NOT_CALLS = {
         "exists",
         "missing",
     },
-    mounts: set(),
+    mounts: {"fsconfig_options"},
     tasks: {"strings"},
     processes: {
         "alive",
