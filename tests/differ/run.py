@@ -245,6 +245,8 @@ def compare(one: Seen, other: Seen, names: Sequence[str]) -> list[Difference]:
             detail = " ".join(words)
         elif left is None or right is None:
             detail = f"only with {names[0] if right is None else names[1]}"
+        elif field.startswith("limit ") and left[1] == right[1] == right[0]:
+            detail = f"the soft limit of {names[1]} is the hard one"
         else:
             detail = f"{left} / {right}"
         found.append(Difference(f"{place}: {generalised(detail)}", str(left), str(right)))

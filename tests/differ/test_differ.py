@@ -57,6 +57,12 @@ def test_a_difference_is_found_and_its_kind_is_free_of_numbers() -> None:
     found = run.compare(one, other, ("a", "b"))
     assert [each.kind for each in found] == ["mount * [tmpfs] options: +nodev -nosuid"]
     assert run.compare(one, one, ("a", "b")) == []
+    low, raised = (seen(**{"limit Max open files": [soft, "1024"]}) for soft in ("64", "1024"))
+    for left, right, kind in (
+        (low, raised, "limit Max open files: the soft limit of b is the hard one"),
+        (raised, low, "limit Max open files: ['N', 'N'] / ['N', 'N']"),
+    ):
+        assert [each.kind for each in run.compare(left, right, ("a", "b"))] == [kind]
     found = run.compare(run.Seen("mounts[12]: no", {}), one, ("a", "b"))
     assert [each.kind for each in found] == ["refused by a: mounts[N]: no"]
     assert run.compare(run.Seen("x", {}), run.Seen("y", {}), ("a", "b")) == []
@@ -78,7 +84,7 @@ def test_random_configurations_are_the_same_to_a_process_as_with_runc() -> None:
     if machine.missing("root"):
         pytest.skip("[root] this machine has not " + machine.missing("root"))
     command = [
-        sys.executable, os.path.join(HERE, "run.py"), "--seed", "20261127", "--count", "300", "--seconds", "25", "--whole",
+        sys.executable, os.path.join(HERE, "run.py"), "--seed", "20261127", "--count", "250", "--seconds", "100", "--whole",
         f"anocir={drive.find_runtime()}", f"runc={runc}",
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=170)
