@@ -181,6 +181,12 @@ def no_user_namespaces(container: Container) -> Under:
     return mapped_root("max_user_namespaces")
 
 
+def groups_without_newgidmap(container: Container) -> Under:
+    container.bundle.use_user_namespace(0, 1)
+    container.process["user"]["additionalGids"] = [0]
+    return mapped_root()
+
+
 def the_hosts_network(container: Container) -> Under:
     place = container.bundle.outside("network", "")
     container.bundle.set_namespace("network", place)
@@ -313,6 +319,7 @@ CAUSES: list[tuple[Trouble, str, str]] = [
     (filtered_recursive, "rro needs Linux 5.12", "seccomp filter .* hides it from this kernel"),
     (no_uts_namespaces, "no space left on device", "user.max_uts_namespaces is 0"),
     (no_user_namespaces, "no space left on device", "user.max_user_namespaces is 0"),
+    (groups_without_newgidmap, "operation not permitted", r"setgroups\(2\) is denied .* leave process.user.additionalGids out"),
     (the_hosts_network, "operation not permitted", "the network namespace .*/network belongs to a user namespace"),
     (ids_of_others, "operation not permitted", r"linux.uidMappings\[0\] wants 5-14 .* which has 0-0"),
     (covered_proc, "operation not permitted", r"the proc here is covered on /proc/version.*mount_too_revealing"),

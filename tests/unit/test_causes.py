@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from types import SimpleNamespace
 
 import pytest
 
@@ -108,6 +109,32 @@ def test_mounts_are_counted_against_the_limit(monkeypatch) -> None:
         )
         assert causes.explain(text, "", "/").startswith(told)
         assert bool(causes.explain(text, "", "/")) == bool(told)
+
+
+@pytest.mark.parametrize(
+    ("kind", "point", "told"), [("rootfs", "/", True), ("ramfs", "/", True), ("ext4", "/", False), ("ramfs", "/r", False)]
+)  # fmt: skip
+def test_a_root_that_cannot_be_pivoted_from_is_named(monkeypatch, kind, point, told) -> None:
+    errors.scene.update(step="pivot_root", rootfs="/r/oot")
+    holder = SimpleNamespace(kind=kind, point=point)
+    monkeypatch.setattr(causes.mountinfo, "of", lambda pid: {1: holder})
+    found = causes.explain("pivot_root: invalid argument", "", "/")
+    assert found == ("a root on the initramfs needs --no-pivot" if told else "")
+
+
+def test_a_cgroup_of_somebody_else_is_named(tmp_path, monkeypatch) -> None:
+    """The deepest directory that is there: what could not be made lies below it."""
+    directory = tmp_path / "cgroup"
+    directory.mkdir()
+    owner = directory.stat().st_uid
+    text = f"make cgroup {directory}/new/deeper: permission denied"
+    for uid, told in (
+        (owner + 4321, f"{directory} belongs to user {owner} and is not delegated to {owner + 4321}"),
+        (owner, ""),
+        (0, ""),
+    ):  # fmt: skip
+        monkeypatch.setattr(causes.posix, "geteuid", lambda uid=uid: uid)
+        assert causes.explain(text, "", "/") == (f"the cgroup {told}" if told else "")
 
 
 def test_no_cause_has_the_words_of_an_errno() -> None:

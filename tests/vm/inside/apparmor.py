@@ -77,6 +77,8 @@ def test_a_profile_that_is_not_loaded_is_an_error_that_names_it(box):
     failed = box.call("run", "--bundle", box.dir, box.id, check=False)
     assert failed.returncode != 0
     assert "anocir-missing" in failed.stderr and "process.apparmorProfile" in failed.stderr
+    hint = "the AppArmor profile anocir-missing is not loaded: apparmor_parser -r FILE loads one"
+    assert hint in failed.stderr
 
 
 def test_a_file_of_the_image_cannot_take_the_place_of_proc(box):
