@@ -14,6 +14,8 @@
  *   probe write PATH                     open for writing and write one byte; print "ok" or "ERRNO"
  *   probe open PATH r|w                  only open it; print "ok" or "ERRNO"
  *   probe environ                        the environment, one entry a line, in order
+ *   probe lock PATH CMD...               lock a file (flock) and execute CMD with it open; "ERRNO" if somebody else has it
+ *   probe connect SOCKET CMD...          connect a datagram socket to a path and execute CMD with it as descriptor 9
  *   probe clocks                         seconds of CLOCK_MONOTONIC and CLOCK_BOOTTIME
  */
 #define _GNU_SOURCE
@@ -25,11 +27,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <termios.h>
 #include <time.h>
@@ -188,6 +193,29 @@ static int do_open(const char *path, int flags)
 	return 0;
 }
 
+static int do_lock(const char *path, char **command)
+{
+	int fd = open(path, O_RDWR | O_CREAT, 0600);
+	if (fd < 0 || flock(fd, LOCK_EX | LOCK_NB)) {
+		puts(strerrorname_np(errno));
+		return 0;
+	}
+	execv(command[0], command);
+	return 3;
+}
+
+static int do_connect(const char *path, char **command)
+{
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	int fd = socket(AF_UNIX, SOCK_DGRAM, 0);
+	strncpy(address.sun_path, path, sizeof address.sun_path - 1);
+	if (fd < 0 || connect(fd, (struct sockaddr *)&address, sizeof address) || dup2(fd, 9) < 0)
+		return 3;
+	close(fd);
+	execv(command[0], command);
+	return 3;
+}
+
 static int do_clocks(void)
 {
 	struct timespec monotonic, boottime;
@@ -227,6 +255,10 @@ int main(int argc, char **argv, char **environ)
 		puts(fd < 0 ? strerrorname_np(errno) : "ok");
 		return 0;
 	}
+	if (!strcmp(verb, "lock") && argc > 3)
+		return do_lock(argv[2], argv + 3);
+	if (!strcmp(verb, "connect") && argc > 3)
+		return do_connect(argv[2], argv + 3);
 	if (!strcmp(verb, "clocks"))
 		return do_clocks();
 	if (!strcmp(verb, "dumpable")) {

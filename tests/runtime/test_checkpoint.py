@@ -6,6 +6,7 @@ restore without a gap and without a new beginning were in its memory.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -671,6 +672,42 @@ def test_a_file_whose_name_is_gone_is_written_down_when_it_is_asked_for(
     container.wait_exit(pid)
     container.restore()
     goes_on(container)
+
+
+@pytest.mark.needs("compiler")
+def test_locks_of_files_are_written_down_when_it_is_asked_for(container: Container) -> None:
+    container.process["args"] = ["/bin/probe", "lock", "/lock", "/bin/sh", "-c", COUNT]
+    container.launch()
+    container.wait_file("count")
+    assert "--file-locks" in container.checkpoint(ok=False).stderr
+    assert container.status == "running"
+    there_and_back(container, "--file-locks")
+    goes_on(container)
+    assert container.exec("probe", "lock", "/lock", "/bin/true").stdout == "EAGAIN\n"
+
+
+@pytest.mark.needs("compiler")
+def test_a_socket_of_the_host_is_connected_again_when_it_is_asked_for(container: Container) -> None:
+    place = container.bundle.outside("run")
+    container.bundle.add_mount(place, "bind", place, "bind")  # CRIU connects to the name it has
+    container.bundle.drop_namespace("network")  # and knows the peers of this namespace
+    script = "while :; do echo said >&9; usleep 50000; done & " + COUNT
+    container.process["args"] = ["/bin/probe", "connect", place + "/log", "/bin/sh", "-c", script]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as log:
+        log.bind(place + "/log")
+        log.settimeout(60)
+        container.launch()
+        assert log.recv(100) == b"said\n"
+        container.wait_file("count")
+        assert container.checkpoint(ok=False).stderr.startswith("anocir: checkpoint: criu: ")
+        there_and_back(container, "--ext-unix-sk")
+        goes_on(container)
+        log.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while log.recv(100):
+                pass
+        log.settimeout(60)
+        assert log.recv(100) == b"said\n"
 
 
 def test_connections_are_closed_at_restore(container: Container) -> None:
