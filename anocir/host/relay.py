@@ -123,14 +123,16 @@ class Relay:
 
 
 def _raw(attributes: list[Any]) -> list[Any]:
-    """Return termios(3) attributes as cfmakeraw would make them."""
+    """Return termios(3) attributes as cfmakeraw would make them, but for what is done to output.
+
+    The container's own terminal passes a line feed on as it is (`keep_line_feeds`): the caller's begins the line.
+    """
     iflag, oflag, cflag, lflag, ispeed, ospeed, cc = attributes
     iflag &= ~(
         termios.IGNBRK | termios.BRKINT | termios.PARMRK | termios.ISTRIP | termios.INLCR
         | termios.IGNCR | termios.ICRNL | termios.IXON
     )  # fmt: skip
     lflag &= ~(termios.ECHO | termios.ECHONL | termios.ICANON | termios.ISIG | termios.IEXTEN)
-    oflag &= ~termios.OPOST
     cflag = cflag & ~(termios.CSIZE | termios.PARENB) | termios.CS8
     cc = list(cc)
     cc[termios.VMIN], cc[termios.VTIME] = 1, 0

@@ -25,10 +25,10 @@ def process(*args: str, **more: Any) -> dict[str, Any]:
 
 
 def on_a_terminal(container: Container, *words: str) -> str:
-    """Everything that a command of the runtime shows on a terminal in raw output."""
+    """Everything that a command of the runtime shows on a terminal, up to a line with END."""
     terminal = Terminal(container.runtime.command(*words))
     try:
-        return terminal.expect("END\n")
+        return terminal.expect("END\r\n")
     finally:
         terminal.close()
 
@@ -36,14 +36,20 @@ def on_a_terminal(container: Container, *words: str) -> str:
 # ---------------------------------------------------------------------- terminals
 
 
-def test_run_on_a_terminal_leaves_a_line_feed_alone(container: Container) -> None:
+def test_run_on_a_terminal_leaves_a_line_feed_to_the_callers_terminal(
+    container: Container,
+) -> None:
     container.process["terminal"] = True
     container.bundle.sh("stty -a | grep -o -- '-*onlcr'; echo END")
     container.bundle.write()
-    assert "-onlcr" in on_a_terminal(container, "run", "-b", container.bundle.path, container.id)
+    words = ("run", "-b", container.bundle.path, container.id)
+    # it is one feed in the container, and the caller's terminal begins a line at its left
+    assert on_a_terminal(container, *words).splitlines(True) == ["-onlcr\r\n", "END\r\n"]
 
 
-def test_exec_on_a_terminal_leaves_a_line_feed_alone(container: Container) -> None:
+def test_exec_on_a_terminal_leaves_a_line_feed_to_the_callers_terminal(
+    container: Container,
+) -> None:
     container.launch("sleep 1000")
     shown = on_a_terminal(
         container,
@@ -54,7 +60,7 @@ def test_exec_on_a_terminal_leaves_a_line_feed_alone(container: Container) -> No
         "-c",
         "stty -a | grep -o -- '-*onlcr'; echo END",
     )
-    assert "-onlcr" in shown
+    assert shown.splitlines(True) == ["-onlcr\r\n", "END\r\n"]
 
 
 def test_without_any_terminal_a_terminal_is_refused_at_once(container: Container) -> None:
