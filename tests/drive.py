@@ -22,13 +22,12 @@ from typing import IO, Any, Callable, Iterator, Mapping, NamedTuple, Sequence
 
 from tests import machine
 from tests.bundle import Bundle, Template, remove_tree
+from tests.wait import PATIENCE, until
 
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 # Only what hangs ever takes that long, on a machine that has much else to do or is an emulated one.
 TIMEOUT = 120.0
 OCI_VERSIONS = {"anocir": "1.3.0", "runc": "1.0.2", "crun": "1.0.0"}
-PATIENCE = 120.0 if os.environ.get("RUNTIME", "anocir").endswith("anocir") else 3.0
-"""Seconds until a state must be reached; less for the runtimes whose failures are expected."""
 GONE: dict[int, int] = {}
 """Exit statuses of the adopted processes that `reap` has collected in this test: pids come round again."""
 OWN: set[int] = set()
@@ -188,24 +187,6 @@ def reap() -> None:
         if done:
             code = os.waitstatus_to_exitcode(status)
             GONE[pid] = code if code >= 0 else 128 - code
-
-
-def until(
-    what: str,
-    condition: Any,
-    timeout: float = PATIENCE,
-    pause: float = 0.01,
-    found: Any = bool,
-) -> Any:
-    """Wait until the condition is true and return its value; `found` judges a value that says more than yes or no."""
-    deadline = time.monotonic() + timeout
-    while True:
-        value = condition()
-        if found(value):
-            return value
-        told = "" if found is bool else f"; last: {value!r}"
-        assert time.monotonic() < deadline, f"after {timeout:.0f} s still not: {what}{told}"
-        time.sleep(pause)
 
 
 class Container:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from typing import Iterable
 
 from tests import drive, machine
+from tests.wait import last
 
 PATIENCE = drive.PATIENCE / 3
 """Seconds that the kernel may take to free a dying cgroup or keyring."""
@@ -31,15 +31,13 @@ class Snapshot:
     def leftovers(self, ids: Iterable[str]) -> list[str]:
         """What is there now and was not before; waits a moment for what is on its way out."""
         names = list(ids)
-        deadline = time.monotonic() + PATIENCE
-        while True:
-            drive.reap()
-            found = self._look(names)
-            if not found or time.monotonic() > deadline:
-                return found
-            time.sleep(0.02)
+        found: list[str] = last(
+            lambda: self._look(names), PATIENCE, 0.02, found=lambda left: not left
+        )
+        return found
 
     def _look(self, ids: list[str]) -> list[str]:
+        drive.reap()
         found = [f"mount: {point}" for key, point in _mounts().items() if key not in self.mounts]
         for directory in cgroups(self.parent, ids):
             pids = _pids_of(directory)
@@ -65,10 +63,13 @@ class Snapshot:
         for key, point in reversed(list(_mounts().items())):
             if key not in self.mounts:
                 machine.umount(point, machine.MNT_DETACH)
-        deadline = time.monotonic() + PATIENCE
-        while directories and time.monotonic() < deadline:
+
+        def removed() -> bool:
             drive.reap()
-            directories = [path for path in directories if not rmdir(path)]
+            directories[:] = [path for path in directories if not rmdir(path)]
+            return not directories
+
+        last(removed, PATIENCE)
 
 
 def cgroups(parent: str, ids: list[str]) -> list[str]:

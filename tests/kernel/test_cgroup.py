@@ -22,6 +22,7 @@ from anocir import cgroup
 from anocir.cgroup import choice, hierarchy
 from anocir.errors import Error
 from tests import drive, machine
+from tests.wait import others_go_on, until
 
 pytestmark = [pytest.mark.kernel, pytest.mark.needs("root")]
 
@@ -372,7 +373,7 @@ def test_pause_and_resume(make):
             pass
     except BlockingIOError:
         pass
-    time.sleep(0.1)
+    others_go_on()
     with pytest.raises(BlockingIOError):
         os.read(counter, 1)
     manager.thaw()
@@ -392,18 +393,13 @@ def test_kill_takes_a_whole_tree_also_while_paused(make, paused):
         time.sleep(300)
 
     spawn(manager, family)
-    deadline = time.monotonic() + PATIENCE
-    while len(manager.pids()) < 6 and time.monotonic() < deadline:
-        time.sleep(0.01)
+    until("the family of six", manager.pids, found=lambda pids: len(pids) == 6)
     if paused:
         manager.freeze()
     members = manager.pids()
     manager.kill(signal.SIGKILL)
     reap(members)
-    deadline = time.monotonic() + PATIENCE
-    while manager.pids() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert manager.pids() == []
+    until("no process is left", manager.pids, found=lambda pids: pids == [])
     assert not manager.frozen()
 
 
@@ -567,15 +563,11 @@ def test_init_joins_by_itself_without_waiting(make):
             time.sleep(300)
         finally:
             os._exit(1)
-    deadline = time.monotonic() + PATIENCE
-    ours = set()
-    while time.monotonic() < deadline:
-        cgroups = hierarchy.of_process(pid)
-        ours = {c for c, path in cgroups.items() if path == f"{TOP}/x"}
-        if len(ours) >= len(writable) + bool(into):
-            break
-        time.sleep(0.01)
-    assert len(ours) == len(writable) + bool(into)
+    until(
+        "it is in each cgroup",
+        lambda: [c for c, path in hierarchy.of_process(pid).items() if path == f"{TOP}/x"],
+        found=lambda ours: len(ours) == len(writable) + bool(into),
+    )
     assert manager.pids() == [pid]
 
 

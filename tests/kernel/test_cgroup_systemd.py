@@ -16,6 +16,7 @@ import pytest
 from anocir import cgroup
 from anocir.cgroup import choice, hierarchy
 from anocir.errors import Error
+from tests.wait import until
 
 USER = os.geteuid() != 0
 
@@ -197,10 +198,12 @@ def test_a_failed_unit_of_the_same_name_is_reset():
     pid = sleeper()
     start(pid, RuntimeMaxUSec=("t", 100000))
     os.waitpid(pid, 0)
-    deadline = time.monotonic() + 60
-    while show("ActiveState")["ActiveState"] != "failed" and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert show("ActiveState")["ActiveState"] == "failed"
+    until(
+        "its time is over",
+        lambda: show("ActiveState")["ActiveState"],
+        pause=0.1,
+        found=lambda state: state == "failed",
+    )
     manager = cgroup.load(choose())
     manager.prepare({})
     pid = sleeper()

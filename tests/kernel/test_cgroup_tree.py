@@ -10,6 +10,7 @@ import pytest
 
 from anocir.cgroup import hierarchy, tree
 from tests import drive, machine
+from tests.wait import others_go_on
 
 pytestmark = [pytest.mark.kernel, pytest.mark.needs("root")]
 
@@ -90,7 +91,7 @@ def test_what_was_frozen_below_runs_again_and_dies(top):
     drive.until("it is frozen", lambda: os.pread(state, 20, 0) == b"FROZEN\n")
     os.close(fd)
     assert tree.signal_all(top, signal.SIGKILL) == 1
-    time.sleep(0.05)
+    others_go_on(10)
     assert os.waitpid(pid, os.WNOHANG) == (0, 0)  # the signal alone does nothing
     tree.thaw_all(top)
     assert os.waitpid(pid, 0)[0] == pid

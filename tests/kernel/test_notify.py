@@ -13,6 +13,7 @@ import pytest
 
 from anocir.host import notify
 from tests.kernel import child
+from tests.wait import others_go_on
 
 pytestmark = pytest.mark.kernel
 
@@ -170,7 +171,7 @@ def test_the_proxy_stays_until_the_manager_has_read(box, manager) -> None:
     server = child.start(lambda: proxy.wait(os.getppid()))
     say(box, b"READY=1")
     manager.message()
-    time.sleep(0.1)
+    others_go_on()
     assert os.waitpid(server, os.WNOHANG) == (0, 0)
     manager.message()
     assert os.waitpid(server, 0)[1] == 0

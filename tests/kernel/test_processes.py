@@ -19,6 +19,7 @@ from anocir.linux import processes, spawn
 from anocir.linux import watch as stand_ins
 from tests import blocked, machine
 from tests.kernel import child
+from tests.wait import last, until
 
 pytestmark = pytest.mark.kernel
 
@@ -42,8 +43,7 @@ def is_blocked_in_pause(pid: int) -> bool:
 @pytest.fixture
 def process():
     pid = sleeper()
-    while os.getsid(pid) != pid or not is_blocked_in_pause(pid):
-        time.sleep(0.001)
+    until("it pauses", lambda: os.getsid(pid) == pid and is_blocked_in_pause(pid), pause=0.001)
     yield pid
     try:
         os.kill(pid, signal.SIGKILL)
@@ -281,8 +281,7 @@ def outlived() -> tuple[int, int]:
         threading.Thread(target=lambda: (os.read(read_end, 1), os._exit(0))).start()
         ctypes.CDLL(None).pthread_exit(None)
     os.close(read_end)
-    while processes.stat(pid)[1] != "Z":
-        time.sleep(0.001)
+    until("its first thread has ended", lambda: processes.stat(pid)[1] == "Z", pause=0.001)
     return pid, write_end
 
 
@@ -529,10 +528,7 @@ def test_pidfd_open_without_the_call_leaves_no_helper_when_it_is_closed(process,
         write_end = os.pipe()[1]
         watch = processes.pidfd_open(process)
         (helper,) = children()
-        held = os.listdir(f"/proc/{helper}/fd")
-        end = time.monotonic() + 60
-        while len(held) > 1 and time.monotonic() < end:
-            held = os.listdir(f"/proc/{helper}/fd")
+        held = last(lambda: os.listdir(f"/proc/{helper}/fd"), found=lambda fds: len(fds) == 1)
         os.kill(int(helper), signal.SIGINT)  # as a terminal sends it to the whole group
         os.close(watch)
         os.close(write_end)

@@ -16,7 +16,6 @@ import signal
 import socket
 import struct
 import threading
-import time
 from typing import Any, Callable
 
 import pytest
@@ -32,6 +31,7 @@ from tests.unit.seccomp_profiles import (
     profile,
     rule,
 )
+from tests.wait import last, others_go_on, until
 
 pytestmark = [pytest.mark.kernel, needs_libseccomp, needs_numbers]
 
@@ -157,11 +157,7 @@ def threads_after(action: str) -> tuple[str, int]:
         thread.start()
         # The killed thread cannot give the interpreter's lock back after a call that keeps it;
         # ctypes gives it away during the call, so that this thread goes on.
-        for _ in range(6000):
-            if len(os.listdir("/proc/self/task")) == 1:
-                return 77
-            time.sleep(0.01)
-        return 78
+        return 77 if last(lambda: len(os.listdir("/proc/self/task")) == 1) else 78
 
     return under(profile("ALLOW", rule("getppid", action)), both)
 
@@ -432,13 +428,10 @@ def test_wait_killable_recv_keeps_a_signal_from_repeating_the_call(
     cookie, _, _ = agent.receive()
     os.kill(agent.pid, signal.SIGUSR1)
     if expected == 4242:
-        time.sleep(0.2)
+        others_go_on()
         agent.answer(cookie, value=4242)
     else:
-        for _ in range(6000):
-            if not agent.is_waiting(cookie):
-                break
-            time.sleep(0.01)
+        until("the call is given up", lambda: not agent.is_waiting(cookie))
         with pytest.raises(FileNotFoundError):
             agent.answer(cookie, value=4242)
     assert agent.result() == expected

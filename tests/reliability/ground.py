@@ -24,6 +24,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Callable, NamedTuple
 
 from tests.host import WITNESSES
+from tests.wait import last, until
 
 Config = dict[str, Any]
 
@@ -440,11 +441,9 @@ class Ground:
 
     def wait_gone(self, pid: int, seconds: float = 10.0) -> None:
         """Wait until a container's init, which became our child, has ended."""
-        end = time.monotonic() + seconds
-        while proc_state(pid) not in ("", "Z"):
-            if time.monotonic() > end:
-                raise TimeoutError(f"process {pid} does not end")
-            time.sleep(0.0005)
+        until(
+            f"the end of process {pid}", lambda: proc_state(pid) in ("", "Z"), seconds, pause=0.0005
+        )
         self._collect()
 
     def reap(self) -> float:
@@ -479,12 +478,12 @@ class Ground:
 
     def settled(self, runtime: Runtime, container: str = "") -> list[str]:
         """leftovers(), but a process that is already dying gets a moment for it."""
-        end = time.monotonic() + patience(runtime)
-        while True:
-            found = self.leftovers(runtime, container)
-            if not any(left.startswith("process") for left in found) or time.monotonic() > end:
-                return found
-            time.sleep(0.01)
+        found: list[str] = last(
+            lambda: self.leftovers(runtime, container),
+            patience(runtime),
+            found=lambda left: not any(one.startswith("process") for one in left),
+        )
+        return found
 
     def sweep(self) -> None:
         """Kill and remove whatever is there, by force and without the runtime's help."""

@@ -11,13 +11,13 @@ one process at a time; there only errnos pass over what Python does before the f
 from __future__ import annotations
 
 import collections
+import contextlib
 import json
 import os
 import re
 import shutil
 import signal
 import sys
-import time
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
@@ -36,6 +36,7 @@ from tests.reliability.ground import (  # noqa: E402
     proc_name,
     proc_state,
 )
+from tests.wait import last  # noqa: E402
 
 STRIKE = os.path.join(HERE, "strike.py")
 
@@ -114,21 +115,19 @@ def trace(ground: Ground, runtime: Runtime, words: tuple[str, ...]) -> collectio
 
 def end_tracer(ground: Ground) -> None:
     """Let a tracer that has not ended yet go."""
-    end = time.monotonic() + PATIENCE
-    while time.monotonic() < end:
+
+    def told_to_end() -> list[int]:
         alive = [
             pid
             for pid in children_of(os.getpid())
             if "strace" in proc_name(pid).split(" ")[0] and proc_state(pid) not in ("", "Z")
         ]
-        if not alive:
-            break
         for pid in alive:
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
-            except ProcessLookupError:
-                continue
-        time.sleep(0.01)
+        return alive
+
+    last(told_to_end, PATIENCE, found=lambda alive: not alive)
     ground.reap()
 
 
@@ -331,11 +330,8 @@ def striker(ground: Ground, runtime: Runtime, container: str, *options: str) -> 
 def struck(ground: Ground) -> dict[str, Any]:
     """What the tracer wrote, once it has ended; empty if it was killed in a hang's wake."""
     log = os.path.join(ground.dir, "strike")
-    end = time.monotonic() + PATIENCE
-    while not os.path.exists(log):
-        if time.monotonic() > end:
-            return {"struck": False, "calls": []}
-        time.sleep(0.01)
+    if not last(lambda: os.path.exists(log), PATIENCE):
+        return {"struck": False, "calls": []}
     with open(log, encoding="ascii") as stream:
         told: dict[str, Any] = json.load(stream)
     os.unlink(log)

@@ -22,6 +22,7 @@ from tests.reliability.ground import (  # noqa: E402
     proc_state,
     unmount,
 )
+from tests.wait import last  # noqa: E402
 
 Figures = dict[str, Any]
 
@@ -237,12 +238,14 @@ def runs(ground: Ground, runtime: Runtime, count: int, progress: Progress | None
         if result.status != 0:
             figures["failed"] += 1
             figures["examples"].append(f"run: {result.status}: {result.err.strip()[-300:]}")
-    end = time.monotonic() + PATIENCE
-    after = census(ground, runtime)
     # the kernel frees keyrings and namespaces, with their file systems, of dead processes a little later
-    while (more := grown(before, after, count)) and time.monotonic() < end:
-        time.sleep(0.1)
-        after = census(ground, runtime)
+    after = last(
+        lambda: census(ground, runtime),
+        PATIENCE,
+        pause=0.1,
+        found=lambda now: not grown(before, now, count),
+    )
+    more = grown(before, after, count)
     figures["grown"] = len(more)
     figures["examples"] += [f"{name}: {before[name]} before, {after[name]} after" for name in more]
     figures["left after delete"] = after["left"]
@@ -371,10 +374,7 @@ def _one_damage(
     ground.reap()
     left = ground.leftovers(runtime, container)
     left = [item for item in left if not item.startswith("process")]
-    end = time.monotonic() + patience(runtime)
-    while proc_state(pid) not in ("", "Z", "X") and time.monotonic() < end:
-        time.sleep(0.01)
-    if proc_state(pid) not in ("", "Z", "X"):
+    if not last(lambda: proc_state(pid) in ("", "Z", "X"), patience(runtime)):
         figures["init alive"] += 1
         left.append(f"init {pid}")
     if left:

@@ -6,13 +6,13 @@ import json
 import os
 import shutil
 import signal
-import time
 from typing import Callable
 
 import pytest
 
 from tests import drive, machine
 from tests.drive import Container, Runtime
+from tests.wait import others_go_on
 
 NewContainer = Callable[[], Container]
 
@@ -409,7 +409,7 @@ def test_pause_stops_the_processes_and_resume_lets_them_go_on(
     runtime("pause", container.id)
     assert container.status == "paused"
     first = container.bundle.read("/count")
-    time.sleep(0.1)
+    others_go_on()
     assert container.bundle.read("/count") == first
     runtime("resume", container.id)
     assert container.status == "running"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import fcntl
 import os
-import time
 from typing import Any
 
 import pytest
 
 from tests.drive import Console, Container, read_terminal
+from tests.wait import others_go_on
 
 HOOKS = ["prestart", "createRuntime", "createContainer", "poststart", "poststop"]
 
@@ -57,7 +57,7 @@ def test_a_signal_reaches_the_first_process_only(container: Container) -> None:
     container.wait_file("/ready")
     container.kill("USR1")
     assert container.wait_file("/first") == "got\n"
-    time.sleep(0.2)
+    others_go_on(40)
     assert not container.bundle.has("/child")
 
 

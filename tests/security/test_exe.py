@@ -6,7 +6,6 @@ import hashlib
 import os
 import shutil
 import subprocess
-import time
 from pathlib import Path
 from typing import Iterator, NamedTuple
 
@@ -162,10 +161,12 @@ def scan(
     drive.until("the scanner", lambda: "ready" in container.output())
     for _ in range(12):
         container.exec("/bin/true")
-    deadline = time.monotonic() + drive.PATIENCE
-    while not all(sight in container.output() for sight in wanted):
-        assert time.monotonic() < deadline, f"not seen: {wanted}\n{container.output()}"
+
+    def unseen() -> list[str]:
         container.exec("/bin/true")
+        return [sight for sight in wanted if sight not in container.output()]
+
+    drive.until("the sights", unseen, found=lambda left: not left)
     container.exec("/bin/touch", "/tmp/stop", ok=None)  # dies with the scanner, its init
     drive.until("its answer", lambda: "\nexes " in container.output().rpartition(" end\n")[0])
     words = container.output().splitlines()[-1].split()

@@ -16,6 +16,7 @@ import pytest
 from tests import drive
 from tests.security.conftest import Arena
 from tests.security.test_identity import SLEEP, status
+from tests.wait import others_go_on
 
 FIELDS = (
     "Uid",
@@ -411,7 +412,7 @@ def test_a_signal_to_a_created_init_does_nothing_to_it(arena: Arena, number: int
     container.process["args"] = ["/bin/sleep", "100"]
     container.create()
     container.exec("/bin/kill", f"-{number}", "1")
-    time.sleep(0.1)
+    others_go_on()
     assert container.status == "created"
     container.start()
     assert container.status == "running"

@@ -15,6 +15,7 @@ from anocir.commands import kill
 from anocir.host import ending, states, store
 from anocir.errors import CONTRACT, Error
 from anocir.linux import processes, watch
+from tests.wait import until
 
 pytestmark = pytest.mark.unit
 
@@ -169,9 +170,7 @@ def test_a_process_lives_as_long_as_one_thread_does(frozen) -> None:
     try:
         state = state_of(child.pid)
         child.stdout.read(2)
-        deadline = time.monotonic() + 30
-        while processes.stat(child.pid)[1] != "Z":
-            assert time.monotonic() < deadline
+        until("its first thread has ended", lambda: processes.stat(child.pid)[1] == "Z")
         assert states.status_of(container(**state)) == "running"
         assert processes.alive(child.pid, state["start_time"])
         assert watch.runs(child.pid, state["start_time"]), "what old kernels have"

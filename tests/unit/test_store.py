@@ -18,6 +18,7 @@ from anocir.host import reserve, store
 from anocir.errors import CONTRACT, Error
 from anocir.linux import files
 from tests.kernel import child
+from tests.wait import others_go_on
 
 pytestmark = pytest.mark.unit
 
@@ -313,7 +314,7 @@ def test_a_lock_keeps_another_process_waiting(root, box) -> None:
     pid = child.start(other)
     assert os.read(read_end, 1) == b"1"
     os.set_blocking(read_end, False)
-    time.sleep(0.05)
+    others_go_on(10)
     with pytest.raises(BlockingIOError):
         os.read(read_end, 1)
     os.set_blocking(read_end, True)

@@ -8,11 +8,11 @@ import os
 import shutil
 import subprocess
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from tests.reliability.ground import base_config, make_rootfs
+from tests.wait import until
 
 REPOSITORY = os.path.dirname(
     os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -100,10 +100,7 @@ def value(directory: str, name: str) -> str:
 
 def awaited(condition: Callable[[], Any], what: str) -> None:
     """Wait for what the machine will do when it comes to it."""
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, f"never: {what}"
-        time.sleep(0.2)
+    until(what, condition, PATIENCE, pause=0.2)
 
 
 def gone(path: str) -> None:
