@@ -125,7 +125,8 @@ class Relay:
 def _raw(attributes: list[Any]) -> list[Any]:
     """Return termios(3) attributes as cfmakeraw would make them, but for what is done to output.
 
-    The container's own terminal passes a line feed on as it is (`keep_line_feeds`): the caller's begins the line.
+    The container's own terminal passes a line feed on as it is (`keep_line_feeds`): the caller's
+    begins the line.
     """
     iflag, oflag, cflag, lflag, ispeed, ospeed, cc = attributes
     iflag &= ~(
