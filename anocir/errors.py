@@ -153,6 +153,27 @@ def _number(char: str) -> str:
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
+# Parts of the names of mount options whose values open something: cifs, ceph, ubifs and their like.
+_SECRET: Final = ("pass", "pwd", "secret", "cred", "key", "token", "auth")
+
+
+def concealed(options: str) -> str:
+    """Return options of a mount, joined by commas or one, as a message may show them.
+
+    What follows a secret up to the next name belongs to it: it may have had commas of its own.
+    """
+    words: list[str] = []
+    hiding = False
+    for word in options.split(","):
+        name, equals, _ = word.partition("=")
+        if equals:
+            hiding = any(part in name.lower() for part in _SECRET)
+            words.append(f"{name}=..." if hiding else word)
+        elif not hiding:
+            words.append(word)
+    return ",".join(words)
+
+
 def reason(error: BaseException) -> str:
     """Return one line for an exception: `object: no such file or directory` for an OSError."""
     if isinstance(error, Error):

@@ -13,7 +13,7 @@ from __future__ import annotations
 import posix
 
 from ..base import inroot, jsonio
-from ..errors import Error, at, strerror
+from ..errors import Error, at, concealed, strerror
 from ..linux import files, mounts, processes
 from ..linux.const import (
     AT_EMPTY_PATH,
@@ -142,7 +142,10 @@ def _detached(entry: Mount, config: Config, pid: int, where: str) -> int:
         elif kind not in _BINDS:
             raise at(f"{where}.type", f'must be "bind" or "tmpfs", got "{kind}"')
         elif options["data"]:
-            raise at(f"{where}.options", f'"{options["data"][0]}" is no option of a bind mount')
+            raise at(
+                f"{where}.options",
+                f'"{concealed(options["data"][0])}" is no option of a bind mount',
+            )
         elif not (entry.get("source") or "").startswith("/"):
             raise at(f"{where}.source", "must be an absolute path")
         else:

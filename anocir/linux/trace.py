@@ -86,6 +86,18 @@ def _text(value: Any) -> str:
     return repr(value)
 
 
+def _mount_data(value: Any) -> str:
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "backslashreplace")
+    return _text(errors.concealed(value))
+
+
+def _value_of(key: Any, value: Any) -> Any:
+    """Return the value of an option of a file system, unless it is a secret."""
+    text = value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
+    return errors.concealed(f"{key}={text}").partition("=")[2]
+
+
 def _content(fd: Any, data: Any) -> str:
     """Return what is written where it is for the kernel; elsewhere it may be a secret.
 
@@ -152,7 +164,7 @@ _DECODE: Final[dict[Any, dict[str, tuple[str, tuple[Any, ...]]]]] = {
         "subdirectories": ("getdents64", ()),
     },
     mounts: {
-        "mount": ("mount", (_text, _text, _text, _MS, _text)),
+        "mount": ("mount", (_text, _text, _text, _MS, _mount_data)),
         "umount2": ("umount2", (_text,)),
         "pivot_root": ("pivot_root", (_text, _text)),
         "openat2": ("openat2", (None, _text, _OPEN, _RESOLVE)),
@@ -223,8 +235,8 @@ _DECODE: Final[dict[Any, dict[str, tuple[str, tuple[Any, ...]]]]] = {
         "kill": ("kill", ()),
     },
     spawn: {
-        "spawn": ("vfork+execve", (_text, lambda argv: f"[{b' '.join(argv).decode()!r}]",
-                                   lambda _: "envp", lambda _: "actions")),
+        "spawn": ("vfork+execve", (_text, lambda _: "argv", lambda _: "envp",
+                                   lambda _: "actions")),
         "wait": ("waitpid", ()),
         "default_signals": ("rt_sigaction(SIG_DFL)", ()),
         "kill_group": ("kill(-pgrp)", ()),
@@ -321,6 +333,8 @@ def _line(
     words = []
     if shown == "write":
         args = args[0], _content(*args)
+    elif shown == "fsconfig" and len(args) > 2 and isinstance(args[2], (str, bytes)):
+        args = args[0], args[1], _value_of(args[1], args[2])
     for index, value in enumerate(args):
         decode = formats[index] if index < len(formats) else None
         words.append(decode(value) if decode is not None else _text(value))

@@ -6,6 +6,7 @@ values, and the system calls that it is made of on a kernel of today.
 
 from __future__ import annotations
 
+from .. import errors
 from ..linux import const
 from ..linux.capabilities import NAMES
 
@@ -44,7 +45,7 @@ def _options(options: Any) -> str:
     words = [word for bit, word in _ATTRIBUTES.items() if options.get("set", 0) & bit]
     words += [f"r{word}" for bit, word in _ATTRIBUTES.items() if options.get("recursive_set") and
               options["recursive_set"] & bit]  # fmt: skip
-    words += options.get("data") or []
+    words += [errors.concealed(word) for word in options.get("data") or []]
     return f" ({', '.join(words)})" if words else ""
 
 

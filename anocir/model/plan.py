@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from . import mountoptions
 from ..linux.capabilities import masks
-from ..errors import at
+from ..errors import at, concealed
 from ..linux.const import (
     CAP_SYS_ADMIN,
     CLONE_NEWCGROUP,
@@ -589,7 +589,8 @@ def _check_bind(words: Sequence[str], options: MountOptions, where: str) -> None
         name, equals, _ = word.partition("=")
         if not equals or name not in _TMPFS_VALUES:
             raise at(
-                f"{where}.options[{words.index(word)}]", f'"{word}" is no option of a bind mount'
+                f"{where}.options[{words.index(word)}]",
+                f'"{concealed(word)}" is no option of a bind mount',
             )
     options["data"] = []
     for name in ("src-nofollow", "dest-nofollow"):
@@ -874,13 +875,19 @@ def _scheduler(scheduler: Scheduler) -> Step:
     )  # fmt: skip
 
 
-def _without_env(value: Any) -> Any:
-    """Return the values of a step without the environment of hooks, which may hold secrets."""
+def _without_secrets(value: Any) -> Any:
+    """Return a value of a step as a message may show it.
+
+    Hooks without their environments and arguments, a mount without its passwords.
+    """
+    if isinstance(value, dict) and "data" in value:
+        return {**value, "data": [concealed(word) for word in value["data"]]}
     if not isinstance(value, list):
         return value
     return [
-        {**item, "env": f"<{len(item['env'] or ())}>"} if isinstance(item, dict) and "env" in item
-        else item
+        {key: f"<{len(kept or ())}>" if key in ("env", "args") else kept
+         for key, kept in item.items()}
+        if isinstance(item, dict) else item
         for item in value
     ]  # fmt: skip
 
@@ -893,7 +900,7 @@ def describe(plan: Plan) -> list[str]:
             shown = ", ".join(
                 f"<{len(v['bpf']) // 8} instructions>"
                 if isinstance(v, dict) and "bpf" in v
-                else repr(_without_env(v))
+                else repr(_without_secrets(v))
                 for v in values
             )
             lines.append(f"{phase:8}{name}({shown})" + (f"  # {path}" if path else ""))

@@ -142,9 +142,22 @@ def set_annotation_type(container: drive.Container) -> None:
     container.config["annotations"] = {"token": [SECRET]}
 
 
+def set_hook_argument(container: drive.Container) -> None:
+    container.bundle.hook("createContainer", "exit 1")
+    container.config["hooks"]["createContainer"][0]["args"].append("--token=" + SECRET)
+
+
+def set_mount_option(container: drive.Container) -> None:
+    container.bundle.add_mount("/dev/x", "nothing", "//host/share", "user=u", "password=" + SECRET)
+
+
+def set_bind_option(container: drive.Container) -> None:
+    container.bundle.add_mount("/dev/x", "", "/etc", "bind", "uid=0,Passwd2=a," + SECRET)
+
+
 MISTAKES = (
     set_env, set_empty_name, set_hook, set_good_hook, set_surrogate, set_nul, set_annotation,
-    set_annotation_type,
+    set_annotation_type, set_hook_argument, set_mount_option, set_bind_option,
 )  # fmt: skip
 
 
@@ -162,8 +175,9 @@ def test_no_value_of_an_environment_is_printed(arena: Arena, mistake: Any) -> No
         assert SECRET not in result.stderr, result.stderr
     with open(log) as file:
         assert SECRET not in file.read()
-    result = container.runtime("validate", "--bundle", container.bundle.path, ok=None)
-    assert SECRET not in result.stdout + result.stderr
+    for verb in ("validate", "explain"):
+        result = container.runtime(verb, "--bundle", container.bundle.path, ok=None)
+        assert SECRET not in result.stdout + result.stderr, verb
 
 
 def test_exec_prints_no_value_of_an_environment(arena: Arena) -> None:
@@ -185,6 +199,10 @@ def traced(arena: Arena, form: str, runtime: drive.Runtime | None = None) -> str
     container.config["annotations"] = {"token": SECRET}
     for name in ("createRuntime", "createContainer"):
         container.bundle.hook(name, "cat > /dev/null", env=["TOKEN=" + SECRET])
+        container.config["hooks"][name][0]["args"].append("--token=" + SECRET)
+    # a file system that takes any option, by fsconfig(2) and by mount(2)
+    for word in ("pass=" + SECRET, "mode=700,password=" + SECRET, "secret=" + SECRET * 30):
+        container.bundle.add_mount("/dev/x", "ramfs", "ramfs", word)
     container.linux["sysctl"] = {"net.ipv4.ip_default_ttl": "77"}
     container.bundle.sh("sleep 100")
     trace = container.bundle.outside("trace", "")
@@ -212,6 +230,7 @@ def test_a_trace_shows_no_value_of_an_environment(arena: Arena, form: str) -> No
     text = traced(arena, form)
     assert SECRET[:8] not in text
     assert '"77"' in text.replace("\\", "")
+    assert "700,password=..." in text and "secret=..." in text, "only the values are hidden"
 
 
 def test_control_a_trace_of_all_that_is_written_shows_it(arena: Arena) -> None:
