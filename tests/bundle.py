@@ -10,7 +10,7 @@ import os
 import shutil
 import stat
 import subprocess
-from typing import Any
+from typing import Any, Callable
 
 from tests import machine
 
@@ -40,6 +40,74 @@ CAPABILITIES = [
 Config = "dict[str, Any]"
 
 
+def usual_mounts() -> list[dict[str, Any]]:
+    """Return what every engine mounts: /proc, /dev and below it, /sys."""
+    return [
+        {"destination": "/proc", "type": "proc", "source": "proc"},
+        {
+            "destination": "/dev",
+            "type": "tmpfs",
+            "source": "tmpfs",
+            "options": ["nosuid", "strictatime", "mode=755", "size=65536k"],
+        },
+        {
+            "destination": "/dev/pts",
+            "type": "devpts",
+            "source": "devpts",
+            "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"],
+        },
+        {
+            "destination": "/dev/shm",
+            "type": "tmpfs",
+            "source": "shm",
+            "options": ["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"],
+        },
+        {
+            "destination": "/dev/mqueue",
+            "type": "mqueue",
+            "source": "mqueue",
+            "options": ["nosuid", "noexec", "nodev"],
+        },
+        {
+            "destination": "/sys",
+            "type": "sysfs",
+            "source": "sysfs",
+            "options": ["nosuid", "noexec", "nodev", "ro"],
+        },
+    ]
+
+
+def static_busybox() -> str:
+    """Find a busybox that needs no library: the only program in the bundles."""
+    for name in ("busybox-static", "busybox"):
+        path = shutil.which(name)
+        if path:
+            with open(path, "rb") as stream:
+                # an ELF file with an interpreter names it near its start
+                if b"/ld-" not in stream.read(4096):
+                    return os.path.realpath(path)
+    raise SystemExit("a static busybox is needed (Debian: busybox-static)")
+
+
+def make_root(path: str, program: str, put: Callable[[str, str], object] = shutil.copy2) -> None:
+    """Make a root file system: a busybox with its applets, and the directories that mounts go to."""
+    for name in ("bin", "dev", "etc", "proc", "sys", "tmp", "root"):
+        os.makedirs(os.path.join(path, name), 0o755)
+    os.chmod(os.path.join(path, "tmp"), 0o1777)
+    put(program, os.path.join(path, "bin/busybox"))
+    for applet in APPLETS:
+        os.symlink("busybox", os.path.join(path, "bin", applet))
+
+
+def smallest_bundle(archive: str, path: str) -> None:
+    """Make a bundle as a user does: two programs, and what `spec` writes."""
+    binaries = os.path.join(path, "rootfs/bin")
+    os.makedirs(binaries)
+    for name in ("sleep", "true"):
+        shutil.copy(static_busybox(), os.path.join(binaries, name))
+    subprocess.run([archive, "spec", "--bundle", path], check=True)
+
+
 def default_config(oci_version: str) -> dict[str, Any]:
     """Return a configuration like an engine's: all usual mounts and namespaces, fourteen capabilities."""
     return {
@@ -57,39 +125,7 @@ def default_config(oci_version: str) -> dict[str, Any]:
                 "permitted": list(CAPABILITIES),
             },
         },
-        "mounts": [
-            {"destination": "/proc", "type": "proc", "source": "proc"},
-            {
-                "destination": "/dev",
-                "type": "tmpfs",
-                "source": "tmpfs",
-                "options": ["nosuid", "strictatime", "mode=755", "size=65536k"],
-            },
-            {
-                "destination": "/dev/pts",
-                "type": "devpts",
-                "source": "devpts",
-                "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"],
-            },
-            {
-                "destination": "/dev/shm",
-                "type": "tmpfs",
-                "source": "shm",
-                "options": ["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"],
-            },
-            {
-                "destination": "/dev/mqueue",
-                "type": "mqueue",
-                "source": "mqueue",
-                "options": ["nosuid", "noexec", "nodev"],
-            },
-            {
-                "destination": "/sys",
-                "type": "sysfs",
-                "source": "sysfs",
-                "options": ["nosuid", "noexec", "nodev", "ro"],
-            },
-        ],
+        "mounts": usual_mounts(),
         "linux": {
             "namespaces": [
                 {"type": "pid"},
@@ -109,17 +145,9 @@ class Template:
     __slots__ = ("directory", "probe")
 
     def __init__(self, directory: str) -> None:
-        busybox = shutil.which("busybox")
-        assert busybox, "the tests need busybox (apt-get install busybox-static)"
         self.directory = os.path.join(directory, "template")
         self.probe = os.path.join(directory, "probe")
-        os.makedirs(os.path.join(self.directory, "bin"))
-        target = os.path.join(self.directory, "bin", "busybox")
-        shutil.copyfile(busybox, target)
-        os.chmod(target, 0o755)
-        for name in ("etc", "proc", "sys", "dev", "tmp", "root"):
-            os.mkdir(os.path.join(self.directory, name))
-        os.chmod(os.path.join(self.directory, "tmp"), 0o1777)
+        make_root(self.directory, static_busybox())
         self._compile_probe()
 
     def _compile_probe(self) -> None:
@@ -132,12 +160,7 @@ class Template:
 
     def unpack(self, rootfs: str) -> None:
         """Make a root file system: files are hard links, so nothing may write into them."""
-        for name in ("etc", "proc", "sys", "dev", "tmp", "root", "bin"):
-            os.makedirs(os.path.join(rootfs, name))
-        os.chmod(os.path.join(rootfs, "tmp"), 0o1777)
-        os.link(os.path.join(self.directory, "bin/busybox"), os.path.join(rootfs, "bin/busybox"))
-        for applet in APPLETS:
-            os.symlink("busybox", os.path.join(rootfs, "bin", applet))
+        make_root(rootfs, os.path.join(self.directory, "bin/busybox"), os.link)
         if os.path.exists(self.probe):
             os.link(self.probe, os.path.join(rootfs, "bin/probe"))
         for name, text in (

@@ -37,6 +37,7 @@ NEEDED = ("git", "make")
 ALICE = "alice"
 # Where pip finds what it trusts, if this machine's goes through a proxy with a certificate of its own.
 CERTIFICATES = "/etc/ssl/pip.pem"
+VALID = "Acquire::Check-Valid-Until"
 
 # What an init would do, and then the way into the system for good: its directory becomes "/".
 ENTER = """
@@ -117,6 +118,9 @@ def make_system(suite: str, root: Path) -> None:
         shutil.copyfile("/etc/resolv.conf", root / "etc/resolv.conf")
         for path in tree.proxies():
             shutil.copy(path, root / "etc/apt/apt.conf.d")
+        # A mirror that stands still is out of date by its own word; who uses one has told apt so.
+        told = subprocess.run(["apt-config", "dump", VALID], capture_output=True, check=True).stdout
+        (root / "etc/apt/apt.conf.d/99valid").write_bytes(told)
         for words in (
             ["apt-get", "-q", "install", "-y", "--no-install-recommends", *NEEDED, "sudo"],
             ["useradd", "--create-home", "--shell", "/bin/bash", ALICE],

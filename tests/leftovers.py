@@ -87,6 +87,17 @@ def cgroups(parent: str, ids: list[str]) -> list[str]:
     return found[::-1]
 
 
+def dig(top: str, names: Iterable[str]) -> int:
+    """Make directories below one another, deeper than a path may be long; return a descriptor of the last."""
+    fd = os.open(top, os.O_DIRECTORY)
+    for name in names:
+        os.mkdir(name, dir_fd=fd)
+        below = os.open(name, os.O_DIRECTORY, dir_fd=fd)
+        os.close(fd)
+        fd = below
+    return fd
+
+
 def _mounts() -> dict[tuple[str, str], str]:
     return {(row[0][0], row[0][4]): row[0][4] for row in machine.mountinfo()}
 

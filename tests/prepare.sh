@@ -215,8 +215,8 @@ install_criu() {
         say "taking criu of Debian $release into build/criu"
         take_criu "$release" || { say "criu of Debian $release cannot be had"; continue; }
         criu_works build/criu/bin/criu && return 0
-        say "criu of Debian $release does not work on this kernel: $(
-            build/criu/bin/criu check 2>&1 | tail -1)"
+        say "criu of Debian $release is not what is wanted, $(cat build/criu.least) or newer that works here: $(
+            build/criu/bin/criu --version | head -1), $(build/criu/bin/criu check 2>&1 | tail -1)"
     done
     rm -rf build/criu
 }

@@ -32,14 +32,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.dirname(os.path.dirname(HERE)))
 
 from tests.host import BLAME, around  # noqa: E402
-from tests.reliability.ground import Progress, Runtime, children_of, hierarchies, proc_state  # noqa: E402
+from tests.reliability.ground import Progress, Runtime, hierarchies  # noqa: E402
+from tests.suites import as_one_word, become_subreaper, end_orphans  # noqa: E402
 
 # cgroups that the suite names; runtimes and the suite itself leave them behind
 SUITE_CGROUPS = ("testdir", "cgrouptest")
@@ -264,7 +265,7 @@ def run_file(suite: str, name: str, runtime: str, scratch: str, seconds: float) 
         noise = err.read().decode("utf-8", "replace")
     for left in sorted(container_ids(runtime) - known):
         subprocess.run([runtime, "delete", "--force", left], capture_output=True, check=False)
-    _end_orphans()
+    end_orphans()
     remove_cgroups(before)
     shutil.rmtree(tmp, ignore_errors=True)
     ok, not_ok, passed, why = judge(text, status)
@@ -276,40 +277,6 @@ def run_file(suite: str, name: str, runtime: str, scratch: str, seconds: float) 
     if told and not passed and not ok and not not_ok:
         why += f" ({told[-1].strip()[:160]})"
     return Outcome(ok, not_ok, status, passed and not hung, round(took, 2), why)
-
-
-def _end_orphans() -> None:
-    """Kill what the file left: we are their subreaper."""
-    for _ in range(100):
-        alive = children_of(os.getpid())
-        for pid in alive:
-            with contextlib.suppress(OSError):
-                os.kill(pid, signal.SIGKILL)
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(pid, os.WNOHANG)
-        if not [pid for pid in alive if proc_state(pid) not in ("", "Z")]:
-            break
-        time.sleep(0.02)
-
-
-@contextlib.contextmanager
-def as_one_word(runtime: Runtime, scratch: str) -> Iterator[str]:
-    """A path that runs the runtime: a wrapper script if it has options or is crun on a host that it refuses."""
-    lines = []
-    points = dict(hierarchies())
-    if os.path.basename(runtime.argv[0]) == "crun" and len(points) > 1 and "unified" in points:
-        # Debian's crun refuses a host with both cgroup versions; its mounts stay in the file's own namespace
-        point = points["unified"]
-        lines.append(f'[ ! -e "{point}/cgroup.procs" ] || mount -t tmpfs tmpfs "{point}"')
-    if len(runtime.argv) == 1 and not lines:
-        yield runtime.argv[0]
-        return
-    path = os.path.join(scratch, runtime.name)
-    with open(path, "w", encoding="utf-8") as stream:
-        words = " ".join("'" + word.replace("'", "'\\''") + "'" for word in runtime.argv)
-        stream.write("\n".join(["#!/bin/sh", *lines, f'exec {words} "$@"', ""]))
-    os.chmod(path, 0o755)
-    yield path
 
 
 def markdown(
@@ -402,7 +369,7 @@ def main(arguments: Sequence[str]) -> int:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise SystemExit(f"{suite}: another run is using it") from None
-    _become_subreaper()
+    become_subreaper()
     progress = Progress("conformance", len(names) * len(runtimes))
     columns: dict[str, dict[str, Outcome]] = {runtime.name: {} for runtime in runtimes}
     scratch = tempfile.mkdtemp(prefix="anocir-conformance-")
@@ -421,12 +388,6 @@ def main(arguments: Sequence[str]) -> int:
         shutil.rmtree(scratch, ignore_errors=True)
     progress.end()
     return report(options, names, runtimes, columns, rows, facts)
-
-
-def _become_subreaper() -> None:
-    import ctypes
-
-    ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
 
 
 def report(

@@ -5,13 +5,15 @@ The namespaces are made by the C library, not by what is under test.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import pickle
 import signal
 import subprocess
 import traceback
-from typing import Any, Callable
+from pathlib import Path
+from typing import Any, Callable, Iterator
 
 from anocir.errors import Error
 from tests import machine
@@ -80,6 +82,38 @@ def start(action: Callable[[], Any]) -> int:
             os._exit(99)
         os._exit(0)
     return pid
+
+
+def sleeper(seconds: int = 300) -> int:
+    """Start a process that only sleeps, longer than a test takes; return its pid."""
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(seconds)
+        while True:
+            signal.pause()
+    return pid
+
+
+@contextlib.contextmanager
+def user_namespace(mapping: str) -> Iterator[int]:
+    """Give the pid of a process in a user namespace of its own, with the same mapping of users and groups."""
+    ready, done = os.pipe(), os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(done[1])
+        machine.unshare(machine.CLONE_NEWUSER)
+        os.write(ready[1], b"x")
+        os.read(done[0], 1)
+        os._exit(0)
+    try:
+        os.read(ready[0], 1)
+        for name in ("uid_map", "gid_map"):
+            Path(f"/proc/{pid}/{name}").write_text(mapping)
+        yield pid
+    finally:
+        for fd in (*ready, *done):
+            os.close(fd)
+        os.waitpid(pid, 0)
 
 
 def end(action: Callable[[], Any]) -> int:

@@ -14,6 +14,7 @@ import pytest
 
 from anocir import cgroup
 from anocir.cgroup import choice, hierarchy
+from tests.kernel import child
 
 RUNC = shutil.which("runc")
 
@@ -140,14 +141,7 @@ def with_ours(resources) -> dict[str, str]:
     manager = cgroup.load(choice.choose(Settings, {"linux": {"cgroupsPath": path}}, "ours"))
     try:
         manager.prepare({"devices": [{"allow": False, "access": "rwm"}], **resources})
-        pid = os.fork()
-        if pid == 0:
-            try:
-                import time
-
-                time.sleep(300)
-            finally:
-                os._exit(0)
+        pid = child.sleeper()
         manager.join(pid)
         manager.finish(pid)
         result = snapshot(path)

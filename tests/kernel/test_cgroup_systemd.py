@@ -16,6 +16,7 @@ import pytest
 from anocir import cgroup
 from anocir.cgroup import choice, hierarchy
 from anocir.errors import Error
+from tests.kernel import child
 from tests.wait import until
 
 USER = os.geteuid() != 0
@@ -61,16 +62,6 @@ def choose(**config):
     return json.loads(json.dumps(choice.choose(Settings, config, "x1")))
 
 
-def sleeper() -> int:
-    pid = os.fork()
-    if pid == 0:
-        try:
-            time.sleep(300)
-        finally:
-            os._exit(0)
-    return pid
-
-
 def start(pid: int, **properties: tuple[str, object]) -> None:
     """Have somebody else start a unit of this name."""
     from anocir.cgroup import bus
@@ -90,7 +81,7 @@ def make():
         manager = cgroup.load(choose(**config))
         managers.append(manager)
         manager.prepare(resources)
-        pids.append(sleeper())
+        pids.append(child.sleeper())
         manager.join(pids[-1])
         manager.finish(pids[-1])
         return manager, pids[-1]
@@ -160,7 +151,7 @@ def test_annotations_set_properties(make):
 
 def test_exec_pause_kill(make):
     manager, pid = make({})
-    second = sleeper()
+    second = child.sleeper()
     manager.exec_join(second, pid, [])
     assert sorted(manager.pids()) == sorted([pid, second])
     manager.freeze()
@@ -195,7 +186,7 @@ def test_devices_are_a_policy_of_the_unit_and_ours_as_well(make):
 
 def test_a_failed_unit_of_the_same_name_is_reset():
     """A scope that hit its time limit stays as failed under its name (runc issue 3780)."""
-    pid = sleeper()
+    pid = child.sleeper()
     start(pid, RuntimeMaxUSec=("t", 100000))
     os.waitpid(pid, 0)
     until(
@@ -206,7 +197,7 @@ def test_a_failed_unit_of_the_same_name_is_reset():
     )
     manager = cgroup.load(choose())
     manager.prepare({})
-    pid = sleeper()
+    pid = child.sleeper()
     manager.join(pid)
     assert manager.pids() == [pid]
     os.kill(pid, signal.SIGKILL)
@@ -216,9 +207,9 @@ def test_a_failed_unit_of_the_same_name_is_reset():
 
 def test_someone_else_s_unit_is_neither_taken_nor_stopped():
     record = choose()
-    other = sleeper()
+    other = child.sleeper()
     start(other)
-    pid = sleeper()
+    pid = child.sleeper()
     try:
         manager = cgroup.load(record)
         manager.prepare({})

@@ -9,7 +9,8 @@ import time
 import pytest
 
 from anocir.cgroup import hierarchy, tree
-from tests import drive, machine
+from tests import drive, leftovers, machine
+from tests.kernel import child
 from tests.wait import others_go_on
 
 pytestmark = [pytest.mark.kernel, pytest.mark.needs("root")]
@@ -31,25 +32,9 @@ def top(request):
     tree.remove([(directory, 1)])
 
 
-def dig(directory: str, names: list[str]) -> int:
-    """Make cgroups below one another; a descriptor of the last."""
-    fd = os.open(directory, os.O_DIRECTORY)
-    for name in names:
-        os.mkdir(name, dir_fd=fd)
-        below = os.open(name, os.O_DIRECTORY, dir_fd=fd)
-        os.close(fd)
-        fd = below
-    return fd
-
-
 def sleeper(fd: int, file: str = "cgroup.procs") -> int:
     """A process that sleeps in a cgroup."""
-    pid = os.fork()
-    if pid == 0:
-        try:
-            time.sleep(300)
-        finally:
-            os._exit(0)
+    pid = child.sleeper()
     procs = os.open(file, os.O_WRONLY, dir_fd=fd)
     os.write(procs, str(pid).encode())
     os.close(procs)
@@ -64,7 +49,7 @@ DEPTHS = {"1,500 levels": ["d"] * 1500, "names of 250 bytes": ["n" * 250] * 40}
 def test_no_depth_keeps_a_process_from_being_found_and_killed(top, names):
     if "cpuset" in top:
         names = names[:0]  # an empty cpuset takes no process
-    fd = dig(top, names)
+    fd = leftovers.dig(top, names)
     pid = sleeper(fd) if "cpuset" not in top else 0
     os.close(fd)
     try:
@@ -84,7 +69,7 @@ def test_no_depth_keeps_a_process_from_being_found_and_killed(top, names):
 @pytest.mark.needs("cgroup1:freezer")
 @pytest.mark.parametrize("top", [m for m in mountpoints() if "freezer" in m], indirect=True)
 def test_what_was_frozen_below_runs_again_and_dies(top):
-    fd = dig(top, ["a", "b"])
+    fd = leftovers.dig(top, ["a", "b"])
     pid = sleeper(fd)
     state = os.open("freezer.state", os.O_RDWR, dir_fd=fd)
     os.write(state, b"FROZEN")
@@ -104,9 +89,9 @@ def test_what_was_frozen_below_runs_again_and_dies(top):
 )
 def test_the_processes_of_threaded_cgroups_are_found_once(top):
     """Their cgroup.procs cannot be read: EOPNOTSUPP."""
-    fd = dig(top, [])
+    fd = leftovers.dig(top, [])
     pid = sleeper(fd)
-    below = dig(top, ["t"])
+    below = leftovers.dig(top, ["t"])
     try:
         with open(f"{top}/t/cgroup.type", "w") as file:
             file.write("threaded")
@@ -127,7 +112,7 @@ def test_the_processes_of_threaded_cgroups_are_found_once(top):
 
 @pytest.mark.parametrize("top", mountpoints()[:1], indirect=True)
 def test_somebody_else_s_process_keeps_the_cgroup_and_is_named(top):
-    fd = dig(top, ["below"])
+    fd = leftovers.dig(top, ["below"])
     pid = sleeper(fd)
     os.close(fd)
     try:

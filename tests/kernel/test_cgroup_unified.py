@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 
 import pytest
 
 from anocir import cgroup
 from anocir.cgroup import choice, hierarchy, tree
 from anocir.errors import Error
+from tests.kernel import child
 from tests import machine
 
 V2 = machine.v2_mountpoint()
@@ -34,16 +34,6 @@ def manager(path: str = f"{TOP}/x", **config):
     return cgroup.load(choice.v2_record(V2, path, config, tolerant=False))
 
 
-def sleeper() -> int:
-    pid = os.fork()
-    if pid == 0:
-        try:
-            time.sleep(300)
-        finally:
-            os._exit(0)
-    return pid
-
-
 def end(pid: int) -> None:
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
@@ -58,7 +48,7 @@ def test_a_new_cgroup_is_one_to_be_born_in_and_a_used_one_is_not(top):
     again.prepare({})
     assert again.joining().into == ""
     assert again.joining().by_host == [f"{top}/x"]
-    pid = sleeper()
+    pid = child.sleeper()
     again.join(pid, again.joining())
     try:
         assert hierarchy.of_process(pid)[""] == f"{TOP}/x"
@@ -84,7 +74,7 @@ def test_below_a_threaded_domain_the_cgroup_is_threaded_too(top):
     with open(f"{top}/x/cgroup.type") as file:
         assert file.read() == "threaded\n"
     assert one.joining().into == ""
-    pid = sleeper()
+    pid = child.sleeper()
     try:
         with open(f"{top}/cgroup.procs", "w") as file:
             file.write(str(pid))

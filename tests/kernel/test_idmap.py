@@ -107,23 +107,8 @@ def test_a_mapping_that_cannot_be_read_names_the_mount(source, word: str) -> Non
 
 
 def test_the_mapping_of_the_containers_own_user_namespace(source) -> None:
-    ready, done = os.pipe(), os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        os.close(done[1])
-        machine.unshare(machine.CLONE_NEWUSER)
-        os.write(ready[1], b"x")
-        os.read(done[0], 1)
-        os._exit(0)
-    os.read(ready[0], 1)
-    for name in ("uid_map", "gid_map"):
-        Path(f"/proc/{pid}/{name}").write_text("0 5000 2000")
-    try:
+    with child.user_namespace("0 5000 2000") as pid:
         owners, _ = seen(source, {"options": ["bind", "idmap"]}, ["idmap"], pid)
-    finally:
-        for end in (*ready, *done):
-            os.close(end)
-        os.waitpid(pid, 0)
     assert owners[0] == (5000, 5000) and owners[1000] == (6000, 6000)
 
 

@@ -422,18 +422,8 @@ def test_mount_setattr_maps_ids(tmp_path) -> None:
     os.chown(tmp_path / "file", 1000, 1000)
     target = tmp_path / "target"
     target.mkdir()
-    ready, done = os.pipe(), os.pipe()
-    holder = os.fork()
-    if holder == 0:
-        os.close(done[1])
-        machine.unshare(machine.CLONE_NEWUSER)
-        os.write(ready[1], b"x")
-        os.read(done[0], 1)
-        os._exit(0)
-    os.read(ready[0], 1)
-    for name in ("uid_map", "gid_map"):
-        Path(f"/proc/{holder}/{name}").write_text("1000 2000 1")
-    userns = os.open(f"/proc/{holder}/ns/user", os.O_RDONLY)
+    with child.user_namespace("1000 2000 1") as holder:
+        userns = os.open(f"/proc/{holder}/ns/user", os.O_RDONLY)
 
     def action():
         tree = mounts.open_tree(files.AT_FDCWD, str(tmp_path), const.OPEN_TREE_CLONE)
@@ -445,9 +435,7 @@ def test_mount_setattr_maps_ids(tmp_path) -> None:
     try:
         assert inside(action) == (2000, 2000, True)
     finally:
-        for end in (*ready, *done, userns):
-            os.close(end)
-        os.waitpid(holder, 0)
+        os.close(userns)
 
 
 def test_fstatfs_type_is_the_magic_number_that_stat_shows(tmp_path) -> None:

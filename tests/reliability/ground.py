@@ -23,6 +23,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any, Callable, NamedTuple
 
+from tests.bundle import make_root, static_busybox, usual_mounts
 from tests.host import WITNESSES
 from tests.wait import last, until
 
@@ -238,7 +239,7 @@ class Ground:
         signal.signal(signal.SIGCHLD, lambda number, frame: None)
         signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
         self.rootfs = os.path.join(self.dir, "rootfs")
-        make_rootfs(self.rootfs)
+        make_root(self.rootfs, static_busybox())
         self.runtimes = list(runtimes)
         for runtime in self.runtimes:
             runtime.root = os.path.join(self.dir, "state", runtime.name)
@@ -314,7 +315,7 @@ class Ground:
         rootfs = self.rootfs
         if own_rootfs:
             rootfs = os.path.join(path, "rootfs")
-            make_rootfs(rootfs)
+            make_root(rootfs, static_busybox())
         config = base_config(rootfs, args)
         config["linux"]["cgroupsPath"] = f"{self.parent}/{name}"
         if change:
@@ -558,44 +559,13 @@ def _remove_tree(path: str) -> None:
                 break
 
 
-def static_busybox() -> str:
-    """A busybox that needs no library: the only program in the bundles."""
-    for name in ("busybox-static", "busybox"):
-        path = shutil.which(name)
-        if path:
-            with open(path, "rb") as stream:
-                # an ELF file with an interpreter names it near its start
-                if b"/ld-" not in stream.read(4096):
-                    return os.path.realpath(path)
-    raise SystemExit("a static busybox is needed (Debian: busybox-static)")
-
-
-def make_rootfs(path: str) -> None:
-    """A root with busybox in it, and the directories that mounts go to."""
-    for name in ("bin", "dev", "etc", "proc", "sys", "tmp", "root"):
-        os.makedirs(os.path.join(path, name), 0o755)
-    shutil.copy2(static_busybox(), os.path.join(path, "bin/busybox"))
-    for name in (
-        "sh",
-        "true",
-        "false",
-        "sleep",
-        "cat",
-        "echo",
-        "ls",
-        "kill",
-        "mkdir",
-        "id",
-        "stat",
-    ):
-        os.symlink("busybox", os.path.join(path, "bin", name))
-
-
 CAPABILITIES = ("CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE")
 
 
 def base_config(rootfs: str, args: Sequence[str]) -> Config:
     """A configuration like the one that `spec` writes, without a terminal."""
+    mounts = usual_mounts()
+    next(one for one in mounts if one["type"] == "devpts")["options"].append("gid=5")
     return {
         "ociVersion": "1.0.2",
         "process": {
@@ -612,46 +582,7 @@ def base_config(rootfs: str, args: Sequence[str]) -> Config:
         },
         "root": {"path": rootfs, "readonly": True},
         "hostname": "anocir",
-        "mounts": [
-            {"destination": "/proc", "type": "proc", "source": "proc"},
-            {
-                "destination": "/dev",
-                "type": "tmpfs",
-                "source": "tmpfs",
-                "options": ["nosuid", "strictatime", "mode=755", "size=65536k"],
-            },
-            {
-                "destination": "/dev/pts",
-                "type": "devpts",
-                "source": "devpts",
-                "options": [
-                    "nosuid",
-                    "noexec",
-                    "newinstance",
-                    "ptmxmode=0666",
-                    "mode=0620",
-                    "gid=5",
-                ],
-            },
-            {
-                "destination": "/dev/shm",
-                "type": "tmpfs",
-                "source": "shm",
-                "options": ["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"],
-            },
-            {
-                "destination": "/dev/mqueue",
-                "type": "mqueue",
-                "source": "mqueue",
-                "options": ["nosuid", "noexec", "nodev"],
-            },
-            {
-                "destination": "/sys",
-                "type": "sysfs",
-                "source": "sysfs",
-                "options": ["nosuid", "noexec", "nodev", "ro"],
-            },
-        ],
+        "mounts": mounts,
         "linux": {
             "resources": {"devices": [{"allow": False, "access": "rwm"}]},
             "namespaces": [{"type": kind} for kind in ("pid", "network", "ipc", "uts", "mount")],

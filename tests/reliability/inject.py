@@ -77,6 +77,17 @@ class Point(NamedTuple):
 Where = TypeVar("Where")  # a Point, or a Descendant
 
 
+class Aim(NamedTuple):
+    """A command to strike at, and the counters of what went wrong."""
+
+    ground: Ground
+    runtime: Runtime
+    command: str
+    words: tuple[str, ...]
+    container: str
+    figures: dict[str, Any]
+
+
 def can_inject() -> bool:
     """True if strace is there and may inject: tried, since ptrace is often forbidden."""
     strace = shutil.which("strace")
@@ -196,7 +207,7 @@ def each_point(
     runtime: Runtime,
     command: str,
     look: Callable[[tuple[str, ...], str], list[Where]],
-    hit: Callable[[Ground, Runtime, str, tuple[str, ...], str, Where, dict[str, Any]], None],
+    hit: Callable[[Aim, Where], None],
     every: int,
     progress: Progress | None,
 ) -> dict[str, Any]:
@@ -206,6 +217,7 @@ def each_point(
     figures = no_figures()
     config_for(ground, bundle, container)
     words = words_of(command, container, bundle)
+    aim = Aim(ground, runtime, command, words, container, figures)
     prepare(ground, runtime, command, container, bundle)
     strikes = look(words, container)
     clean_up(ground, runtime, container, "undisturbed", figures)
@@ -218,48 +230,27 @@ def each_point(
             progress.step(f"{runtime.name}: {command}, {where}")
         figures["points"] += 1
         prepare(ground, runtime, command, container, bundle)
-        hit(ground, runtime, command, words, container, where, figures)
+        hit(aim, where)
     ground.drop_bundle(bundle)
     return figures
 
 
-def strike(
-    ground: Ground,
-    runtime: Runtime,
-    command: str,
-    words: tuple[str, ...],
-    container: str,
-    point: Point,
-    figures: dict[str, Any],
-) -> None:
+def strike(aim: Aim, point: Point) -> None:
     """Run the command with one injection, judge it, and clean up."""
-    log = os.path.join(ground.dir, "trace")
+    log = os.path.join(aim.ground.dir, "trace")
     prefix = tracer("-o", log, "-e", f"trace={point.call}", "-e", point.option())
-    result = ground.call(runtime, *words, prefix=prefix)
-    end_tracer(ground)
+    result = aim.ground.call(aim.runtime, *aim.words, prefix=prefix)
+    end_tracer(aim.ground)
     with open(log, encoding="utf-8", errors="replace") as stream:
         text = stream.read()
     os.unlink(log)
-    figures["hit"] += "(INJECTED)" in text or "killed by SIGKILL" in text
-    judge(
-        ground,
-        runtime,
-        container,
-        f"{command}: {point}",
-        result,
-        figures,
-    )
+    aim.figures["hit"] += "(INJECTED)" in text or "killed by SIGKILL" in text
+    judge(aim, f"{aim.command}: {point}", result)
 
 
-def judge(
-    ground: Ground,
-    runtime: Runtime,
-    container: str,
-    note: str,
-    result: Result,
-    figures: dict[str, Any],
-) -> None:
+def judge(aim: Aim, note: str, result: Result) -> None:
     """Look at how a struck command ended, and clean up."""
+    ground, runtime, _, _, container, figures = aim
     if result.status is None:
         figures["hangs"] += 1
         figures["examples"].append(f"{note}: hangs")
@@ -277,21 +268,15 @@ def judge(
                 f"{note}: exit status 0, but state: {state.err.strip()[-200:]}"
             )
     if note.startswith("checkpoint"):
-        judge_checkpoint(ground, runtime, container, note, result, figures)
+        judge_checkpoint(aim, note, result)
     clean_up(ground, runtime, container, note, figures)
 
 
-def judge_checkpoint(
-    ground: Ground,
-    runtime: Runtime,
-    container: str,
-    note: str,
-    result: Result,
-    figures: dict[str, Any],
-) -> None:
+def judge_checkpoint(aim: Aim, note: str, result: Result) -> None:
     """After a failure the container runs on, unless the images were whole and it was being removed."""
     if result.status in (None, 0, -signal.SIGKILL):
         return
+    ground, runtime, _, _, container, figures = aim
     told = ground.call(runtime, "state", container)
     state = json.loads(told.out) if told.status == 0 else {}
     written = os.path.exists(os.path.join(ground.dir, "bundles", container, "images/inventory.img"))
@@ -392,21 +377,13 @@ def enumerate_descendants(
     return each_point(ground, runtime, command, look, strike_descendant, every, progress)
 
 
-def strike_descendant(
-    ground: Ground,
-    runtime: Runtime,
-    command: str,
-    words: tuple[str, ...],
-    container: str,
-    where: Descendant,
-    figures: dict[str, Any],
-) -> None:
+def strike_descendant(aim: Aim, where: Descendant) -> None:
     """Run the command with one of its processes struck, judge it, and clean up."""
     process, point = where
     prefix = striker(
-        ground, runtime, container, command, "--process", str(process), "--call", point.call,
-        "--occurrence", str(point.occurrence), "--what", point.what,
+        aim.ground, aim.runtime, aim.container, aim.command, "--process", str(process),
+        "--call", point.call, "--occurrence", str(point.occurrence), "--what", point.what,
     )  # fmt: skip
-    result = ground.call(runtime, *words, prefix=prefix)
-    figures["hit"] += struck(ground)["struck"]
-    judge(ground, runtime, container, f"{command}: {where}", result, figures)
+    result = aim.ground.call(aim.runtime, *aim.words, prefix=prefix)
+    aim.figures["hit"] += struck(aim.ground)["struck"]
+    judge(aim, f"{aim.command}: {where}", result)

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from tests import drive, machine
+from tests.bundle import smallest_bundle
 from tests.repo.test_imports import await_end
 
 PYTHON = "/usr/bin/python3"
@@ -43,11 +44,7 @@ class Counted:
         self.directory = directory
         self.id = f"cost-{os.getpid()}"
         self.bundle = directory / "bundle"
-        binaries = self.bundle / "rootfs" / "bin"
-        binaries.mkdir(parents=True)
-        for name in ("sleep", "true"):
-            shutil.copy("/bin/busybox", binaries / name)
-        subprocess.run([archive, "spec", "--bundle", str(self.bundle)], check=True)
+        smallest_bundle(archive, str(self.bundle))
         self.write("/bin/sleep", "600")
         self.bare = sum(self.strace([PYTHON, "-IBSc", "import posix;posix._exit(0)"]).values())
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from tests import drive, machine
+from tests.bundle import smallest_bundle
 from tests.repo.test_layers import MODULES, imports
 
 pytestmark = pytest.mark.repo
@@ -121,10 +121,7 @@ def test_the_commands_on_a_container_import_exactly_what_is_recorded(
     if not os.access("/bin/busybox", os.X_OK):
         pytest.skip("no /bin/busybox")
     bundle = tmp_path / "bundle"
-    (bundle / "rootfs" / "bin").mkdir(parents=True)
-    for name in ("sleep", "true"):
-        shutil.copy("/bin/busybox", bundle / "rootfs" / "bin" / name)
-    subprocess.run([archive, "spec", "--bundle", str(bundle)], check=True)
+    smallest_bundle(archive, str(bundle))
     config = json.loads((bundle / "config.json").read_text())
     config["process"].update(terminal=False, args=["/bin/sleep", "600"])
     names = {"bundle": str(bundle), "id": f"imports-{os.getpid()}"}

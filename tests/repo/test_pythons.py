@@ -17,6 +17,7 @@ import pytest
 
 from anocir.base import archive as head
 from anocir.base.compiler import NATIVE
+from tests.bundle import smallest_bundle
 from tests import drive
 from tests.repo.test_imports import CALLS, LIFE, PYTHON, await_end
 
@@ -147,10 +148,7 @@ class Watched:
         self.bundle = directory / "bundle"
         self.root = directory / "root"
         self.root.mkdir()
-        (self.bundle / "rootfs" / "bin").mkdir(parents=True)
-        for name in ("sleep", "true"):
-            shutil.copy("/bin/busybox", self.bundle / "rootfs" / "bin" / name)
-        subprocess.run([archive, "spec", "--bundle", str(self.bundle)], check=True)
+        smallest_bundle(archive, str(self.bundle))
 
     def archive_for(self, python: str, versions: list[str]) -> str:
         """The archive with that interpreter in its first line."""

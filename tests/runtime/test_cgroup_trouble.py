@@ -8,7 +8,7 @@ from typing import Callable
 
 import pytest
 
-from tests import drive, machine
+from tests import drive, leftovers, machine
 from tests.drive import Container, Runtime
 
 V1 = pytest.mark.needs("cgroup1:freezer", "cgroup1:cpu", "cgroup1:memory")
@@ -185,16 +185,6 @@ def test_nobody_else_s_process_is_taken_for_an_orphan(
 # from inside --------------------------------------------------------------------------------------
 
 
-def dig(top: str, names: list[str]) -> int:
-    fd = os.open(top, os.O_DIRECTORY)
-    for name in names:
-        os.mkdir(name, dir_fd=fd)
-        below = os.open(name, os.O_DIRECTORY, dir_fd=fd)
-        os.close(fd)
-        fd = below
-    return fd
-
-
 def move(pid: int, fd: int) -> None:
     procs = os.open("cgroup.procs", os.O_WRONLY, dir_fd=fd)
     os.write(procs, str(pid).encode())
@@ -207,7 +197,7 @@ def test_no_depth_makes_a_container_undeletable(
 ) -> None:
     container.launch("sleep 1000")
     for controller in ("pids", "freezer") if machine.v1_mountpoint("freezer") else ("pids",):
-        fd = dig(directory(container, controller), names)
+        fd = leftovers.dig(directory(container, controller), names)
         move(container.pid, fd)
         os.close(fd)
     assert str(container.pid) in runtime("ps", container.id).stdout
@@ -224,7 +214,7 @@ def test_a_part_that_froze_itself_dies(
 ) -> None:
     """A process in a frozen v1 cgroup takes no signal, and init waits for all in its pid namespace."""
     container.launch("sleep 1000 & wait")
-    fd = dig(directory(container, "freezer"), ["a", "b"])
+    fd = leftovers.dig(directory(container, "freezer"), ["a", "b"])
     with open(f"/proc/{container.pid}/task/{container.pid}/children") as file:
         child = int(file.read().split()[0])
     move(child, fd)

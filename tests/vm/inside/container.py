@@ -11,7 +11,8 @@ import tempfile
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from tests.reliability.ground import base_config, make_rootfs
+from tests.bundle import make_root, static_busybox
+from tests.reliability.ground import base_config
 from tests.wait import until
 
 REPOSITORY = os.path.dirname(
@@ -31,7 +32,7 @@ class Box:
         os.chmod(self.dir, 0o755)
         self.options = options
         rootfs = os.path.join(self.dir, "rootfs")
-        make_rootfs(rootfs)
+        make_root(rootfs, static_busybox())
         self.config: dict[str, Any] = base_config(rootfs, ("/bin/sleep", "1000"))
 
     def call(
