@@ -72,6 +72,8 @@ if TYPE_CHECKING:
         format: str
         # update; validate has `resources` too
         resources: str
+        device_add: list[str]
+        device_remove: list[str]
         blkio_weight: int | None
         cpu_period: int | None
         cpu_quota: int | None

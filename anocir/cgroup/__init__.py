@@ -18,12 +18,15 @@ if TYPE_CHECKING:
 
     from ..model.schema import CgroupRecord, Resources
     from ..wire.shapes import CgroupView
+    from .changes import Change
+    from .devices import Rule
     from .joining import Joining
 
     class Manager(Protocol):
         """What all managers can do: those of `v1`, `v2`, `systemd` and `disabled`."""
 
         record: CgroupRecord
+        version: int
 
         def check(self, resources: Resources) -> None:
             """Refuse what cannot be set, before anything is made."""
@@ -54,6 +57,16 @@ if TYPE_CHECKING:
 
             When one is refused, what was there is written back.
             """
+
+        def change_devices(
+            self, rules: list[Rule], before: list[Rule], after: list[Rule], new: list[Change]
+        ) -> Callable[[], None]:
+            """Have device rules changed, and return what undoes it.
+
+            After `rules`, those of config.json, and the runtime's own came the changes `before`,
+            now come those of `after`; `new`, with who asked for each, leads there.
+            """
+            raise NotImplementedError
 
         def freeze(self) -> None:
             """Stop all processes; thaw again when they do not stop within two seconds."""

@@ -17,8 +17,10 @@ from ..errors import at
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Final
-    from ..model.schema import DeviceRule, Resources
+
+    from ..model.schema import DeviceRule
 
     # allow, type (a, b or c), major, minor (None for all), access
     Rule = tuple[bool, str, "int | None", "int | None", int]
@@ -77,12 +79,6 @@ def _number(value: object, source: str) -> int | None:
     return value
 
 
-def changed(resources: Resources, old: Resources) -> bool:
-    """Tell whether an update names devices, and others than before."""
-    rules = resources.get("devices")
-    return rules is not None and parse(rules) != parse(old.get("devices"))
-
-
 def effective(rules: list[Rule]) -> list[Rule]:
     """Return the rules that decide: from the last one that covers everything, with the defaults."""
     result: list[Rule] = [_DENY_ALL]
@@ -126,8 +122,10 @@ def _insn(code: int, dst: int = 0, src: int = 0, offset: int = 0, value: int = 0
     return pack("<BBhi", code, src << 4 | dst, offset, value)
 
 
-def program(rules: list[Rule]) -> bytes:
+def program(rules: list[Rule], changes: Sequence[Rule] = ()) -> bytes:
     """Return the instructions of a BPF_PROG_TYPE_CGROUP_DEVICE program that decides by `rules`.
+
+    `changes` come after the runtime's own rules: what was changed while the container runs.
 
     r2 type, r3 the accesses not yet decided, r4 major, r5 minor.  From the last rule to the
     first: an allowing rule decides its accesses, and when none is left the answer is 1; a denying
@@ -142,7 +140,7 @@ def program(rules: list[Rule]) -> bytes:
         _insn(0x61, 4, 1, 4),  # r4 = ctx->major
         _insn(0x61, 5, 1, 8),  # r5 = ctx->minor
     ]
-    for allow, kind, major, minor, access in reversed(effective(rules)):
+    for allow, kind, major, minor, access in reversed([*effective(rules), *changes]):
         if allow:
             body = [
                 _insn(0x54, 3, value=_ALL & ~access),  # w3 &= ~access

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from ..model.schema import CgroupRecord, Resources
     from ..wire.shapes import CgroupView
+    from .changes import Change
+    from .devices import Rule
     from .joining import Joining
 
 
@@ -21,6 +23,7 @@ class Manager:
     """For cgroup.Manager: nothing is made, and what would have an effect is refused."""
 
     __slots__ = ("record",)
+    version = 0
 
     def __init__(self, record: CgroupRecord) -> None:
         """Take what `choose` has written down."""
@@ -70,6 +73,12 @@ class Manager:
         self, _resources: Resources, _old: Resources, _named: Resources | None = None
     ) -> None:
         """Refuse: nothing would happen."""
+        raise self._refuse()
+
+    def change_devices(
+        self, _rules: list[Rule], _before: list[Rule], _after: list[Rule], _new: list[Change]
+    ) -> Callable[[], None]:
+        """Refuse: nobody is kept from a device here."""
         raise self._refuse()
 
     def freeze(self) -> None:

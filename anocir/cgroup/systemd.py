@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from . import Manager
     from .bus import Bus
+    from .changes import Change, Listed
+    from .devices import Rule
     from .joining import Joining
     from .unit import Property
     from ..model.schema import CgroupRecord, Config, Resources
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 
         place: CgroupRecord
         record: CgroupRecord
+        directories: dict[str, str]
         version: int
 
         def __init__(self, record: CgroupRecord) -> None: ...
@@ -47,6 +50,16 @@ if TYPE_CHECKING:
             self, resources: Resources, old: Resources, named: Resources | None = None
         ) -> None: ...
         def joining(self, subs: list[str] | None = None, born: bool = True) -> Joining:
+            raise NotImplementedError
+
+        def change_devices(
+            self, rules: list[Rule], before: list[Rule], after: list[Rule], new: list[Change]
+        ) -> Callable[[], None]:
+            raise NotImplementedError
+
+        def freeze(self) -> None: ...
+        def thaw(self) -> None: ...
+        def frozen(self) -> bool:
             raise NotImplementedError
 
 else:
@@ -251,7 +264,7 @@ class Unit(_Files):
         return bool(description == self.record["description"])
 
     def _properties(self, systemd: int, pid: int) -> list[Property]:
-        from . import unit
+        from . import devices, unit
 
         name: str = self.record["unit"]
         result: list[Property] = [("Description", "s", self.record["description"])]
@@ -271,21 +284,20 @@ class Unit(_Files):
             ("IOAccounting" if self.version == 2 else "BlockIOAccounting", "b", True),
             ("TasksAccounting", "b", True),
             *unit.resources(self.limits, self.version, systemd),
-            *self._device_properties(self.limits),
+            *self._device_properties(devices.parse(self.limits.get("devices")), []),
         ]
         for key, signature, value in self.record["properties"]:
             result = [item for item in result if item[0] != key]
             result.append((key, signature, value))
         return result
 
-    def _device_properties(self, resources: Resources) -> list[Property]:
+    def _device_properties(self, rules: list[Rule], changed: list[Rule]) -> list[Property]:
         """Return the device rules as properties; a unit of a user has none (no rights to BPF)."""
         if self.record["user"]:
             return []
         from . import devices, unit
 
-        rules = devices.effective(devices.parse(resources.get("devices")))
-        properties = unit.devices(rules, _drivers())
+        properties = unit.devices([*devices.effective(rules), *changed], _drivers())
         for _, _, value in properties[2:]:
             value[:] = [entry for entry in value if _known(entry[0])]
         return properties
@@ -342,26 +354,28 @@ class Unit(_Files):
         wanted = resources if named is None else convert.named(resources, named, self.version)
         before = old if named is None else convert.previous(old, wanted)
         with bus.Bus(self.record["user"]) as connection:
-            self._set(connection, wanted, old)
+            self._set(connection, wanted)
             try:
                 super().update(resources, old, named)
             except (Error, OSError):
                 try:
-                    self._set(connection, before, wanted)
+                    self._set(connection, before)
                 except Error as error:
                     log.warn(f"undo of an update: {error.text}")
                 raise
 
-    def _set(self, connection: Bus, resources: Resources, old: Resources) -> None:
-        from . import bus, devices, unit
+    def _set(self, connection: Bus, resources: Resources) -> None:
+        from . import unit
+
+        self._send(connection, lambda systemd: unit.resources(resources, self.version, systemd))
+
+    def _send(self, connection: Bus, properties: Callable[[int], list[Property]]) -> None:
+        from . import bus
 
         name: str = self.record["unit"]
 
         def send(systemd: int) -> None:
-            properties = unit.resources(resources, self.version, systemd)
-            if devices.changed(resources, old):
-                properties += self._device_properties(resources)
-            body = [(key, (kind, value)) for key, kind, value in properties]
+            body = [(key, (kind, value)) for key, kind, value in properties(systemd)]
             if body:
                 connection.call(
                     bus.PATH, bus.MANAGER, "SetUnitProperties", "sba(sv)", name, True, body
@@ -371,6 +385,68 @@ class Unit(_Files):
             _negotiate(connection, send)
         except bus.BusError as error:
             raise Error(f"systemd: set properties of unit {name}: {error}") from None
+
+    def change_devices(
+        self, rules: list[Rule], before: list[Rule], after: list[Rule], new: list[Change]
+    ) -> Callable[[], None]:
+        """Change the properties of the unit too, by which systemd sets its own rules at a reload.
+
+        On v2 those of systemd first: what it denies nobody else can allow.
+        """
+        set_ = self._in_peace if self.version == 1 else self._set_devices
+        if self.version == 1:
+            back = super().change_devices(rules, before, after, new)
+            try:
+                set_(rules, after)
+            except (Error, OSError):
+                back()
+                raise
+        else:
+            set_(rules, after)
+            try:
+                back = super().change_devices(rules, before, after, new)
+            except (Error, OSError):
+                set_(rules, before)
+                raise
+
+        def undo() -> None:
+            back()
+            set_(rules, before)
+
+        return undo
+
+    def _set_devices(self, rules: list[Rule], changed: list[Rule]) -> None:
+        from . import bus
+
+        with bus.Bus(self.record["user"]) as connection:
+            self._send(connection, lambda _: self._device_properties(rules, changed))
+
+    def _in_peace(self, rules: list[Rule], changed: list[Rule]) -> None:
+        """Set the properties on v1, and write again what the list of devices said.
+
+        Nobody runs meanwhile, since systemd begins anew with nothing.
+        """
+        from . import changes
+
+        directory = self.directories.get("devices")
+        if directory is None:
+            self._set_devices(rules, changed)
+            return
+        wanted = _list_of(directory)
+        frozen = self.frozen()
+        try:
+            if not frozen:
+                self.freeze()
+        except Error as error:
+            log.debug(f"devices: {error.text}")
+        try:
+            self._set_devices(rules, changed)
+        finally:
+            try:
+                _put_list(directory, wanted, changes.exceptions(rules, changed))
+            finally:
+                if not frozen:
+                    self.thaw()
 
     def destroy(self, patience: float = 10.0) -> None:
         """Stop our unit unless it is gone, and remove what it leaves behind."""
@@ -418,6 +494,34 @@ class Unit(_Files):
             return connection.get(path, bus.UNIT, "ActiveState") in ("inactive", "failed")
         except bus.BusError:
             return True
+
+
+def _list_of(directory: str) -> Listed | None:
+    from . import changes
+
+    return changes.listed(files.decode(files.read_file(f"{directory}/devices.list")))
+
+
+def _put_list(directory: str, wanted: Listed | None, denied: Listed) -> None:
+    """Have in force what devices.list said, None for all but what is `denied`, and nothing else."""
+    from . import changes
+
+    present = _list_of(directory)
+    pairs: list[tuple[str, Listed, Listed]] = []
+    if wanted is None:
+        files.write_file(f"{directory}/devices.allow", "a")
+        pairs = [("deny", denied, {})]
+    else:
+        if present is None:
+            files.write_file(f"{directory}/devices.deny", "a")
+            present = {}
+        pairs = [("allow", wanted, present), ("deny", present, wanted)]
+    for file, some, others in pairs:
+        for key, bits in some.items():
+            lacking = bits & ~others.get(key, 0)
+            if lacking:
+                line = changes.name((True, *key, lacking))
+                files.write_file(f"{directory}/devices.{file}", line)
 
 
 def _negotiate(connection: Bus, send: Callable[[int], None]) -> None:

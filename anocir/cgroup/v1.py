@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from .changes import Change
     from .convert import Write
     from .devices import Rule
     from .joining import Joining
@@ -119,7 +120,7 @@ class Manager:
             self._inherit_cpuset(self.directories["cpuset"], given)
         self._write(writes)
         self._write_unified(convert.unified(resources))
-        self._guard_devices(devices.parse(resources.get("devices")), fresh=True)
+        self._guard_devices(devices.parse(resources.get("devices")))
 
     def adopt(self, pid: int, resources: Resources, in_place: bool) -> None:  # noqa: ARG002
         """Take a process into directories of which somebody else has made some (systemd.py)."""
@@ -171,7 +172,7 @@ class Manager:
                 raise knobs.unavailable(controller, source, "version 2")
         knobs.write(writes, {write[0]: directory for write in writes}, undo)
 
-    def _guard_devices(self, rules: list[Rule], fresh: bool) -> None:
+    def _guard_devices(self, rules: list[Rule]) -> None:
         """Have devices denied: by the controller, else by a program on cgroup2's directory."""
         if "devices" in self.directories:
             self._write_devices(rules)
@@ -179,7 +180,7 @@ class Manager:
             from . import v2
 
             shielded = bool(self.place.get("shielded")) or not rules
-            v2.attach_devices(self.directories[""], rules, fresh, shielded)
+            v2.attach_devices(self.directories[""], rules, True, shielded)
 
     def _write_devices(self, rules: list[Rule]) -> None:
         from . import devices
@@ -317,30 +318,67 @@ class Manager:
 
     # Living
 
-    def update(self, resources: Resources, old: Resources, named: Resources | None = None) -> None:
-        """Write new limits; when one is refused, write back what was there.
-
-        Devices are written only where they differ: an update must not undo what a GPU agent
-        allowed meanwhile (runc issue 2994).
-        """
-        from . import convert, devices
+    def update(self, resources: Resources, _old: Resources, named: Resources | None = None) -> None:
+        """Write new limits; when one is refused, write back what was there."""
+        from . import convert
 
         self._present()
         wanted = resources if named is None else convert.named(resources, named, 1)
         writes = convert.v1(wanted)
         unified = convert.unified(wanted)
         self._check_writes(writes, unified)
-        rules = devices.parse(resources.get("devices"))
         self._check_memory(resources)
         undo: list[tuple[str, str]] = []
         try:
             self._write(writes, undo)
             self._write_unified(unified, undo)
-            if devices.changed(wanted, old):
-                self._guard_devices(rules, fresh=False)
         except (Error, OSError):
             knobs.restore(undo)
             raise
+
+    def change_devices(
+        self, rules: list[Rule], before: list[Rule], after: list[Rule], new: list[Change]
+    ) -> Callable[[], None]:
+        """Write what changes and nothing else: what a GPU agent has allowed meanwhile stays.
+
+        So there is no moment in which nothing or everything is allowed (runc issue 2994).
+        """
+        self._present()
+        if "devices" not in self.directories:
+            if "" not in self.directories:
+                raise knobs.unavailable("devices", new[0][0])
+            from . import v2
+
+            return v2.change_devices(self.directories[""], rules, before, after, new[0][0])
+        from . import changes
+
+        directory = self.directories["devices"]
+        done: list[tuple[str, str]] = []
+
+        def undo() -> None:
+            for file, line in reversed(done):
+                files.write_file(f"{directory}/{file}", line)
+
+        known = list(before)
+        try:
+            for change in new:
+                exempt = changes.listed(files.decode(files.read_file(f"{directory}/devices.list")))
+                others = changes.exceptions(rules, known) if exempt is None else exempt
+                known.append(change[1])
+                for file, line, back in changes.v1_lines(change, others, exempt is None):
+                    try:
+                        files.write_file(f"{directory}/{file}", line)
+                    except OSError as error:
+                        raise Error(
+                            f"{change[0]}: write {line!a} to {directory}/{file}: "
+                            f"{strerror(error.errno or 0)}",
+                            "a parent cgroup denies this device" if error.errno == EPERM else "",
+                        ) from None
+                    done.append((back, line))
+        except (Error, OSError):
+            undo()
+            raise
+        return undo
 
     def _check_memory(self, resources: Resources) -> None:
         memory = resources.get("memory") or {}

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, Final
 
+    from .changes import Change
     from .convert import Write
     from .devices import Rule
     from .joining import Joining
@@ -304,14 +305,13 @@ class Manager:
 
     # Living
 
-    def update(self, resources: Resources, old: Resources, named: Resources | None = None) -> None:
+    def update(self, resources: Resources, _old: Resources, named: Resources | None = None) -> None:
         """Write new limits; when one is refused, write back what was there."""
-        from . import convert, devices
+        from . import convert
 
         self._present()
         wanted = resources if named is None else convert.named(resources, named, 2)
         writes = convert.v2(wanted)
-        rules = devices.parse(resources.get("devices"))
         memory = resources.get("memory") or {}
         limit = memory.get("limit") or 0
         if memory.get("checkBeforeUpdate") and limit > 0:
@@ -322,11 +322,16 @@ class Manager:
         undo: list[tuple[str, str]] = []
         try:
             self._write(writes, undo)
-            if devices.changed(wanted, old):
-                attach_devices(self.directory, rules, False, bool(self.place.get("shielded")))
         except (Error, OSError):
             knobs.restore(undo)
             raise
+
+    def change_devices(
+        self, rules: list[Rule], before: list[Rule], after: list[Rule], new: list[Change]
+    ) -> Callable[[], None]:
+        """Have a program with the changes take the place of the present one."""
+        self._present()
+        return change_devices(self.directory, rules, before, after, new[0][0])
 
     def _present(self) -> None:
         if self.tolerant and self.gone():
@@ -449,3 +454,41 @@ def attach_devices(directory: str, rules: list[Rule], fresh: bool, shielded: boo
             f"{strerror(error.errno or 0)}",
             hint,
         ) from None
+
+
+# systemd's own on the cgroup of a unit: it has what the unit's properties say.
+_OF_SYSTEMD: Final = b"sd_devices"
+
+
+def change_devices(
+    directory: str, rules: list[Rule], before: list[Rule], after: list[Rule], source: str
+) -> Callable[[], None]:
+    """Replace the program on a cgroup2 directory; the function that undoes it.
+
+    The kernel exchanges one program for the other; before 5.6 both are there for a moment, and what
+    both allow is allowed.  Raises Error where somebody else has put theirs in the place of ours: it
+    would go on denying, and what it allows would be lost with ours beside it.
+    """
+    from ..linux import bpf
+    from . import devices
+
+    def put(changes: list[Rule]) -> None:
+        bpf.replace_device_program(directory, devices.program(rules, changes), False)
+
+    try:
+        names = bpf.names(directory)
+        others = [name for name in names if name not in (bpf.NAME, _OF_SYSTEMD)]
+        if others and bpf.NAME not in names and not devices.allows_all(rules):
+            shown = files.decode(others[0]) or "without a name"
+            raise Error(
+                f"{source}: another program decides about the devices of {directory}: {shown}",
+                "who has put it in the place of the runtime's has to change it",
+            )
+        put(after)
+    except OSError as error:
+        denied = error.errno in knobs.DENIED
+        raise Error(
+            f"{source}: attach a device program to {directory}: {strerror(error.errno or 0)}",
+            "without root nobody is kept from devices, and nobody let to them" if denied else "",
+        ) from None
+    return lambda: put(before)

@@ -16,6 +16,9 @@ USAGE = "[OPTIONS] ID"
 OPTIONS: Table = (
     ("resources", "r", "text", "", "FILE",
      "linux.resources as JSON, - for stdin; replaces the other options"),
+    ("device-add", "", "list", (), "PATH[:PATH][:rwm]",
+     "make a device of the host, at the same or another path inside, and allow it"),
+    ("device-remove", "", "list", (), "PATH", "remove the device at a path inside, and its rule"),
     ("blkio-weight", "", "int", None, "N", "weight for block devices, 10 to 1000"),
     ("cpu-period", "", "int", None, "USEC", "period of the CPU quota"),
     ("cpu-quota", "", "int", None, "USEC", "CPU time in each period, -1 for no limit"),

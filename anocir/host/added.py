@@ -48,7 +48,7 @@ def add(settings: Settings, container_id: str, path: str) -> None:
     container = _open(settings, container_id)
     entries = _load(path)
     config = container.config()
-    pid, pidfd = _process(container)
+    pid, pidfd = process(container)
     made: list[int] = []
     proc = files.open("/proc", files.O_PATH | files.O_DIRECTORY)
     try:
@@ -86,7 +86,7 @@ def remove(settings: Settings, container_id: str, path: str) -> None:
             raise at(f"mounts[{index}].destination", f'"{place}" was not added')
         rows.remove(found)
         gone.append(found)
-    pid, _ = _process(container)
+    pid, _ = process(container)
     # What the container has unmounted itself is only forgotten.
     table = files.read_file(f"/proc/{pid}/mountinfo").split(b"\n")
     there = {int(line.split(b" ", 1)[0]) for line in table if line}
@@ -107,14 +107,14 @@ def _open(settings: Settings, container_id: str) -> Container:
     return container
 
 
-def _process(container: Container) -> tuple[int, int]:
+def process(container: Container, what: str = "mounts") -> tuple[int, int]:
     """Return pid and pidfd of init.  Raises Error where its mounts are the host's."""
     pid, pidfd = container.state["pid"], container.hold()
     if pidfd < 0:
         raise Error(f"container {container.id} has ended")
     theirs = files.stat(f"/proc/{pid}/ns/mnt").st_ino
     if theirs == files.stat("/proc/self/ns/mnt").st_ino:
-        raise Error("mounts: the container has no mount namespace of its own")
+        raise Error(f"{what}: the container has no mount namespace of its own")
     return pid, pidfd
 
 
@@ -225,7 +225,7 @@ def _attach(entries: Sequence[Mount], made: Sequence[int], proc: int) -> list[st
             numbers.append(str(mounts.mount_id(mount_fd)))
     except Error:
         for fd in reversed(places):
-            _unmount(fd, proc)
+            unmount(fd, proc)
         raise
     return numbers
 
@@ -244,11 +244,11 @@ def _detach(rows: Sequence[AddedMount], proc: int) -> list[str]:
             raise Error(f"{where}: another mount lies over it")
         found.append(fd)
     for fd in found:
-        _unmount(fd, proc)
+        unmount(fd, proc)
     return []
 
 
-def _unmount(fd: int, proc: int) -> None:
+def unmount(fd: int, proc: int) -> None:
     """Unmount what the root of a mount refers to, by no path of the container's.
 
     `proc` is the procfs of the host, in which this process is found: in that of the container it

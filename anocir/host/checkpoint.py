@@ -46,6 +46,13 @@ def checkpoint(settings: Settings, container_id: str, options: Options) -> None:
                 "checkpoint: the container has mounts that were added while it ran",
                 "anocir mounts remove takes them away",
             )
+        if container.state.get("devices"):
+            raise Error(
+                "checkpoint: the container has devices that were added while it ran",
+                "anocir update --device-remove takes them away",
+            )
+        if container.state.get("rules"):
+            log.warn("checkpoint: a restored container has the device rules of config.json again")
         warning = criu.usable(settings.old_criu)
         if warning:
             log.warn(warning)

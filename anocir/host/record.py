@@ -68,7 +68,17 @@ _INTENT: Final = {
     "hooks": {"poststart": _HOOKS, "poststop": _HOOKS},
 }
 _ADDED: Final = {"destination": "text", "source": "text", "type": "text", "number": "number"}
+_RULE: Final = {
+    "allow": "flag", "type": "text", "major": "whole", "minor": "whole", "access": "text",
+}  # fmt: skip
+_DEVICE: Final = {
+    "path": "path", "type": "text", "major": "number", "minor": "number", "mode": "number",
+    "uid": "number", "gid": "number", "access": "text", "number": "number", "own": "flag",
+}  # fmt: skip
 _STATE: Final = {
+    "rules": ("list", ("needs", _RULE, *_RULE)),
+    "devices": ("list", ("needs", _DEVICE, *_DEVICE)),
+    "taken": ("list", "path"),
     "pid": "number",
     "start_time": "number",
     "created": "flag",

@@ -159,8 +159,9 @@ def oci_state(container: Container, status: Status, pid: int | None = None) -> S
     return result
 
 
-# Of a mount that was added to a container while it ran.
+# Of a mount or a device that was added to a container while it ran.
 _SHOWN: Final = ("destination", "source", "type")
+_DEVICE: Final = ("path", "type", "major", "minor", "access")
 
 
 def state(settings: Settings, container_id: str) -> State:
@@ -170,6 +171,9 @@ def state(settings: Settings, container_id: str) -> State:
     added = container.state.get("added")
     if added and status != STOPPED:
         found["mounts"] = [{key: row[key] for key in _SHOWN} for row in added]
+    plugged = container.state.get("devices")
+    if plugged and status != STOPPED:
+        found["devices"] = [{key: row[key] for key in _DEVICE} for row in plugged]
     return found
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from ..cli import Options, Settings
     from .store import Container
-    from ..model.schema import IntelRdt, Resources
+    from ..model.schema import Config, IntelRdt, Resources
     from ..cgroup import Manager
 
 # Option of `update` -> where its value stands in linux.resources.
@@ -52,27 +52,60 @@ def update(settings: Settings, container_id: str, options: Options) -> None:
     """Change the limits of a container."""
     container, _ = states.open_(settings, container_id)
     container.lock()
-    states.check("update", container, states.status_of(container))
-    apply(container, states.manager(container), options)
+    container.load()
+    status = states.status_of(container)
+    states.check("update", container, status)
+    apply(container, states.manager(container), options, status)
 
 
-def apply(container: Container, manager: Manager, options: Options) -> None:
-    """Apply new limits and keep them in the saved configuration."""
+def apply(container: Container, manager: Manager, options: Options, status: str) -> None:
+    """Apply new limits and device rules, all or nothing, and keep what is there now.
+
+    The rules of config.json stay as they are, what has changed of them is in the state.  Without
+    `devices` nothing of them is touched: a device plugin may have allowed more (runc issue 2994).
+    """
     wanted = _wanted(options)
-    # An update must not undo what a device plugin allowed meanwhile (runc issue 2994).
-    wanted.pop("devices", None)
+    rules = wanted.pop("devices", None) or []
     config = container.config()
+    plug = None
+    if rules or options["device_add"] or options["device_remove"]:
+        from . import hotplug
+
+        plug = hotplug.Plug(container, manager, config, rules, options)
     linux = config.setdefault("linux", {})
     old = linux.get("resources") or {}
     new = merge(old, wanted)
     spec.check_resources(new, "linux.resources")
-    manager.update(new, old, given(wanted))
-    linux["resources"] = new
+    if plug:
+        plug.do(status)
+    try:
+        _limit(container, manager, options, config, new, given(wanted))
+    except (Error, OSError):
+        if plug:
+            plug.undo()
+        raise
+    if plug:
+        plug.keep()
+
+
+def _limit(
+    container: Container,
+    manager: Manager,
+    options: Options,
+    config: Config,
+    new: Resources,
+    named: Resources,
+) -> None:
+    linux = config["linux"]
     schemas: IntelRdt = {}
     if options["l3_cache_schema"]:
         schemas["l3CacheSchema"] = options["l3_cache_schema"]
     if options["mem_bw_schema"]:
         schemas["memBwSchema"] = options["mem_bw_schema"]
+    if not named and not schemas and (options["device_add"] or options["device_remove"]):
+        return
+    manager.update(new, linux.get("resources") or {}, named)
+    linux["resources"] = new
     if schemas:
         from . import resctrl
 

@@ -109,9 +109,32 @@ def prog_name(program_fd: int) -> bytes:
     return bytes(info[_NAME_OFFSET:]).rstrip(b"\0")
 
 
+def names(directory: str) -> list[bytes]:
+    """Return the names of the device programs on a cgroup2 directory, one may be empty."""
+    directory_fd = files.open(directory, files.O_RDONLY | files.O_DIRECTORY)
+    try:
+        found = _programs(directory_fd)
+    finally:
+        files.close(directory_fd)
+    for fd, _ in found:
+        files.close(fd)
+    return [name for _, name in found]
+
+
 def _own(directory_fd: int) -> list[int]:
     """Return descriptors of our programs on a directory; the caller owns them."""
     fds = []
+    for fd, name in _programs(directory_fd):
+        if name == NAME:
+            fds.append(fd)
+        else:
+            files.close(fd)
+    return fds
+
+
+def _programs(directory_fd: int) -> list[tuple[int, bytes]]:
+    """Return descriptor and name of each device program on a directory; the caller owns them."""
+    found = []
     for identity in prog_query(directory_fd):
         try:
             fd = _bpf(BPF_PROG_GET_FD_BY_ID, bytearray(pack("<III", identity, 0, 0)), 12)
@@ -119,11 +142,8 @@ def _own(directory_fd: int) -> list[int]:
             if error.errno == ENOENT:
                 continue
             raise
-        if prog_name(fd) == NAME:
-            fds.append(fd)
-        else:
-            files.close(fd)
-    return fds
+        found.append((fd, prog_name(fd)))
+    return found
 
 
 def replace_device_program(directory: str, instructions: bytes, fresh: bool) -> None:

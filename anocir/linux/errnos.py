@@ -36,6 +36,7 @@ ENOLCK: Final = 37
 ENOSYS: Final = 38
 ENOTEMPTY: Final = 39
 ELOOP: Final = 40
+EOVERFLOW: Final = 75
 ENOTSUP: Final = 95
 EOPNOTSUPP: Final = 95
 ECONNRESET: Final = 104

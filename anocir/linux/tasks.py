@@ -337,6 +337,12 @@ def setresuid(uid: int) -> None:
     posix.setresuid(uid, uid, uid)
 
 
+def set_fs_ids(uid: int, gid: int) -> None:
+    """setfsgid(2), setfsuid(2): who makes files from now on; a uid above 0 has no CAP_DAC_*."""
+    ffi.syscall("setfsgid", _INT)(gid)
+    ffi.syscall("setfsuid", _INT)(uid)
+
+
 def getrlimit(kind: int, pid: int = 0) -> tuple[int, int]:
     """prlimit(2): the soft and the hard limit, ours or a process's; 2**64 - 1 is RLIM_INFINITY."""
     limits = bytearray(16)

@@ -388,6 +388,7 @@ class State(TypedDict, total=False):
     owner: str
     annotations: dict[str, str]
     mounts: list[dict[str, str]]
+    devices: list[dict[str, str | int]]
 
 
 # Mount point, controllers, path below it, how many directories at its end are new.  A list, as
@@ -474,7 +475,9 @@ class StateFile(TypedDict, total=False):
     """state.json: who init is, how far it has come, and a copy of the intent.
 
     `hooked` says that hooks have run, `mount_namespace` (device, inode) and what else
-    `ending.evidence` gives by what processes are known that outlive init.
+    `ending.evidence` gives by what processes are known that outlive init.  Of `update`: the device
+    `rules` that were changed, the `devices` that were added, and those of config.json (by their
+    paths) that were `taken` away.
     """
 
     intent: Intent
@@ -484,6 +487,9 @@ class StateFile(TypedDict, total=False):
     hooked: bool
     mount_namespace: list[int]
     added: list[AddedMount]
+    rules: list[DeviceRule]
+    devices: list[AddedDevice]
+    taken: list[str]
 
 
 class AddedMount(TypedDict):
@@ -493,6 +499,24 @@ class AddedMount(TypedDict):
     source: str
     type: str
     number: int
+
+
+class AddedDevice(TypedDict):
+    """A device that `update` added: what it is, and its node.
+
+    `number` is its mount id where it is a bind, `own` says that it was not there before.
+    """
+
+    path: str
+    type: str
+    major: int
+    minor: int
+    mode: int
+    uid: int
+    gid: int
+    access: str
+    number: int
+    own: bool
 
 
 class Facts(TypedDict, total=False):

@@ -19,7 +19,7 @@ from functools import partial
 import pytest
 
 from anocir import cgroup
-from anocir.cgroup import choice, hierarchy
+from anocir.cgroup import choice, devices, hierarchy
 from anocir.errors import Error
 from tests import drive, machine
 from tests.wait import others_go_on, until
@@ -279,18 +279,45 @@ def test_a_privileged_container_may_use_every_device(make):
     assert status_of(spawn(manager, lambda: device(KMSG))) == 0
 
 
-def test_devices_change_by_an_update_that_names_them_and_only_then(make):
+def test_devices_change_by_what_is_asked_and_by_no_update_of_limits(make):
     old = {"devices": [DENY_ALL], "pids": {"limit": 9}}
     manager = make(old)
+    rules, more = devices.parse([DENY_ALL]), devices.parse([ALLOW_KMSG])
     for _ in range(70):  # 64 programs would be the kernel's limit
-        manager.update({"devices": [DENY_ALL, ALLOW_KMSG]}, old)
+        manager.change_devices(rules, [], more, [("test", more[0])])
         if manager.record["manager"] == "v1":
             break
     assert status_of(spawn(manager, lambda: device(KMSG))) == 0
-    manager.update({"memory": {"limit": 64 * MIB}}, {})
+    manager.update({"memory": {"limit": 64 * MIB}, "devices": [DENY_ALL]}, {})
     assert status_of(spawn(manager, lambda: device(KMSG))) == 0
-    manager.update({"devices": [DENY_ALL]}, {"devices": [DENY_ALL, ALLOW_KMSG]})
+    less = devices.parse([{**ALLOW_KMSG, "allow": False}])
+    back = manager.change_devices(rules, more, less, [("test", less[0])])
     assert status_of(spawn(manager, lambda: device(KMSG))) == errno.EPERM
+    back()
+    assert status_of(spawn(manager, lambda: device(KMSG))) == 0
+
+
+def test_devices_change_without_a_moment_of_nothing_or_everything(make):
+    """Who opens devices all the time is never kept from one of them, nor let to another."""
+    manager = make({"devices": [DENY_ALL]})
+    go, done = os.pipe()
+
+    def work():
+        os.close(done)
+        count = 0
+        while not select.select([go], [], [], 0)[0]:
+            if device((1, 3), os.O_RDWR) or device((1, 1)) != errno.EPERM:
+                return 1
+            count += 1
+        return 0 if count > 100 else 2
+
+    pid = spawn(manager, work)
+    rules, more = devices.parse([DENY_ALL]), devices.parse([ALLOW_KMSG])
+    for _ in range(300):
+        back = manager.change_devices(rules, [], more, [("test", more[0])])
+        back()
+    os.close(done)
+    assert status_of(pid) == 0
 
 
 def test_memory_limits_go_up_and_down(make):

@@ -164,10 +164,3 @@ def test_a_bad_rule_is_refused_with_its_path(entry, path):
     with pytest.raises(Error) as error:
         devices.parse([entry])
     assert error.value.text.startswith(path)
-
-
-def test_an_update_touches_devices_only_when_it_names_others():
-    rule = {"allow": True, "type": "c", "major": 1, "minor": 11}
-    assert not devices.changed({}, {"devices": [rule]})
-    assert not devices.changed({"devices": [rule]}, {"devices": [dict(rule, access="rwm")]})
-    assert devices.changed({"devices": []}, {"devices": [rule]})

@@ -154,3 +154,36 @@ def test_a_denied_device_is_refused_and_an_allowed_one_works(box, allowed, acces
     works, refused = lines if allowed == KMSG else reversed(lines)
     assert works.endswith(" works")
     assert "Operation not permitted" in refused
+
+
+def _exec(box: Box, script: str) -> str:
+    return box.call("exec", box.id, "/bin/sh", "-c", script).stdout
+
+
+def test_a_device_comes_and_goes_while_it_runs(box):
+    """Also over a reload of systemd, and for who uses another one all the time."""
+    node = "/dev/anocir-felt"
+    os.mknod(node, 0o20666, os.makedev(*HWRNG))
+    opened = "(: </dev/hwrng) 2>&1 && echo works; true"
+    shell(box, "while (: <>/dev/null) 2>/err; do :; done; echo bad >/bad; sleep 1000")
+    box.config["linux"]["resources"]["devices"] = [{"allow": False, "access": "rwm"}]
+    number = {"type": "c", "major": HWRNG[0], "minor": HWRNG[1]}
+    box.config["linux"]["devices"] = [{"path": "/dev/hwrng", **number, "fileMode": 0o666}]
+    try:
+        box.create()
+        assert "not permitted" in _exec(box, opened)
+        for _ in range(2):
+            box.call("update", "--device-add", f"{node}:/dev/new:r", box.id)
+            assert _exec(box, opened) == "works\n"
+            if SYSTEMD:
+                subprocess.run(["systemctl", "daemon-reload"], check=True)
+            box.call("update", "--pids-limit", "100", box.id)
+            assert _exec(box, opened.replace("hwrng", "new")) == "works\n"
+            assert "not permitted" in _exec(box, "(: >>/dev/new) 2>&1; true")
+            box.call("update", "--device-remove", "/dev/new", box.id)
+            if SYSTEMD:
+                subprocess.run(["systemctl", "daemon-reload"], check=True)
+            assert "not permitted" in _exec(box, opened)
+        assert _exec(box, "cat /bad 2>/dev/null; true") == ""
+    finally:
+        os.unlink(node)
