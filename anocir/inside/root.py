@@ -105,6 +105,8 @@ def move_root(context: Context) -> None:
     The old mounts stay below it.  A procfs or sysfs among them that is visible as a whole would let
     the kernel give the container another one, without its masks (mount_too_revealing).
     """
+    # With a shared root the mount namespace would tell the host's of what is done here.
+    mounts.mount("", "/", "", MS_SLAVE)
     _hide_host(context)
     slash = files.open("/", files.O_PATH | files.O_DIRECTORY)
     try:
@@ -167,7 +169,9 @@ def _unescaped(text: bytes) -> bytes:
 def _take_away(kind: str, point: str) -> None:
     """Unmount a file system of the host from this namespace, or cover it."""
     try:
-        mounts.mount("", point, "", MS_SLAVE | MS_REC)  # the host keeps it
+        # The host keeps it, and what is mounted below it: an unmount is told to the peers of the parent.
+        _make_parent_slave(point.rpartition("/")[0] or "/")
+        mounts.mount("", point, "", MS_SLAVE | MS_REC)
         mounts.umount2(point, MNT_DETACH)
     except OSError as error:
         if error.errno not in (EINVAL, EPERM):

@@ -177,16 +177,30 @@ NESTED = {
 
 
 def nested(
-    arena: Arena, kind: str, *options: str, runtime: drive.Runtime | None = None, **changes: Any
+    arena: Arena,
+    kind: str,
+    *options: str,
+    runtime: drive.Runtime | None = None,
+    apart: bool = False,
+    **changes: Any,
 ) -> str:
-    """Mount a fresh procfs or sysfs in a nested user namespace, where ours is masked."""
+    """Mount a fresh procfs or sysfs in a nested user namespace, where ours is masked.
+
+    With `apart` the bundle is in a mount of its own, as on a host with a partition for containers.
+    """
     container = arena.container(runtime)
     container.bundle.make_directory("/mnt")
     container.linux["maskedPaths"] = ["/proc/kcore", "/sys/firmware", "/sys/fs"]
     container.linux["readonlyPaths"] = ["/proc/sys"]
     container.linux.update(changes)
     container.bundle.sh(NESTED[kind] + " 2>/dev/null; echo end")
-    return container.make("run", *options).stdout
+    if not apart:
+        return container.make("run", *options).stdout
+    machine.mount(container.bundle.path, container.bundle.path, "", machine.MS_BIND)
+    try:
+        return container.make("run", *options).stdout
+    finally:
+        machine.umount(container.bundle.path, machine.MNT_DETACH)
 
 
 @pytest.mark.parametrize("propagation", ["", "rshared", "rslave", "rprivate"])
@@ -195,6 +209,8 @@ def test_no_pivot_leaves_no_procfs_of_the_host(arena: Arena, kind: str, propagat
     """T-MNT4: what the kernel refuses with pivot_root it refuses without; the host keeps its own."""
     changes = {"rootfsPropagation": propagation} if propagation else {}
     before = machine.mountinfo()
+    assert nested(arena, kind, "--no-pivot", apart=True, **changes) == "end\n"
+    assert [row[0][4] for row in before] == [row[0][4] for row in machine.mountinfo()]
     assert nested(arena, kind, "--no-pivot", **changes) == "end\n"
     assert nested(arena, kind, **changes) == "end\n"
     after = machine.mountinfo()
