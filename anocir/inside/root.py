@@ -169,7 +169,7 @@ def _unescaped(text: bytes) -> bytes:
 def _take_away(kind: str, point: str) -> None:
     """Unmount a file system of the host from this namespace, or cover it."""
     try:
-        # The host keeps it, and what is mounted below it: an unmount is told to the peers of the parent.
+        # The host keeps it, and what is mounted below: the peers of the parent hear of an unmount.
         _make_parent_slave(point.rpartition("/")[0] or "/")
         mounts.mount("", point, "", MS_SLAVE | MS_REC)
         mounts.umount2(point, MNT_DETACH)
