@@ -136,8 +136,8 @@ NO_LIMIT: Final = 1 << 30
 # In the order of the help.
 COMMANDS: Final = (
     "create", "start", "run", "exec", "kill", "delete", "state", "list", "ps",
-    "pause", "resume", "update", "mounts", "events", "checkpoint", "restore", "features", "spec",
-    "validate", "explain", "check", "repack", "completion",
+    "pause", "resume", "update", "mounts", "diff", "events", "checkpoint", "restore", "features",
+    "spec", "validate", "explain", "check", "repack", "completion",
 )  # fmt: skip
 HIDDEN: Final = ("init",)
 

@@ -68,6 +68,23 @@ if TYPE_CHECKING:
             """
             raise NotImplementedError
 
+        def devices_now(
+            self, rules: list[Rule], changed: list[Rule]
+        ) -> list[tuple[str, str | None, str | None]]:
+            """Return where the kernel's device rules differ: what, by `rules`, and at present.
+
+            `changed` are those that `change_devices` has put in force.
+            """
+            raise NotImplementedError
+
+        def expected(self, resources: Resources) -> list[tuple[str, str, str, str]]:
+            """Return what the limits are: JSON path, file, value, and the rule of `convert`."""
+            raise NotImplementedError
+
+        def files(self) -> list[str]:
+            """Return the files of limits that have a default."""
+            raise NotImplementedError
+
         def freeze(self) -> None:
             """Stop all processes; thaw again when they do not stop within two seconds."""
 

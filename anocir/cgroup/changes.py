@@ -167,3 +167,46 @@ def v1_lines(change: Change, exempt: Listed, all_allowed: bool) -> list[Line]:
                 "takes nothing away",
             )
     return lines
+
+
+def _shown(numbers: tuple[str, int | None, int | None]) -> str:
+    return name((True, *numbers, 0)).rstrip()
+
+
+def differences(rules: list[Rule], changes: list[Rule]) -> list[tuple[str, str | None, str | None]]:
+    """Return where changes lead away from the rules: device, access before, access now."""
+    found = []
+    for numbers in dict.fromkeys(rule[1:4] for rule in changes):
+        whole: Rule = (True, *numbers, devices.MKNOD | devices.READ | devices.WRITE)
+        before, now = allowed(rules, [], whole), allowed(rules, changes, whole)
+        if before != now:
+            found.append((_shown(numbers), letters(before) or None, letters(now) or None))
+    return found
+
+
+def v1_differences(
+    rules: list[Rule], changes: list[Rule], found: Listed | None
+) -> list[tuple[str, str | None, str | None]]:
+    """Return where what the kernel lists is not what it would by the rules."""
+    wanted: Listed = {}
+    everything = False
+    for file, line, _ in devices.v1_lines(rules):
+        if line == "a":
+            everything = file == "devices.allow"
+            wanted = {}
+            continue
+        for key, bits in (listed(line) or {}).items():
+            if (file == "devices.allow") != everything:
+                wanted[key] = wanted.get(key, 0) | bits
+            elif key in wanted:
+                wanted[key] &= ~bits
+    if everything and found is None:
+        return differences(rules, changes)  # the kernel does not say what is denied
+    if everything or found is None:
+        what = ("all but some", "only some")
+        return [("devices", what[not everything], what[found is not None])]
+    return [
+        (_shown(key), letters(wanted.get(key, 0)) or None, letters(found.get(key, 0)) or None)
+        for key in dict.fromkeys((*wanted, *found))
+        if wanted.get(key, 0) != found.get(key, 0)
+    ]

@@ -81,6 +81,20 @@ class Manager:
         """Refuse: nobody is kept from a device here."""
         raise self._refuse()
 
+    def devices_now(
+        self, _rules: list[Rule], _changed: list[Rule]
+    ) -> list[tuple[str, str | None, str | None]]:
+        """Nobody is kept from a device, and nobody asked for it."""
+        return []
+
+    def expected(self, _resources: Resources) -> list[tuple[str, str, str, str]]:
+        """Nothing is limited."""
+        return []
+
+    def files(self) -> list[str]:
+        """Nothing is limited."""
+        return []
+
     def freeze(self) -> None:
         """Refuse: nothing would happen."""
         raise self._refuse()

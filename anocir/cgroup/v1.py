@@ -21,7 +21,7 @@ from . import knobs, tree
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
+    from typing import Any, Final
 
     from .changes import Change
     from .convert import Write
@@ -31,6 +31,13 @@ if TYPE_CHECKING:
     from ..wire.shapes import CgroupView
 
 _GONE = (ENOENT, ENODEV)
+_FILES: Final = {
+    "memory": (
+        "memory.limit_in_bytes", "memory.memsw.limit_in_bytes", "memory.soft_limit_in_bytes",
+    ),
+    "cpu": ("cpu.cfs_quota_us", "cpu.cfs_period_us", "cpu.shares", "cpu.idle"),
+    "pids": ("pids.max",),
+}  # fmt: skip
 
 
 class Manager:
@@ -379,6 +386,44 @@ class Manager:
             undo()
             raise
         return undo
+
+    def devices_now(
+        self, rules: list[Rule], changed: list[Rule]
+    ) -> list[tuple[str, str | None, str | None]]:
+        """Compare devices.list with what it would say by the rules of config.json alone."""
+        from . import changes
+
+        if "devices" not in self.directories:
+            from . import v2
+
+            there = "" in self.directories
+            return v2.devices_now(self.directories[""], rules, changed) if there else []
+        path = f"{self.directories['devices']}/devices.list"
+        if not files.exists(path):
+            return []
+        found = changes.listed(files.decode(files.read_file(path)))
+        return changes.v1_differences(rules, changed, found)
+
+    def expected(self, resources: Resources) -> list[tuple[str, str, str, str]]:
+        """Return the files and values of limits."""
+        from . import convert
+
+        writes = [(self.directories.get(write[0]), write) for write in convert.v1(resources)]
+        writes += [(self.directories.get(""), write) for write in convert.unified(resources)]
+        return [
+            (source, f"{directory}/{file}", value, rule)
+            for directory, (_, file, value, source, rule) in writes
+            if directory
+        ]
+
+    def files(self) -> list[str]:
+        """Return the files of limits that have a default."""
+        return [
+            f"{self.directories[controller]}/{file}"
+            for controller, names in _FILES.items()
+            if controller in self.directories
+            for file in names
+        ]
 
     def _check_memory(self, resources: Resources) -> None:
         memory = resources.get("memory") or {}

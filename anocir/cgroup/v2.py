@@ -31,6 +31,10 @@ _BUSY: Final = (EBUSY, EOPNOTSUPP, ENOENT, ENODEV)
 _DELEGATE: Final = "/sys/kernel/cgroup/delegate"
 
 
+_FILES: Final = (
+    "memory.max", "memory.high", "memory.swap.max", "memory.low", "cpu.max", "cpu.weight",
+    "cpu.idle", "pids.max",
+)  # fmt: skip
 # Controllers that can limit single threads; the others have no place in a threaded cgroup.
 _THREADED: Final = ("cgroup", "cpu", "cpuset", "perf_event", "pids")
 
@@ -333,6 +337,25 @@ class Manager:
         self._present()
         return change_devices(self.directory, rules, before, after, new[0][0])
 
+    def devices_now(
+        self, rules: list[Rule], changed: list[Rule]
+    ) -> list[tuple[str, str | None, str | None]]:
+        """Compare what is allowed by the rules of config.json, and now; look for other programs."""
+        return devices_now(self.directory, rules, changed)
+
+    def expected(self, resources: Resources) -> list[tuple[str, str, str, str]]:
+        """Return the files and values of limits."""
+        from . import convert
+
+        return [
+            (source, f"{self.directory}/{file}", value, rule)
+            for _, file, value, source, rule in convert.v2(resources)
+        ]
+
+    def files(self) -> list[str]:
+        """Return the files of limits that have a default."""
+        return [f"{self.directory}/{file}" for file in _FILES]
+
     def _present(self) -> None:
         if self.tolerant and self.gone():
             raise knobs.no_cgroup()
@@ -492,3 +515,24 @@ def change_devices(
             "without root nobody is kept from devices, and nobody let to them" if denied else "",
         ) from None
     return lambda: put(before)
+
+
+def devices_now(
+    directory: str, rules: list[Rule], changed: list[Rule]
+) -> list[tuple[str, str | None, str | None]]:
+    """Compare what a program allows by config.json and now; look for programs of others."""
+    from ..linux import bpf
+    from . import changes, devices
+
+    found = changes.differences(rules, changed)
+    try:
+        names = bpf.names(directory)
+    except OSError as error:
+        log.debug(f"devices: look for programs on {directory}: {strerror(error.errno or 0)}")
+        return found
+    if bpf.NAME not in names and (changed or not devices.allows_all(rules)):
+        found.append(("the device program", "anocir", None))
+    for name in names:
+        if name not in (bpf.NAME, _OF_SYSTEMD):
+            found.append(("a device program", None, files.decode(name) or "without a name"))
+    return found

@@ -158,8 +158,9 @@ class Plug:
                 "gid": 0, "access": "rwm", "number": -1, "own": True,
             }
         )  # fmt: skip
-        rule: Rule = (False, kind, major, minor, _ALL)
-        if changes.allowed([], [], (True, *rule[1:])) & ~devices.MKNOD:
+        # Who may make any node may make this one.
+        rule: Rule = (False, kind, major, minor, _ALL & ~devices.MKNOD)
+        if changes.allowed([], [], (True, *rule[1:])):
             return  # one of those that every container may use
         self.new.append((where, rule))
         self.after = changes.merged(self.after, rule)

@@ -79,6 +79,7 @@ _STATE: Final = {
     "rules": ("list", ("needs", _RULE, *_RULE)),
     "devices": ("list", ("needs", _DEVICE, *_DEVICE)),
     "taken": ("list", "path"),
+    "resources": {},
     "pid": "number",
     "start_time": "number",
     "created": "flag",

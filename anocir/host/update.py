@@ -79,6 +79,8 @@ def apply(container: Container, manager: Manager, options: Options, status: str)
     if plug:
         plug.do(status)
     try:
+        if "resources" not in container.state:
+            container.save_state(resources=old)  # what config.json said: for `diff`
         _limit(container, manager, options, config, new, given(wanted))
     except (Error, OSError):
         if plug:

@@ -477,7 +477,7 @@ class StateFile(TypedDict, total=False):
     `hooked` says that hooks have run, `mount_namespace` (device, inode) and what else
     `ending.evidence` gives by what processes are known that outlive init.  Of `update`: the device
     `rules` that were changed, the `devices` that were added, and those of config.json (by their
-    paths) that were `taken` away.
+    paths) that were `taken` away; `resources` are those of config.json, before the first update.
     """
 
     intent: Intent
@@ -490,6 +490,7 @@ class StateFile(TypedDict, total=False):
     rules: list[DeviceRule]
     devices: list[AddedDevice]
     taken: list[str]
+    resources: Resources
 
 
 class AddedMount(TypedDict):

@@ -41,7 +41,8 @@ def test_limits_are_felt_with_both_drivers():
 
 
 def test_the_driver_on_cgroup_v2():
-    boot.passes("--cgroup", "v2", files=(KERNEL, DRIVER), gates=LIMITS)
+    devices = "tests/vm/inside/felt.py::test_a_device_comes_and_goes_while_it_runs"
+    boot.passes("--cgroup", "v2", files=(KERNEL, DRIVER, devices), gates=LIMITS)
 
 
 def test_a_user_with_a_session_on_cgroup_v2():
