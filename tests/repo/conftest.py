@@ -9,11 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from tests import machine
+
 TOP = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="session")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> str:
+    machine.become_subreaper()  # for await_end
     path = tmp_path_factory.mktemp("dist") / "anocir"
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
     subprocess.run(

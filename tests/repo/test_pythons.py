@@ -97,7 +97,8 @@ def test_it_runs_on_every_supported_python(
         assert (said.returncode, said.stderr) == (0, "")
         line = said.stdout.splitlines()[-1]
         listed, _, remedy = line.partition(";")
-        assert listed == "compiled for: Python " + ", ".join(blocks(copy))
+        there = ", ".join(blocks(copy))
+        assert listed == "compiled for: " + (f"Python {there}" if there else "no Python")
         assert (remedy != "") == (not known)
         assert ("anocir repack" in remedy and python in remedy) == (not known)
 
@@ -301,7 +302,8 @@ def test_too_little_memory_is_said_in_one_line(watched: Watched, command: str) -
     python = (
         'Traceback (most recent call last):\n  File "<string>", line 1, in <module>\nMemoryError\n'
     )
-    assert said[-3] != python
+    # nothing, if what this Python begins with is enough for the command as well
+    assert python not in said[-3:-2]
     for text in said:
         assert text in ("", python) or one_line(text), text
         assert "bug" not in text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from pathlib import Path
 from typing import Callable
 
 import pytest
@@ -215,8 +216,8 @@ def test_a_part_that_froze_itself_dies(
     """A process in a frozen v1 cgroup takes no signal, and init waits for all in its pid namespace."""
     container.launch("sleep 1000 & wait")
     fd = leftovers.dig(directory(container, "freezer"), ["a", "b"])
-    with open(f"/proc/{container.pid}/task/{container.pid}/children") as file:
-        child = int(file.read().split()[0])
+    children = Path(f"/proc/{container.pid}/task/{container.pid}/children")
+    child = int(drive.until("its child", children.read_text).split()[0])
     move(child, fd)
     state = os.open("freezer.state", os.O_RDWR, dir_fd=fd)
     os.write(state, b"FROZEN")
