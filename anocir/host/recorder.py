@@ -164,6 +164,7 @@ def _serve(control: Any, listening: Any, base: Any, own: list[str], path: str) -
         said, status = f"!bug in anocir: {type(error).__name__}", 1
     try:
         control.sendall(said.encode())
+        control.shutdown(_socket.SHUT_WR)  # also where the caller could not close its copy
     except OSError:
         status = 1  # the caller has gone, who would have said it
     posix._exit(status)

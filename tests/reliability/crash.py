@@ -19,6 +19,8 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(HERE)))
 from tests.reliability.ground import Ground, Progress, Runtime  # noqa: E402
 
 COMMANDS = ("create", "start", "exec", "delete", "run")
+# asked for by name: into a container that runs, and out of it
+INTO = ("update-device", "mounts-add", "exec-tools")
 WITH_CRIU = ("checkpoint", "restore")  # asked for by name: it takes a criu that works
 KILLED = ("create", "start", "exec", "delete")  # at random; run is create and start
 SLEEP = ("/bin/sleep", "1000")
@@ -32,6 +34,13 @@ def words_of(command: str, container: str, bundle: str) -> tuple[str, ...]:
         "start": ("start", container),
         "exec": ("exec", container, "/bin/true"),
         "delete": ("delete", "--force", container),
+        "update-device": ("update", "--device-add", "/dev/kmsg:/dev/new/kmsg", container),
+        "mounts-add": ("mounts", "add", container, f"{bundle}/mounts.json"),
+        "exec-tools": ("exec", "--tools", "busybox", container, "true"),
+        "run-record": (
+            "run", "--detach", "--record-seccomp", f"{bundle}/profile.json", "--bundle", bundle,
+            container,
+        ),
         "checkpoint": ("checkpoint", "--image-path", f"{bundle}/images", container),
         "restore": (
             "restore", "--detach", "--bundle", bundle, "--image-path", f"{bundle}/images", container
@@ -48,11 +57,15 @@ def prepare(ground: Ground, runtime: Runtime, command: str, container: str, bund
             if done.status != 0:
                 raise RuntimeError(f"{runtime.name} checkpoint: {done.status}: {done.err.strip()}")
         return
-    if command in ("start", "exec", "delete", "checkpoint"):
+    if command == "mounts-add":
+        with open(f"{bundle}/mounts.json", "w", encoding="utf-8") as stream:
+            stream.write('[{"destination": "/dev/shm", "type": "tmpfs"},')
+            stream.write(f'{{"destination": "/tmp", "source": "{bundle}", "options": ["rbind"]}}]')
+    if command in ("start", "exec", "delete", "checkpoint", *INTO):
         made = ground.call(runtime, "create", "--bundle", bundle, container)
         if made.status != 0:
             raise RuntimeError(f"{runtime.name} create: {made.status}: {made.err.strip()}")
-    if command in ("exec", "delete", "checkpoint"):
+    if command in ("exec", "delete", "checkpoint", *INTO):
         started = ground.call(runtime, "start", container)
         if started.status != 0:
             raise RuntimeError(f"{runtime.name} start: {started.status}: {started.err.strip()}")

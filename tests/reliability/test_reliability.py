@@ -69,6 +69,14 @@ def test_a_command_killed_or_failing_at_any_system_call_leaves_nothing(command, 
     assert sum(row["hit"] for row in rows.values()) >= 10
 
 
+@pytest.mark.parametrize("command", ["update-device", "mounts-add", "exec-tools", "run-record"])
+def test_what_goes_into_a_container_and_is_killed_or_fails_leaves_nothing(command, tmp_path):
+    every = 23 if command in ("update-device", "mounts-add") else 83
+    steps = "--steps=inject,inject-init"
+    rows = measured(tmp_path, steps, f"--every={every}", f"--commands={command}")
+    assert sum(row["hit"] for row in rows.values()) >= 10
+
+
 @pytest.mark.needs("criu")
 @pytest.mark.parametrize("command", ["checkpoint", "restore"])
 def test_a_checkpoint_or_restore_killed_or_failing_leaves_nothing(command, tmp_path):
