@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ..model.schema import Config
 
 _TICKS: Final = 100  # USER_HZ, in which start times are counted
+_HOSTS_PIDS: Final = 0xEFFFFFFC  # PROC_PID_INIT_INO, include/linux/proc_ns.h
 _EARLIER: Final = 2_000_000  # microseconds by which the log's clock may differ from that
 
 
@@ -57,6 +58,8 @@ def killed(container: Container, pid: int) -> str:
         if not count:
             return ""
         found = victim(container, pid)
+        if not found and count == 1 and _nested() and (found := victim(container)):
+            found["pid"] = pid  # the log has the host's numbers
         who = f"{count} of the container's processes"
         if found:
             who = f"process {found['pid']} ({found['process']})"
@@ -135,6 +138,11 @@ def _memory_path(container: Container) -> str:
         if "memory" in names.split(","):
             return str(path)
     return str(record.get("path") or "")
+
+
+def _nested() -> bool:
+    """Tell whether this pid namespace is another one than the host's (in a container)."""
+    return files.stat("/proc/self/ns/pid").st_ino != _HOSTS_PIDS
 
 
 def _kernel_log() -> list[str]:
