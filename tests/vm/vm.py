@@ -300,6 +300,9 @@ def share_files(run: str, options: argparse.Namespace, writable: Sequence[str]) 
         if "--shared-dir" in help_text.stdout + help_text.stderr:  # the one written in Rust
             words += [f"--shared-dir={tree}", "--cache=always", "--sandbox=chroot", "--xattr"]
             words += ["--no-readdirplus", "--inode-file-handles=prefer"]
+            # the overlay in the machine refuses what is announced, /run and whatever else is a mount (EREMOTE)
+            if "--no-announce-submounts" in help_text.stdout + help_text.stderr:
+                words += ["--no-announce-submounts"]
         else:
             for option in (
                 f"source={tree}",
