@@ -10,6 +10,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 TESTS =
 ARGS =
 CHECKS = $(or $(TESTS),tests/unit tests/repo)
+SINCE =
 # make critest CRITEST=FILE CRICTL=FILE
 CRITEST =
 CRICTL =
@@ -26,7 +27,7 @@ COUNT = 1000
 RUNTIMES =
 
 .DEFAULT_GOAL := help
-.PHONY: help build install uninstall release demo check test conformance bats crun-tests differ bench fuzz mutations reliability critest clean \
+.PHONY: help build install uninstall release demo check test changed conformance bats crun-tests differ bench fuzz mutations reliability critest clean \
     prepare-demo prepare-check prepare-test prepare-engines can-test
 
 help: ## this list
@@ -57,6 +58,11 @@ check: prepare-check build ## linters, types, unit and repository tests, without
 test: can-test prepare-test build ## all tests that this machine can run (as root); installs what they need
 	$(if $(SUDO),$(SUDO) env $(foreach one,$(PASSED),$(if $($(one)),$(one)='$($(one))'))) \
 	    $(VENV)/bin/python -m pytest -rs $(or $(TESTS),tests) $(ARGS)
+
+changed: ## as make test, but only the tests of what differs from the last commit (SINCE=REVISION)
+	@tests=$$($(PYTHON) -B tests/changed.py $(SINCE)); \
+	    if [ -n "$$tests" ]; then $(MAKE) --no-print-directory test TESTS="$$(echo $$tests)"; \
+	    else echo "nothing of anocir or its tests has changed"; fi
 
 critest: prepare-engines build ## Kubernetes' tests of a runtime, built elsewhere: CRITEST=FILE CRICTL=FILE
 	@[ -n "$(CRITEST)" ] && [ -n "$(CRICTL)" ] || { echo "usage: make critest CRITEST=FILE CRICTL=FILE"; exit 2; }

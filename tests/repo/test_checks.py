@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests import changed
 
 TOP = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.repo
@@ -57,3 +60,24 @@ def test_the_pinned_tools_are_one_set() -> None:
     project = (TOP / "pyproject.toml").read_text()
     assert 'TOOLS = ("shiv==' in build
     assert "dependencies = []" in project
+
+
+def test_make_changed_knows_tests_of_every_module() -> None:
+    """Of more than the linters, but for the empty modules that only make a package."""
+    for near in changed.NEAR.values():
+        assert (TOP / f"tests/{near}.py").exists(), near
+    for path in (TOP / "anocir").rglob("*.py"):
+        tests = set(changed.tests_of([str(path.relative_to(TOP))]))
+        assert tests - {*changed.ALWAYS} or len(path.read_text().splitlines()) < 20, path
+    assert changed.tests_of(["tests/unit/test_plan.py"])[0] == "tests/unit/test_plan.py"
+    assert changed.tests_of(["tests/kernel/child.py"])[-1].startswith("tests/kernel/test_")
+    assert changed.tests_of([".gitignore"]) == []
+
+
+def test_the_page_of_the_tests_names_what_there_is() -> None:
+    page = (TOP / "tests/README.md").read_text()
+    for name in re.findall(r"`([\w/]+(?:\.\w+|/))`", page):
+        assert (TOP / "tests" / name).exists() or (TOP / name).exists(), name
+    for directory in (TOP / "tests").iterdir():
+        if directory.is_dir() and any(directory.glob("*.py")):
+            assert f"`{directory.name}/`" in page, directory
