@@ -331,7 +331,8 @@ MISTAKE = (
     "exec(compile(_mistake, 'anocir/inside/program.py', 'exec'), globals())\n"
 )
 TRACEBACK = (
-    "import traceback as _traceback\n"
+    # which linecache imports with itself before 3.13, and since then when it is to read, which init refuses
+    "import os as _os, tokenize as _tokenize, traceback as _traceback\n"
     "_reason_as_it_is = reason\n"
     "def reason(error):\n"
     "    _traceback.print_exception(type(error), error, error.__traceback__)\n"
