@@ -20,7 +20,9 @@ from tests.reliability.ground import Ground, Progress, Runtime  # noqa: E402
 
 COMMANDS = ("create", "start", "exec", "delete", "run")
 # asked for by name: into a container that runs, and out of it
-INTO = ("update-device", "mounts-add", "exec-tools")
+INTO = (
+    "update-device", "mounts-add", "exec-tools", "mounts-remove", "kill", "pause", "resume", "update"
+)  # fmt: skip
 WITH_CRIU = ("checkpoint", "restore")  # asked for by name: it takes a criu that works
 KILLED = ("create", "start", "exec", "delete")  # at random; run is create and start
 SLEEP = ("/bin/sleep", "1000")
@@ -36,6 +38,11 @@ def words_of(command: str, container: str, bundle: str) -> tuple[str, ...]:
         "delete": ("delete", "--force", container),
         "update-device": ("update", "--device-add", "/dev/kmsg:/dev/new/kmsg", container),
         "mounts-add": ("mounts", "add", container, f"{bundle}/mounts.json"),
+        "mounts-remove": ("mounts", "remove", container, f"{bundle}/mounts.json"),
+        "kill": ("kill", container, "KILL"),
+        "pause": ("pause", container),
+        "resume": ("resume", container),
+        "update": ("update", "--pids-limit", "50", "--memory", "64M", container),
         "exec-tools": ("exec", "--tools", "busybox", container, "true"),
         "run-record": (
             "run", "--detach", "--record-seccomp", f"{bundle}/profile.json", "--bundle", bundle,
@@ -57,7 +64,7 @@ def prepare(ground: Ground, runtime: Runtime, command: str, container: str, bund
             if done.status != 0:
                 raise RuntimeError(f"{runtime.name} checkpoint: {done.status}: {done.err.strip()}")
         return
-    if command == "mounts-add":
+    if command.startswith("mounts-"):
         with open(f"{bundle}/mounts.json", "w", encoding="utf-8") as stream:
             stream.write('[{"destination": "/dev/shm", "type": "tmpfs"},')
             stream.write(f'{{"destination": "/tmp", "source": "{bundle}", "options": ["rbind"]}}]')
@@ -69,6 +76,11 @@ def prepare(ground: Ground, runtime: Runtime, command: str, container: str, bund
         started = ground.call(runtime, "start", container)
         if started.status != 0:
             raise RuntimeError(f"{runtime.name} start: {started.status}: {started.err.strip()}")
+    before = {"resume": "pause", "mounts-remove": "mounts-add"}.get(command)
+    if before:
+        done = ground.call(runtime, *words_of(before, container, bundle))
+        if done.status != 0:
+            raise RuntimeError(f"{runtime.name} {before}: {done.status}: {done.err.strip()}")
 
 
 def kill_randomly(

@@ -272,6 +272,11 @@ def judge(aim: Aim, note: str, result: Result) -> None:
     clean_up(ground, runtime, container, note, figures)
 
 
+def goes_on(pid: int) -> bool:
+    """Tell whether a process is neither stopped nor frozen; it may wait for a page (D) for a moment."""
+    return last(lambda: proc_state(pid), found=lambda state: state != "D") in ("S", "R")
+
+
 def judge_checkpoint(aim: Aim, note: str, result: Result) -> None:
     """After a failure the container runs on, unless the images were whole and it was being removed."""
     if result.status in (None, 0, -signal.SIGKILL):
@@ -280,7 +285,7 @@ def judge_checkpoint(aim: Aim, note: str, result: Result) -> None:
     told = ground.call(runtime, "state", container)
     state = json.loads(told.out) if told.status == 0 else {}
     written = os.path.exists(os.path.join(ground.dir, "bundles", container, "images/inventory.img"))
-    if state.get("status") == "running" and proc_state(state["pid"]) in ("S", "R"):
+    if state.get("status") == "running" and goes_on(state["pid"]):
         return
     if state.get("status") in (None, "stopped") and written:
         return

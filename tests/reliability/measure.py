@@ -180,7 +180,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--commands",
         default=",".join(crash.COMMANDS),
-        help=f"for inject, and those of kill; also {', '.join(crash.WITH_CRIU)}",
+        help=f"for inject, and those of kill; also {', '.join(crash.WITH_CRIU + crash.INTO)}",
     )
     parser.add_argument("--kills", type=int, default=200, help="random kills of each command (200)")
     parser.add_argument(
