@@ -246,3 +246,51 @@ def test_a_create_that_fails_leaves_no_file_and_no_recorder(container: Container
     container.create("--record-seccomp", path, ok=False)
     assert not os.path.exists(path)
     drive.until("the end of the recorder", lambda: not recorders())
+
+
+SERVER = "busybox httpd -p 127.0.0.1:8080 -h /etc; busybox wget -qO- http://127.0.0.1:8080/page"
+SNAKE = """
+import json, os, socket, subprocess, threading, time
+thread = threading.Thread(target=time.sleep, args=(0.01,)); thread.start(); thread.join()
+one, other = socket.socketpair(); one.send(b"sent"); print(other.recv(9).decode())
+print(subprocess.check_output(["/bin/echo", json.dumps(sorted(os.listdir("/etc")))]).decode())
+"""
+BUILD = (
+    "cd /tmp; echo 'int puts(const char *); int main(void) { puts(\"compiled\"); }' >a.c; "
+    "/usr/bin/gcc -o a a.c && ./a"
+)
+GO = "cd /tmp; /usr/sbin/runc spec; grep -o ociVersion config.json; /usr/sbin/runc --version"
+
+
+@pytest.mark.parametrize(
+    ("script", "said", "needed"),
+    [
+        (SERVER, "of the page", ("listen",)),
+        (f"/usr/bin/python3 -c '{SNAKE}'", "sent", ("socketpair",)),
+        pytest.param(BUILD, "compiled", ("vfork",), marks=pytest.mark.needs("compiler")),
+        pytest.param(GO, "ociVersion", ("clone", "clone3"), marks=pytest.mark.needs("runc")),
+    ],
+    ids=["httpd", "Python", "compiler", "Go"],
+)
+def test_a_workload_runs_under_its_own_profile_and_not_with_a_call_less(
+    container: Container, script: str, said: str, needed: tuple[str, ...]
+) -> None:
+    """A server, an interpreter with threads, a compiler with its processes, the runtime of Go."""
+    container.bundle.put("etc/page", "of the page")
+    for name in ("lib", "lib64"):
+        os.symlink(f"usr/{name}", os.path.join(container.bundle.rootfs, name))
+    options = ["rbind", "ro"]
+    container.config["mounts"] += [
+        {"destination": "/usr", "source": "/usr", "type": "bind", "options": options},
+        {"destination": "/tmp", "source": "tmpfs", "type": "tmpfs"},
+    ]
+    path = beside(container, "profile.json")
+    first = container.try_run(script, "--record-seccomp", path)
+    assert said in first.stdout, container.errors()
+    profile = load(path)
+    container.linux["seccomp"] = profile
+    assert container.run(script) == first.stdout
+    (rule,) = [rule for rule in profile["syscalls"] if rule["action"] == "SCMP_ACT_ALLOW"]
+    assert set(needed) & set(rule["names"])
+    rule["names"] = sorted(set(rule["names"]) - set(needed))
+    assert container.try_run(script).stdout != first.stdout
