@@ -1051,3 +1051,72 @@ def test_calls_of_podman_are_the_known_ones(
 ) -> None:
     """The command lines that podman and conmon sent in this module are those of the golden list."""
     golden("podman", calls(podman_box, "/run/shim/anocir"))
+
+
+RECORDING = """#!/bin/sh
+for word in "$@"; do
+    shift
+    set -- "$@" "$word"
+    [ "$word" != create ] || set -- "$@" --record-seccomp {profile}
+done
+exec {runtime} "$@"
+"""
+
+
+def test_into_a_container_that_podman_made(
+    pair: Tuple[Podman, Podman], engine_runtime: str
+) -> None:
+    """Tools, mounts, devices and a recorded profile: what the runtime alone has, beside the engine."""
+    side = pair[0]
+    box = side.box
+    place = f"/run/tmp/{box.fresh('into')}"
+    box.run(["mkdir", place]).ok()
+    profile, wrapper = f"{place}/profile.json", f"{place}/recording"
+    path = box.path(wrapper)
+    path.write_text(RECORDING.format(profile=profile, runtime=engine_runtime))
+    path.chmod(0o755)
+    words = ["sh", "-c", "mkdir /made; exec sleep 1000"]
+    options = ["--network", "none", "--name", "into", "--memory", "64m"]
+    side("--runtime", wrapper, "run", "-d", *options, IMAGE, *words).ok()
+    found = side("inspect", "--format", "{{.Id}}", "into").ok().out.strip()
+    setup = (
+        f"mkdir {place}/tools; cp $(command -v busybox) {place}/tools; mknod {place}/node c 1 12"
+    )
+    box.run(["sh", "-c", setup]).ok()
+
+    def anocir(*words: str) -> str:
+        return box.run([engine_runtime, *words]).ok().out
+
+    def inside(text: str) -> str:
+        return side("exec", "into", "sh", "-c", f"({text}) 2>&1").out
+
+    said = anocir("exec", "--tools", f"{place}/tools", found, "busybox", "ls", "/.anocir/tools")
+    assert said == "busybox\n"
+    assert "No such file" in inside("ls /.anocir")
+
+    mount = {"destination": "/mnt", "source": f"{place}/tools", "type": "bind", "options": ["ro"]}
+    box.path(f"{place}/mounts.json").write_text(json.dumps([mount]))
+    anocir("mounts", "add", found, f"{place}/mounts.json")
+    assert inside("ls /mnt; touch /mnt/x").startswith("busybox\ntouch: /mnt/x: Read-only")
+
+    anocir("update", "--device-add", f"{place}/node:/dev/new:r", found)
+    opened = inside("(: </dev/new) 2>&1; (: >>/dev/new) 2>&1")
+    assert opened.count("not permitted") == 1
+    # the engine's own update sends its whole list of rules, and takes nothing away
+    newer = side("update", "--help").status == 0  # since Podman 4.5
+    if newer:
+        side("update", "--cpu-shares", "500", "into").ok()
+    assert inside("(: </dev/new) 2>&1; (: >>/dev/new) 2>&1") == opened
+    differences = json.loads(anocir("diff", "--format", "json", found))
+    assert {"/mnt", "/dev/new"} <= {each["what"] for each in differences}
+    assert newer == ("linux.resources.cpu.shares" in {each["path"] for each in differences})
+
+    anocir("mounts", "remove", found, f"{place}/mounts.json")
+    anocir("update", "--device-remove", "/dev/new", found)
+    assert "busybox" not in inside("ls /mnt")
+    assert "No such file" in inside("ls /dev/new")
+    side("rm", "-f", "-t", "0", "into").ok()
+    until("the profile", lambda: box.path(profile).exists())
+    allowed = json.loads(box.path(profile).read_text())["syscalls"]
+    assert "mkdir" in {name for rule in allowed for name in rule["names"]}
+    side("run", "--rm", "--network", "none", "--security-opt", f"seccomp={profile}", IMAGE, "mkdir", "/x").ok()  # fmt: skip
