@@ -313,7 +313,7 @@ class Plug:
             files.close(write_end)
             if not processes.exited(pidfd, _PATIENCE):
                 processes.kill(child, processes.SIGKILL)
-            code = spawn.exit_code(spawn.wait(child))
+            code = spawn.wait(child)
         finally:
             files.close(pidfd)
         return code - 1 if 0 < code <= 100 else None

@@ -20,6 +20,10 @@ def differences(container: Container, kind: str = "") -> list[dict[str, Any]]:
     return [each for each in found if not kind or each["kind"] == kind]
 
 
+ALL = ("cgroup:memory", "cgroup:cpu", "cgroup:cpuset", "cgroup:pids")
+
+
+@pytest.mark.needs(*ALL)
 @pytest.mark.parametrize("mapped", [False, True])
 def test_nothing_differs_at_first(container: Container, mapped: bool) -> None:
     container.config["root"]["readonly"] = not mapped
@@ -64,6 +68,7 @@ def test_nothing_differs_at_first(container: Container, mapped: bool) -> None:
     assert differences(container) == []
 
 
+@pytest.mark.needs(*ALL)
 def test_what_was_changed_is_shown_with_both_values(container: Container) -> None:
     source = container.bundle.outside("source")
     node = os.path.join(source, "fuse")

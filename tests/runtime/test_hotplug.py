@@ -61,6 +61,7 @@ def exists(container: Container, path: str) -> bool:
     return container.exec("test", "-e", path, ok=None).status == 0
 
 
+@pytest.mark.needs("cgroup:pids")
 @pytest.mark.parametrize("mapped", [False, True])
 def test_a_device_comes_and_goes(container: Container, node: str, mapped: bool) -> None:
     if mapped:
@@ -92,6 +93,7 @@ def test_a_device_comes_and_goes(container: Container, node: str, mapped: bool) 
         assert may(container, "/dev/own") == ""
 
 
+@pytest.mark.needs("cgroup:pids")
 def test_rules_are_added_to_the_present_ones_and_taken_away(
     container: Container, node: str
 ) -> None:

@@ -37,12 +37,16 @@ def test_the_driver_on_the_hosts_own_hierarchies():
 
 @pytest.mark.needs("cgroup1")
 def test_limits_are_felt_with_both_drivers():
-    boot.passes(files=("tests/vm/inside/felt.py",))
+    boot.passes(files=("tests/vm/inside/felt.py",), gates=("cgroup2-only",))
 
 
 def test_the_driver_on_cgroup_v2():
-    devices = "tests/vm/inside/felt.py::test_a_device_comes_and_goes_while_it_runs"
-    boot.passes("--cgroup", "v2", files=(KERNEL, DRIVER, devices), gates=LIMITS)
+    felt = "tests/vm/inside/felt.py::test_"
+    both = (
+        f"{felt}a_device_comes_and_goes_while_it_runs",
+        f"{felt}what_programs_of_others_deny_is_an_error",
+    )
+    boot.passes("--cgroup", "v2", files=(KERNEL, DRIVER, *both), gates=LIMITS)
 
 
 def test_a_user_with_a_session_on_cgroup_v2():

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from anocir.cgroup import devices
+from anocir.linux import bpf
 from tests.vm.inside.container import RUNTIME, Box, awaited
 
 SYSTEMD = os.path.exists("/run/systemd/system")
@@ -188,4 +190,48 @@ def test_a_device_comes_and_goes_while_it_runs(box):
             assert "not permitted" in _exec(box, opened)
         assert _exec(box, "cat /bad 2>/dev/null; true") == ""
     finally:
+        os.unlink(node)
+
+
+@pytest.mark.needs("cgroup2-only")
+def test_what_programs_of_others_deny_is_an_error():
+    """One of a cgroup above, and one that somebody has put in the place of the runtime's."""
+    node, above = "/dev/anocir-felt", "/sys/fs/cgroup/anocir-above"
+    made = Box("denied")
+    made.config["linux"]["cgroupsPath"] = "/anocir-above/felt"
+    made.config["linux"]["resources"]["devices"] = [{"allow": False, "access": "rwm"}]
+    options = ("--device-add", f"{node}:/dev/new:rw", made.id)
+    os.mknod(node, 0o20666, os.makedev(*HWRNG))
+    os.mkdir(above)
+    try:
+        bpf.replace_device_program(above, devices.program([]), True)
+        made.create()
+        said = made.call("update", *options, check=False).stderr
+        assert "c 10:183 rw stays denied" in said
+        assert "a program of a cgroup above" in said
+        assert _exec(made, "ls /dev/new 2>&1; true").startswith("ls: ")
+        assert "devices" not in made.state()
+        bpf.replace_device_program(above, devices.program(devices.parse([{"allow": True}])), False)
+        made.call("update", *options)
+        # an agent that replaces the program has the say from then on
+        own = bpf.NAME
+        bpf.NAME = b"agent"
+        directory = os.open(f"{above}/felt", os.O_RDONLY)
+        (present,) = bpf.prog_query(directory)
+        assert present
+        bpf.replace_device_program(f"{above}/felt", devices.program([]), True)
+        bpf.NAME = own
+        for fd in bpf._own(directory):
+            bpf.prog_detach(directory, fd)
+            os.close(fd)
+        os.close(directory)
+        said = made.call("update", "--device-remove", "/dev/new", made.id, check=False).stderr
+        assert "another program decides about the devices of" in said
+        assert said.count("agent") == 1
+        found = made.call("diff", made.id).stdout
+        assert "the device program: config.json anocir, now nothing" in found
+        assert "a device program: config.json nothing, now agent" in found
+    finally:
+        made.remove()
+        os.rmdir(above)
         os.unlink(node)
