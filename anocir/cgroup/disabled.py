@@ -121,8 +121,8 @@ class Manager:
         """Nothing was made."""
 
     def stats(self) -> dict[str, Any]:
-        """Refuse: nothing is counted."""
-        raise self._refuse()
+        """Nothing is counted."""
+        return {}
 
     def oom_kills(self) -> int:
         """Nothing is counted."""
@@ -133,8 +133,8 @@ class Manager:
         return False
 
     def oom_watch(self) -> tuple[int, int]:
-        """Refuse: nothing is counted."""
-        raise self._refuse()
+        """Nothing is counted, and so there is nothing to wait for."""
+        return -1, 0
 
     def mount_view(self, kind: str = "cgroup") -> CgroupView:
         """Return what a mount of type cgroup shows: the creator's own cgroups."""

@@ -532,8 +532,7 @@ class Manager:
         """Return what `events` shows."""
         from . import stats
 
-        self._present()
-        return stats.v1(self.directories)
+        return {} if self.tolerant and self.gone() else stats.v1(self.directories)
 
     def oom_kills(self) -> int:
         """Return how many processes of the container the kernel has killed for want of memory."""
@@ -550,7 +549,8 @@ class Manager:
         """Return a descriptor and the poll(2) event by which it tells of an OOM."""
         from . import stats
 
-        self._present()
+        if self.tolerant and self.gone():
+            return -1, 0  # there is nothing to wait for
         if "memory" not in self.directories:
             raise Error("events: the cgroup controller memory is not available here")
         return stats.v1_oom_watch(self.directories["memory"])

@@ -427,8 +427,7 @@ class Manager:
         """Return what `events` shows."""
         from . import stats
 
-        self._present()
-        return stats.v2(self.directory)
+        return {} if self.tolerant and self.gone() else stats.v2(self.directory)
 
     def oom_kills(self) -> int:
         """Return how many processes of the container the kernel has killed for want of memory."""
@@ -442,7 +441,8 @@ class Manager:
         """Return a descriptor and the poll(2) event by which it tells of an OOM."""
         from . import stats
 
-        self._present()
+        if self.tolerant and self.gone():
+            return -1, 0  # there is nothing to wait for
         return stats.v2_oom_watch(self.directory)
 
     def mount_view(self, kind: str = "cgroup") -> CgroupView:  # noqa: ARG002

@@ -36,7 +36,8 @@ def follow(container: Container, manager: Any, options: Options, status: Callabl
         return
     fd, event = manager.oom_watch()
     poll = select.poll()
-    poll.register(fd, event)
+    if fd >= 0:
+        poll.register(fd, event)
     interval = options["interval"]
     kills = manager.oom_kills()
     due = time.monotonic() + interval

@@ -86,7 +86,10 @@ def check_pidfd_socket(options: Options) -> None:
 
 
 def rootfs(config: Config, bundle: str) -> str:
-    """Return the absolute path of the root file system.  Raises Error when it is no directory."""
+    """Return the absolute path of the root file system, and take destinations of mounts from there.
+
+    Raises Error when it is no directory.
+    """
     if not config.get("root"):
         raise at("root", "must be specified")
     path = config["root"]["path"]
@@ -97,6 +100,11 @@ def rootfs(config: Config, bundle: str) -> str:
         raise at("root.path", f"invalid rootfs: stat {reason(error)}") from None
     if files.kind(found) != files.S_IFDIR:
         raise at("root.path", f"invalid rootfs: {path}: not a directory")
+    for mount in config.get("mounts") or []:
+        # A destination that begins with the root's own path is meant from the root, as by runc.
+        place = plan.normal(mount["destination"])
+        if path != "/" and (place + "/").startswith(path + "/"):
+            mount["destination"] = place[len(path) :] or "/"
     return path
 
 

@@ -356,6 +356,16 @@ def test_the_limit_of_tasks_is_set(container: Container, limit: int, text: str) 
 
 
 @pids
+def test_each_limit_of_tasks_below_zero_is_none(container: Container) -> None:
+    container.bundle.resources["pids"] = {"limit": -6}
+    container.launch("sleep 1000")
+    assert container.limit("pids", "pids.max", "pids.max") == "max"
+    container.runtime("update", "--pids-limit", "40", container.id)
+    container.runtime("update", "--pids-limit=-3", container.id)
+    assert container.limit("pids", "pids.max", "pids.max") == "max"
+
+
+@pids
 @pytest.mark.needs("compiler")
 def test_the_limit_of_tasks_is_enforced(container: Container) -> None:
     container.bundle.resources["pids"] = {"limit": 10}

@@ -243,6 +243,12 @@ def test_no_cgroups_at_all(container: Container, under: Any) -> None:
     under(beneath(keep()))
     assert "--cgroup-manager=disabled" in container.refused()
     life(container, "--cgroup-manager", "disabled")
+    container.bundle.sh("sleep 1000")
+    container.runtime(
+        "--cgroup-manager", "disabled", "run", "-d", "-b", container.bundle.path, container.id
+    )
+    counted = json.loads(container.runtime("events", "--stats", container.id).stdout)
+    assert counted == {"type": "stats", "id": container.id, "data": {}}
 
 
 def test_ps_without_cgroups_knows_all_processes(container: Container) -> None:

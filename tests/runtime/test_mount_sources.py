@@ -126,6 +126,19 @@ def test_a_source_inside_the_root_may_come_from_an_earlier_mount(container: Cont
     assert said == "text\nbelow\n2\n"
 
 
+def test_a_destination_may_be_a_path_of_the_host_in_the_root(container: Container) -> None:
+    root = container.bundle.rootfs
+    source = container.bundle.outside("v")
+    container.bundle.outside("v/file", "text\n")
+    container.bundle.add_mount(root + "/one/./two", "bind", source, "bind")
+    container.bundle.add_mount(root + "/three", "bind", root + "/one", "rbind")
+    container.bundle.add_mount(root + "beside", "tmpfs", "t")
+    said = container.run(f"cat /three/two/file; grep -c ' {root}beside ' /proc/self/mountinfo")
+    assert said == "text\n1\n"
+    container.bundle.add_mount(root + "/", "tmpfs", "t")
+    assert "the root itself cannot be" in container.refused()
+
+
 def test_a_source_inside_the_root_never_leads_out_of_it(container: Container) -> None:
     """CVE-2021-30465: a volume's link must not be taken for a directory of the host."""
     source = container.bundle.outside("v")

@@ -191,7 +191,8 @@ RESOURCES: Final = (
     {
         "unified": (mapping, (_cgroup_file, STRING)),
         "devices": (array, (record, _DEVICE)),
-        "pids": (record, ({"limit": _LIMIT}, (), None)),
+        # each below 0 is unlimited, as runc has it
+        "pids": (record, ({"limit": (integer, INT64)}, (), None)),
         "blockIO": (record, (_BLOCK_IO, (), None)),
         "cpu": (record, (_CPU, (), _cpu)),
         "hugepageLimits": (
