@@ -14,7 +14,9 @@ from ..linux import files, processes, spawn, tasks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any, Final
+
     from ..model.schema import Config, Process
 
 
@@ -38,15 +40,15 @@ def block_signals() -> None:
     _signal.pthread_sigmask(_signal.SIG_BLOCK, _FORWARDED)
 
 
-def pipes(config: Config, process: Process | None) -> Any:
+def pipes(config: Config, process: Process | None, fds: Sequence[int] = (0, 1, 2)) -> Any:
     """Return the `streams.Streams` that a process without a terminal gets, or None.
 
-    For the caller's terminals and devices.  Its own pipes, sockets and files it hands on as they
+    For those of `fds` that are the caller's terminals and devices.  Its own pipes, sockets and files it hands on as they
     are, and for the null device init takes one of the container's.
     """
     if not process or process.get("terminal"):
         return None
-    piped = [fd for fd in (0, 1, 2) if not _handed_on(files.fstat(fd))]
+    piped = [fd for fd in fds if not _handed_on(files.fstat(fd))]
     if not piped:
         return None
     from . import streams

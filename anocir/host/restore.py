@@ -70,7 +70,7 @@ def restore(settings: Settings, container_id: str, options: Options) -> int:
         from . import relay
 
         relay.keep_line_feeds(making.master)
-    watcher = foreground.Watcher(making.pid, making.pidfd, making.master)
+    watcher = foreground.Watcher(making.pid, making.pidfd, making.master, making.streams)
     try:
         status = watcher.wait()
     finally:
@@ -85,6 +85,7 @@ class Restoring:
     __slots__ = (
         "bundle", "config", "container", "container_id", "directory", "fds", "hooked", "intent",
         "joined", "manager", "master", "mounted", "options", "pid", "pidfd", "rootfs", "settings",
+        "streams",
     )  # fmt: skip
 
     def __init__(self, settings: Settings, container_id: str, options: Options) -> None:
@@ -95,6 +96,8 @@ class Restoring:
         self.pid = 0
         self.pidfd = self.master = -1
         self.hooked = False
+        # The pipes in the place of the caller's terminals and devices (streams.Streams), or None.
+        self.streams: Any = None
         self.bundle = facts.absolute(options["bundle"])
         reserve.check_free(settings.root, container_id)
         config: Config = jsonio.load(f"{self.bundle}/config.json")
@@ -123,6 +126,8 @@ class Restoring:
             tables = images.mount_tables(self.directory)
             inherited = images.descriptors(self.directory, record)
             self._open_namespaces()
+            if not self.options["detach"]:
+                self._pipe(inherited)
             self.container = reserve.reserve(self.settings.root, self.container_id)
             try:
                 self._make(record, tables, inherited)
@@ -133,6 +138,8 @@ class Restoring:
         finally:
             self.directory.close()
             joining.close_all(self.fds)
+            if self.streams is not None:
+                joining.close_all(self.streams.ends)
 
     def _open_namespaces(self) -> None:
         """Open the namespaces that config.json names by path, as create does."""
@@ -143,6 +150,17 @@ class Restoring:
             self.joined[kind] = files.fstat(fd).st_ino
         if "cgroup" in named:
             raise Error("linux.namespaces: criu cannot join a cgroup namespace that is there")
+
+    def _pipe(self, inherited: list[dict[str, Any]]) -> None:
+        """Have pipes inherited where a terminal or a device of the caller's would be."""
+        numbers = sorted(one["fd"] for one in inherited)
+        self.streams = foreground.pipes(self.config, self.config.get("process"), numbers)
+        if self.streams is None:
+            return
+        places = dict(self.streams.places)
+        for one in inherited:
+            if one["fd"] in places:
+                one["fd"] = _FIRST_FD + len(self.fds) + places[one["fd"]]
 
     def _make(
         self,
@@ -160,7 +178,8 @@ class Restoring:
         try:
             external = self._stage(stage, record, tables)
             opts = self._opts(stage, external, inherited)
-            worker = criu.Worker(self.fds, quiet=False, setup=self._before_criu)
+            ends = self.streams.ends if self.streams else []
+            worker = criu.Worker([*self.fds, *ends], quiet=False, setup=self._before_criu)
             stage.leave()
             # Before it is in the cgroups: who kills the restore would leave it there.
             self.intent["criu"] = [worker.pid, processes.stat(worker.pid)[3]]

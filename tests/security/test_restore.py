@@ -53,6 +53,42 @@ def gone(container: Container) -> bool:
     return container.runtime("state", container.id, ok=None).status != 0
 
 
+# streams -------------------------------------------------------------------------------------------
+
+
+def from_a_terminal(container: Container) -> tuple[str, str, str]:
+    """Restore what had pipes from a terminal: what it says of its streams; the terminal's mode, before and after."""
+    script = "echo >/up; read x; for f in 0 1 2; do readlink /proc/self/fd/$f; done; chmod 606 "
+    container.process["args"] = ["/bin/sh", "-c", script + "/proc/self/fd/2; echo got $x >&2"]
+    container.bundle.write()
+    words = ("--bundle", container.bundle.path, container.id)
+    first = drive.Terminal(container.runtime.command("run", *words))
+    container.wait_file("up")
+    container.checkpoint()
+    first.close()
+    again = ("--image-path", container.images, *words)
+    terminal = drive.Terminal(container.runtime.command("restore", *again))
+    name = os.ttyname(terminal.slave)
+    before = oct(os.stat(name).st_mode)
+    terminal.send("word\n")
+    said = terminal.expect("got word\r\n")
+    after = oct(os.stat(name).st_mode)
+    assert terminal.close() == 0
+    return said, before, after
+
+
+def test_a_restore_from_a_terminal_gives_pipes(arena: Arena) -> None:
+    """T-TTY2: root of the container could change the mode of what is handed on."""
+    said, before, after = from_a_terminal(arena.container())
+    assert said.count("pipe:[") == 3 and before == after, said
+
+
+def test_control_without_pipes_restore_hands_the_terminal_on(arena: Arena) -> None:
+    runtime = arena.altered(host__restore="Restoring._pipe = lambda self, inherited: None\n")
+    said, before, after = from_a_terminal(arena.container(runtime))
+    assert "/dev/pts/" in said and before != after, said
+
+
 # names ---------------------------------------------------------------------------------------------
 
 
