@@ -54,7 +54,7 @@ def add(settings: Settings, container_id: str, path: str) -> None:
     try:
         for index, entry in enumerate(entries):
             made.append(_detached(entry, config, pid, f"mounts[{index}]"))
-        numbers = sources.within(pid, lambda: _attach(entries, made, proc))
+        numbers = sources.within(pid, lambda: _attach(entries, made, proc), pidfd=pidfd)
     finally:
         files.close(proc)
         for fd in made:
@@ -86,14 +86,14 @@ def remove(settings: Settings, container_id: str, path: str) -> None:
             raise at(f"mounts[{index}].destination", f'"{place}" was not added')
         rows.remove(found)
         gone.append(found)
-    pid, _ = process(container)
+    pid, pidfd = process(container)
     # What the container has unmounted itself is only forgotten.
     table = files.read_file(f"/proc/{pid}/mountinfo").split(b"\n")
     there = {int(line.split(b" ", 1)[0]) for line in table if line}
     gone = [row for row in gone if row["number"] in there]
     proc = files.open("/proc", files.O_PATH | files.O_DIRECTORY)
     try:
-        sources.within(pid, lambda: _detach(gone, proc))
+        sources.within(pid, lambda: _detach(gone, proc), pidfd=pidfd)
     finally:
         files.close(proc)
     container.save_state(added=rows)

@@ -233,7 +233,11 @@ class Plug:
             rows = [row for row, _ in self.made]
             bounds = _bounds(self.config)
             owner = _owner_of(pid) if self.bound else (0, 0)
-            said = sources.within(pid, lambda: _in_root(rows, made, proc, bounds, owner))
+            said = sources.within(
+                pid,
+                lambda: _in_root(rows, made, proc, bounds, owner),
+                pidfd=self.container.pidfd,
+            )
         finally:
             files.close(proc)
             for fd in made:
@@ -251,7 +255,10 @@ class Plug:
     def _take(self, rows: list[AddedDevice], pid: int) -> None:
         proc = files.open("/proc", files.O_PATH | files.O_DIRECTORY)
         try:
-            sources.within(pid, lambda: _out_of_root(rows, proc, _bounds(self.config)))
+            bounds = _bounds(self.config)
+            sources.within(
+                pid, lambda: _out_of_root(rows, proc, bounds), pidfd=self.container.pidfd
+            )
         finally:
             files.close(proc)
 

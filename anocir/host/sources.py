@@ -18,7 +18,7 @@ import posix
 from . import launch
 from ..base import inroot
 from ..errors import CONTRACT, Error, named, reason, strerror
-from ..linux import files, spawn, tasks
+from ..linux import files, processes, spawn, tasks
 from ..linux.const import CLONE_NEWNS
 from ..linux.errnos import EACCES, EPERM
 from ..wire import channel
@@ -71,10 +71,14 @@ def _refused(step: Sequence[Any], number: int) -> Error:
     return Error(f"{where}: {text}")
 
 
-def within(pid: int, work: Callable[[], Sequence[Opened]], fresh: bool = False) -> list[Opened]:
+def within(
+    pid: int, work: Callable[[], Sequence[Opened]], fresh: bool = False, pidfd: int = -1
+) -> list[Opened]:
     """Return what `work` opens in the mount namespace of a process: descriptors, or texts.
 
-    With `fresh` in a copy of that namespace, which has no mounts of mount namespaces in it.
+    The process is a child of ours, or who has `pidfd`: another that got its number since is not
+    entered.  With `fresh` in a copy of that namespace, which has no mounts of mount namespaces in
+    it.
     Raises Error as `work` does, OSError where the namespace may not be entered.
     """
     near, far = named("socketpair", _socket.socketpair)
@@ -83,7 +87,7 @@ def within(pid: int, work: Callable[[], Sequence[Opened]], fresh: bool = False) 
         line = channel.Channel(far)
         try:
             near.close()
-            _enter(pid, fresh)
+            _enter(pid, fresh, pidfd)
             for one in work():
                 if isinstance(one, str):
                     line.send(channel.OPENED, one.encode("utf-8", "surrogateescape"))
@@ -124,9 +128,13 @@ def within(pid: int, work: Callable[[], Sequence[Opened]], fresh: bool = False) 
         spawn.wait(child)
 
 
-def _enter(pid: int, fresh: bool) -> None:
-    root = files.open(f"/proc/{pid}/root", files.O_PATH | files.O_DIRECTORY)
-    tasks.setns(files.open(f"/proc/{pid}/ns/mnt", files.O_RDONLY), CLONE_NEWNS)
+def _enter(pid: int, fresh: bool, pidfd: int) -> None:
+    directory = processes.directory(pid)
+    root = files.open("root", files.O_PATH | files.O_DIRECTORY, dir_fd=directory)
+    theirs = files.open("ns/mnt", files.O_RDONLY, dir_fd=directory)
+    if pidfd >= 0 and processes.exited(pidfd):
+        raise Error(CONTRACT["not running"])
+    tasks.setns(theirs, CLONE_NEWNS)
     files.fchdir(root)
     files.chroot(".")
     if fresh:

@@ -227,3 +227,56 @@ def test_control_the_hosts_own_would_allow_it(arena: Arena, kind: str) -> None:
 @pytest.mark.needs("runc-1.1.5+ds1")
 def test_runc_takes_them_away_too(arena: Arena) -> None:
     assert nested(arena, "procfs", "--no-pivot", runtime=arena.installed("runc")) == "end\n"
+
+
+# a number that somebody else has by now ---------------------------------------------------------------------
+
+# The container's process ends, and its number becomes another's, after it was looked at.
+REUSED = """
+_before = process
+def process(*args):
+    _, pidfd = _before(*args)
+    processes.pidfd_send_signal(pidfd, 9)
+    while not processes.exited(pidfd):
+        pass
+    return %d, pidfd
+"""
+# As if the pidfd were not asked again.
+UNASKED = "_checked = _enter\ndef _enter(pid, fresh, pidfd):\n    _checked(pid, fresh, -1)\n"
+
+
+@pytest.fixture
+def another() -> Iterator[int]:
+    """A process in a mount namespace of its own, with the mounts of ours."""
+    child = drive.spawn(["unshare", "-m", "sleep", "100"])
+    drive.until("a namespace", lambda: machine.command_of(child.pid).startswith("sleep"))
+    yield child.pid
+    child.kill()
+    child.wait()
+
+
+def added_for_another(arena: Arena, verb: str, pid: int, **altered: str) -> tuple[int, str]:
+    """Change a container whose pid is another's by then: how many mounts that one has more, what is said."""
+    before = len(machine.mountinfo(str(pid)))
+    container = arena.container(arena.altered(host__added=REUSED % pid, **altered))
+    container.launch("sleep 100")
+    if verb == "update":
+        words = ["update", "--device-add", "/dev/null:/dev/shm/anocir-other", container.id]
+    else:
+        file = container.bundle.outside("mounts", '[{"destination": "/dev/shm", "type": "tmpfs"}]')
+        words = ["mounts", "add", container.id, file]
+    said = container.runtime(*words, ok=False).stderr
+    return len(machine.mountinfo(str(pid))) - before, said
+
+
+@pytest.mark.parametrize("verb", ["mounts", "update"])
+def test_nothing_is_mounted_for_who_got_the_number(arena: Arena, another: int, verb: str) -> None:
+    """T-PID: `mounts add` and `update --device-add` enter the process that was looked at, or none."""
+    more, said = added_for_another(arena, verb, another)
+    assert not os.path.exists("/dev/shm/anocir-other")
+    assert more == 0 and "container not running" in said, said
+
+
+def test_control_unasked_it_is_mounted_for_another(arena: Arena, another: int) -> None:
+    more, _ = added_for_another(arena, "mounts", another, host__sources=UNASKED)
+    assert more == 1
