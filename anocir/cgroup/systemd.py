@@ -163,20 +163,15 @@ def load(record: CgroupRecord) -> Manager:
     if record["fs"]["manager"] == "v1":
         from . import v1
 
-        class OnV1(Unit, v1.Manager):
-            """A unit on cgroup v1."""
+        directories: type = v1.Manager
+    else:
+        from . import v2
 
-            __slots__ = ("limits",)
-
-        return OnV1(record)
-    from . import v2
-
-    class OnV2(Unit, v2.Manager):
-        """A unit on cgroup v2."""
-
-        __slots__ = ("limits",)
-
-    return OnV2(record)
+        directories = v2.Manager
+    # No class statement: how Python 3.13 writes down its name depends on what else the process has
+    # compiled, and the archive must not.
+    manager: Manager = type("OnUnit", (Unit, directories), {"__slots__": ("limits",)})(record)
+    return manager
 
 
 class Unit(_Files):
