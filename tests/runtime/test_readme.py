@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import stat
 from pathlib import Path
 
 import pytest
@@ -66,10 +67,10 @@ def test_without_root(place: str) -> None:
     assert "I am 0, pid 1" in in_terminal(line, place)
 
 
-def sessions() -> list[tuple[str, list[str]]]:
+def sessions(text: str = SESSIONS) -> list[tuple[str, list[str]]]:
     """(command, lines that it prints) of all blocks that begin with a prompt."""
     found: list[tuple[str, list[str]]] = []
-    for line in SESSIONS.split("\n"):
+    for line in text.split("\n"):
         if line.startswith("    $ "):
             found.append((line[6:], []))
         elif line.startswith("    "):
@@ -110,6 +111,40 @@ def test_the_answers(container: Container, place: str) -> None:
         assert [plain(line) for line in printed] == [plain(line) for line in lines]
 
 
+@pytest.mark.needs("cgroup1:devices")
+def test_into_a_running_container(container: Container, place: str) -> None:
+    section = TEXT.partition("### Into a running container")[2].partition("\n### ")[0]
+    volume = {"destination": "/data", "source": "/srv", "type": "bind", "options": ["ro"]}
+    with open(place + "/mounts.json", "w") as file:
+        json.dump([volume], file)
+    words = f"PATH={place}/bin:$PATH; "
+    for name, script in (("web", "exec sleep 1000"), ("once", "ls / >/dev/null")):
+        container.bundle.sh(script)
+        container.linux["cgroupsPath"] = f"{container.cgroup}-{name}"
+        container.bundle.write()
+        rootfs = f"{place}/{name}-bundle/rootfs"
+        shutil.copytree(container.bundle.rootfs, rootfs, symlinks=True)
+        shutil.copy(f"{container.bundle.path}/config.json", f"{place}/{name}-bundle")
+    run = f"cd {place}/web-bundle; anocir run -d web >/dev/null 2>&1 </dev/null"
+    drive.call(["sh", "-c", words + run])
+    lacking = not os.path.exists("/dev/fuse")
+    if lacking:
+        os.mknod("/dev/fuse", 0o600 | stat.S_IFCHR, os.makedev(10, 229))
+    try:
+        shown = sessions(section)
+        assert len(shown) == 3
+        for line, lines in shown:
+            directory = f"{place}/once-bundle" if "--record" in line else place
+            result = drive.call(["sh", "-c", words + line], cwd=directory)
+            printed = (result.stdout + result.stderr).splitlines()
+            assert [plain(each) for each in printed] == [plain(each) for each in lines]
+    finally:
+        if lacking:
+            os.unlink("/dev/fuse")
+        drive.call(["sh", "-c", words + "anocir delete --force web"], ok=None)
+
+
 def plain(line: str) -> str:
-    """A line without what is another number each time."""
-    return re.sub(r"process \d+|the peak was \d+", "N", line)
+    """A line without what is another number each time, or the host's own."""
+    line = re.sub(r"/srv of \w+, ro.*|\d+ (?=system calls|reports|us)", "N", line)
+    return re.sub(r"process \d+|the peak was \d+|(?<=: )/\S+/(?=once)", "", line)
