@@ -102,12 +102,16 @@ class Plug:
         source, place, access = _parsed(text)
         where = f"{_ADD} {text}"
         try:
-            found = files.stat(source)
+            fd = files.open(source, files.O_PATH)
+            found, flags = files.fstat(fd), files.fstatvfs(fd).f_flag
+            files.close(fd)
         except OSError as error:
             raise Error(f"{where}: {source}: {strerror(error.errno or 0)}") from None
         kind, number = files.device(found)
         if kind not in _KINDS:
             raise Error(f"{where}: {source} is not a device")
+        if self.bound and flags & _ST_NODEV:  # a bind has it too
+            raise Error(f"{where}: {source} lies in a mount with nodev")
         if any(row["path"] == place for row in (*self.rows, *(one for one, _ in self.made))):
             raise Error(f"{where}: {place} was added already")
         major, minor = posix.major(number), posix.minor(number)

@@ -84,9 +84,11 @@ class Recorder:
             sock.bind(f"/proc/self/fd/{container.dir_fd}/{SOCKET}")
             sock.listen(16)
             self.control, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM)
-            if posix.fork() == 0:
-                _serve(theirs, sock, self.base, self.own, self.path)
-            theirs.close()
+            try:
+                if posix.fork() == 0:
+                    _serve(theirs, sock, self.base, self.own, self.path)
+            finally:
+                theirs.close()  # else nobody would see the end of a recorder that is not there
         finally:
             sock.close()
 

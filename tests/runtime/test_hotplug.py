@@ -6,9 +6,10 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import stat
 import threading
-from typing import Any
+from typing import Any, Iterator
 
 import pytest
 
@@ -19,18 +20,21 @@ NUMBER = os.makedev(1, 12)  # no driver has it: who may open it is told so
 RULE = {"type": "c", "major": 1, "minor": 12}
 OPEN = (
     "for how in 'read <' 'write >>'; do (eval : ${{how#* }} {0}) 2>&1 | "
-    "grep -q 'not permitted' || echo -n ${{how% *}}; done"
+    "grep -qE 'not permitted|denied' || echo -n ${{how% *}}; done"
 )
 
 
 @pytest.fixture
-def node(container: Container) -> str:
-    """A node of the host, for a device that nothing happens to."""
-    path = os.path.join(container.bundle.outside("host"), "log")
+def node(container: Container) -> Iterator[str]:
+    """A node of the host, for a device that nothing happens to; /tmp may be mounted nodev."""
+    directory = f"/dev/{container.id}"
+    os.mkdir(directory)
+    path = f"{directory}/log"
     os.mknod(path, 0o600 | stat.S_IFCHR, NUMBER)
     os.chmod(path, 0o640)
     os.chown(path, 0, 12)
-    return path
+    yield path
+    shutil.rmtree(directory)
 
 
 def update(container: Container, *options: str, ok: bool | None = True) -> Result:
