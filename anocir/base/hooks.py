@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 
 _KEEP: Final = 32 << 10
+_LOOK_EVERY: Final = 10  # milliseconds, where the kernel has no pidfds
 
 
 class Place:
@@ -163,9 +164,10 @@ def _feed(
     """
     # poll(2) takes no more than 24 days.
     deadline = None if not timeout else time.monotonic() + min(timeout, 2000000)
-    pidfd = processes.pidfd_open(pid)
+    pidfd = processes.child_pidfd(pid)
     poll = select.poll()
-    poll.register(pidfd, select.POLLIN)
+    if pidfd >= 0:
+        poll.register(pidfd, select.POLLIN)
     poll.register(stdin, select.POLLOUT)
     for end in output:
         poll.register(end, select.POLLIN)
@@ -177,8 +179,13 @@ def _feed(
     exited = False
     while not exited:
         left = None if deadline is None else max(0.0, (deadline - time.monotonic()) * 1000)
-        events = poll.poll(left)
-        if not events:
+        if pidfd < 0:
+            exited = _has_ended(pid)
+            pause = 0 if exited else _LOOK_EVERY
+            events = poll.poll(pause if left is None else min(left, pause))
+        else:
+            events = poll.poll(left)
+        if not events and not exited and (pidfd >= 0 or left == 0):
             result = False
             break
         for fd, _ in events:
@@ -200,13 +207,19 @@ def _feed(
                 output[fd] = (output[fd] + data)[:_KEEP]
     if writing:
         files.close(stdin)
-    files.close(pidfd)
+    if pidfd >= 0:
+        files.close(pidfd)
     if result:
         _drain(output)
     else:
         spawn.kill_group(pid)
         spawn.wait(pid)
     return result
+
+
+def _has_ended(pid: int) -> bool:
+    """Tell whether a child has exited; its status stays for who waits for it."""
+    return posix.waitid(posix.P_PID, pid, posix.WEXITED | posix.WNOHANG | posix.WNOWAIT) is not None
 
 
 def _write_some(fd: int, data: bytes) -> bytes:

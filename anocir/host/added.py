@@ -25,7 +25,6 @@ from ..linux.const import (
     PROC_SUPER_MAGIC,
     SYSFS_MAGIC,
 )
-from ..linux.errnos import ENOSYS
 from ..model import mountoptions, spec
 from . import idmapped, sources, states
 
@@ -47,6 +46,8 @@ def add(settings: Settings, container_id: str, path: str) -> None:
     """Add the mounts of a JSON array to the container: all of them, or none.  Raises Error."""
     container = _open(settings, container_id)
     entries = _load(path)
+    if not mounts.has_detached():
+        raise Error(f"mounts add needs Linux 5.12, this is {posix.uname().release}")
     config = container.config()
     pid, pidfd = process(container)
     made: list[int] = []
@@ -160,12 +161,8 @@ def _detached(entry: Mount, config: Config, pid: int, where: str) -> int:
     except OSError as error:
         if mount_fd >= 0:
             files.close(mount_fd)
-        number = error.errno or 0
-        if number == ENOSYS:
-            text = f"needs Linux 5.12, this is {posix.uname().release}"
-            raise at(where, text) from None
         source = entry.get("source") or kind
-        raise at(where, f"{source}: {strerror(number)}") from None
+        raise at(where, f"{source}: {strerror(error.errno or 0)}") from None
     return mount_fd
 
 

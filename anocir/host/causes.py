@@ -105,7 +105,10 @@ def explain(text: str, hint: str, root: str, number: int = 0) -> str:
     errors.scene.update(root=root, searched=True)
     failure = Failure(text, number)
     try:
-        return _contradicted(failure, hint) if hint else _search(failure)
+        hidden = _hidden(f"{text}; {hint}")
+        if hidden:
+            return f"{hint}; {hidden}" if hint else hidden
+        return _completed(failure, hint) if hint else _search(failure)
     except (errors.Error, OSError, ValueError, LookupError):
         return hint
 
@@ -249,18 +252,21 @@ def _filter(*calls: str) -> Finder:
     return look
 
 
-def _contradicted(failure: Failure, hint: str) -> str:
-    """Complete a hint that blames the kernel's age where the kernel is new enough."""
-    needs = _search_for(r"needs Linux (\d+)\.(\d+)", hint)
+def _hidden(said: str) -> str:
+    """Say what hides a call where the kernel's age is blamed, and the kernel is new enough."""
+    needs = _search_for(r"needs Linux (\d+)\.(\d+)", said)
     if needs and _status("self", "Seccomp") == "2":
         release = [int(word) for word in posix.uname().release.split("-")[0].split(".")[:2]]
         if release >= [int(needs[1]), int(needs[2])]:
             return (
-                f"{hint}; a seccomp filter around the runtime itself hides it from this kernel, "
-                "which has it: nested in a container, or under an engine that is older than that?"
+                "a seccomp filter around the runtime itself hides it from this kernel, which has "
+                "it: nested in a container, or under an engine that is older than that?"
             )
-    if "mount_setattr(2)" in hint and "needs Linux" in failure.text:
-        return _contradicted(failure, failure.text)
+    return ""
+
+
+def _completed(failure: Failure, hint: str) -> str:
+    """Give a better hint where the one of the place that failed could not know the cause."""
     if failure.path == "linux.resources.devices" and failure.errno == EPERM:
         return _ADMIN(failure) or hint
     if failure.errno in (EPERM, ENOSYS):

@@ -170,7 +170,16 @@ class Init:
 
         if not payload.isdigit() or len(payload) > 6 or self.listener is None:
             raise Error(f"unexpected listener while {self.waiting}")
-        fd = tasks.pidfd_getfd(self.pidfd if self.pid else self.worker_fd, int(payload))
+        try:
+            fd = tasks.pidfd_getfd(self.pidfd if self.pid else self.worker_fd, int(payload))
+        except OSError:
+            from ..errors import at
+            from ..linux import watch
+
+            if watch.has_pidfd_getfd():
+                raise
+            text = f"SCMP_ACT_NOTIFY needs Linux 5.6, this is {posix.uname().release}"
+            raise at("linux.seccomp", text) from None
         try:
             self.listener(fd, self.subject())
         finally:

@@ -24,7 +24,7 @@ import posix
 
 from ..base import jsonio, log
 from ..errors import Error, at, reason, strerror
-from ..linux import files, notifications, spawn, tasks
+from ..linux import files, notifications, spawn, tasks, watch
 from ..model import spec
 from ..seccomp import recording
 from . import facts
@@ -64,6 +64,8 @@ class Recorder:
         """
         if not options["record_seccomp"]:
             raise Error(f"{_BASE}: is only for {_OPTION}")
+        if not watch.has_pidfd_getfd():
+            raise Error(f"{_OPTION} needs Linux 5.6, this is {posix.uname().release}")
         self.path = facts.absolute(options["record_seccomp"])
         _check_place(self.path)
         linux = config.setdefault("linux", {})

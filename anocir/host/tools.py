@@ -18,7 +18,7 @@ from ..linux.const import (
     MOUNT_ATTR_RDONLY,
     OPEN_TREE_CLONE,
 )
-from ..linux.errnos import EINVAL, ENOSYS
+from ..linux.errnos import EINVAL
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -57,6 +57,8 @@ def check(joined: list[tuple[str, str]]) -> None:
 
 def mount(directory: str) -> int:
     """Return the detached mount of a directory, or of busybox and its applets.  Raises Error."""
+    if not mounts.has_detached():
+        raise Error(f"{_OPTION} needs Linux 5.12, this is {posix.uname().release}")
     try:
         if directory == BUSYBOX:
             return _busybox()
@@ -68,8 +70,6 @@ def mount(directory: str) -> int:
         mounts.mount_setattr(copy, AT_EMPTY_PATH, _ATTRIBUTES)
     except OSError as error:
         number = error.errno or 0
-        if number == ENOSYS:
-            raise Error(f"{_OPTION} needs Linux 5.12, this is {posix.uname().release}") from None
         hint = "it lies on a mount that cannot be bound" if number == EINVAL else ""
         raise Error(f"{_OPTION}: {directory}: {strerror(number)}", hint) from None
     return copy

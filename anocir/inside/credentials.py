@@ -99,7 +99,7 @@ def seccomp(context: Context, program: Filter) -> None:
     except OSError as error:
         hint = ""
         if program["notify"] and error.errno == EINVAL:
-            hint = f"SCMP_ACT_NOTIFY needs Linux 5.0, this is {posix.uname().release}"
+            hint = f"SCMP_ACT_NOTIFY needs Linux 5.6, this is {posix.uname().release}"
         raise Error(f"load seccomp filter: {strerror(error.errno or 0)}", hint) from None
     if program["notify"]:
         # The profile may trap sendmsg, so the descriptor is fetched, not sent.

@@ -22,11 +22,12 @@ from .const import (
     OPEN_TREE_CLOEXEC,
     STATX_MNT_ID,
 )
+from .errnos import EPERM
 from .files import O_CLOEXEC, read_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 _INT, _STR, _BUF = ffi.INT, ffi.STR, ffi.BUF
 _mount = ffi.syscall("mount", _STR, _STR, _STR, _INT, _BUF)
@@ -164,6 +165,27 @@ def has_open_tree() -> bool:
         _open_tree(-1, "", 1 << 30)
     except OSError as error:
         return not files.missing(error)
+    return True
+
+
+def has_detached() -> bool:
+    """Tell whether all calls for detached mounts are there: since Linux 5.12, the first since 5.2.
+
+    Each is asked for nonsense.  EPERM is a filter's word only where mount(2) does not say it too.
+    """
+    may_mount = True
+    calls: tuple[Callable[[], object], ...] = (
+        lambda: mount("", "/", "nothing", 0), lambda: open_tree(-1, "", 0),
+        lambda: move_mount(-1, -1), lambda: fsopen("nothing"), lambda: fsconfig_create(-1),
+        lambda: fsmount(-1, 0), lambda: mount_setattr(-1, AT_EMPTY_PATH),
+    )  # fmt: skip
+    for index, call in enumerate(calls):
+        try:
+            call()
+        except OSError as error:
+            if files.missing(error) and (error.errno != EPERM or (index and may_mount)):
+                return False
+            may_mount = may_mount and error.errno != EPERM
     return True
 
 

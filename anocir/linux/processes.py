@@ -32,14 +32,30 @@ def pidfd_open(pid: int) -> int:
     descriptor that takes its place here: `pidfd_send_signal` and poll(2) do with it what they do
     with a pidfd; for anything else ask `watch.is_pidfd`.
     """
+    pidfd = _pidfd_open(pid)
+    if pidfd >= 0:
+        return pidfd
+    from . import watch
+
+    return watch.pidfd(pid)
+
+
+def child_pidfd(pid: int) -> int:
+    """pidfd_open(2) of a child; -1 where there is no such call.
+
+    What stands in for a pidfd looks into a /proc that knows the process, and inside a container
+    there may be none; a child can be waited for.
+    """
+    return _pidfd_open(pid)
+
+
+def _pidfd_open(pid: int) -> int:
     try:
         return posix.pidfd_open(pid, 0)
     except (AttributeError, OSError) as error:
         if isinstance(error, OSError) and not files.missing(error):
             raise
-    from . import watch
-
-    return watch.pidfd(pid)
+    return -1
 
 
 def pidfd_send_signal(pidfd: int, number: int) -> None:

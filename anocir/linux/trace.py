@@ -231,6 +231,7 @@ _DECODE: Final[dict[Any, dict[str, tuple[str, tuple[Any, ...]]]]] = {
     processes: {
         "exited": ("poll", ()),
         "pidfd_open": ("pidfd_open", ()),
+        "child_pidfd": ("pidfd_open", ()),
         "pidfd_send_signal": ("pidfd_send_signal", ()),
         "kill": ("kill", ()),
     },

@@ -34,6 +34,17 @@ def has_pidfds() -> bool:
     return True
 
 
+def has_pidfd_getfd() -> bool:
+    """Tell whether there is pidfd_getfd(2), Linux 5.6, and pidfds to ask it with."""
+    from . import tasks
+
+    try:
+        tasks.pidfd_getfd(-1, 0)
+    except OSError as error:
+        return not files.missing(error) and has_pidfds()
+    return True
+
+
 def send_signal(pidfd: int, number: int) -> None:
     """Do the work of pidfd_send_signal(2) where that cannot be asked, or not with this one."""
     if is_pidfd(pidfd):

@@ -26,7 +26,7 @@ FLAGS: Final = {
 _ACTION_SINCE: Final = {
     "SCMP_ACT_KILL_PROCESS": "4.14",
     "SCMP_ACT_LOG": "4.14",
-    "SCMP_ACT_NOTIFY": "5.0",
+    "SCMP_ACT_NOTIFY": "5.6",  # with pidfd_getfd(2); the action alone is of 5.0
 }
 # include/uapi/linux/seccomp.h
 _SET_MODE_FILTER: Final = 1

@@ -294,7 +294,7 @@ LACKING = [
     (tasks, "set_mempolicy", EINVAL, lambda: process.memory_policy(CONTEXT, 2 | 1 << 13, 1), "mode", "5.12"),
     (tasks, "ioprio_set", ENOSYS, lambda: process.io_priority(CONTEXT, 1), "kernel", "CONFIG_BLOCK"),
     (tasks, "seccomp_filter", EINVAL, lambda: credentials.seccomp(CONTEXT, {"bpf": b"", "flags": 0, "notify": True}),
-     "SCMP_ACT_NOTIFY", "5.0"),
+     "SCMP_ACT_NOTIFY", "5.6"),
     (mounts, "mount_setattr", ENOSYS,
      lambda: attach.recursive(3, {"recursive_set": 1, "recursive_clear": 0}), "recursive mount option", "5.12"),
     (mounts, "mount_setattr", EINVAL,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 from typing import Any, Iterator
 
 import pytest
@@ -86,6 +87,8 @@ def rich(container: Container) -> None:
     container.linux["readonlyPaths"] = ["/proc/bus", "/proc/fs", "/proc/sys", "/rbind/sub"]
     container.linux["sysctl"] = {"net.ipv4.ip_forward": "1"}
     container.process["rlimits"] = [{"type": "RLIMIT_NOFILE", "soft": 100, "hard": 120}]
+    for place in ("createContainer", "startContainer"):
+        bundle.hook(place, "cat >/dev/null")
 
 
 LOOK = """
@@ -273,3 +276,61 @@ def test_id_mapped_mounts_work_or_name_the_kernel(
         assert f"needs Linux 5.12, this is {RELEASE}" in said, said
         return
     same(here, "idmap", container, lacking, (calls, error), MOUNTS_ONLY)
+
+
+@pytest.mark.parametrize("place", ["createRuntime", "createContainer", "startContainer"])
+def test_a_hook_is_waited_for_without_pidfds(container, lacking, place: str) -> None:
+    """Its end, its failure, and the end of its time; inside there is no /proc that knows it."""
+    hook = container.bundle.hook(place, "cat >/dev/null; echo told >&2; exit 3")
+    lacking("pidfd_open", errno.ENOSYS)
+    said = container.cannot_run("true")
+    assert f"error running {place} hook #0: exit status 3, stdout: , stderr: told" in said
+    container.delete("--force", ok=None)
+    hook.update(args=["sh", "-c", "sleep 100"], timeout=1)
+    said = container.cannot_run("true")
+    assert f"error running {place} hook #0: hook ran past specified timeout of 1.0s" in said
+
+
+def test_newer_commands_work_or_name_the_kernel(container, lacking) -> None:
+    """exec --tools and mounts add take detached mounts, a recorded profile takes pidfd_getfd."""
+    tools, volume = container.bundle.outside("tools"), container.bundle.outside("volume")
+    path = container.bundle.outside(
+        "added",
+        f'[{{"destination": "/new", "type": "bind", "source": "{volume}", "options": ["ro"]}},'
+        ' {"destination": "/more", "type": "tmpfs"}]',
+    )
+    container.launch("exec sleep 1000")
+    needs = f"needs Linux 5.12, this is {RELEASE}"
+    mounts = [name for name in MOUNTS if name != "openat2"]
+    for calls in (*mounts, "openat2", "pidfd_open", *TOGETHER):
+        for error in (errno.ENOSYS, errno.EPERM):
+            lacking(calls, error)
+            fine = not lacks(calls, *mounts)
+            done = container.exec("true", options=("--tools", tools), ok=None)
+            assert (done.status == 0) == fine, done.explain()
+            assert fine or f"exec failed: --tools {needs}\n" in done.stderr, done.stderr
+            done = container.runtime("mounts", "add", container.id, path, ok=None)
+            assert (done.status == 0) == fine, done.explain()
+            assert fine or done.stderr.startswith(f"anocir: mounts add {needs}\n"), done.stderr
+            if fine:
+                container.runtime("mounts", "remove", container.id, path)
+
+
+@pytest.mark.parametrize("error", [errno.ENOSYS, errno.EPERM])
+@pytest.mark.parametrize("calls", ["pidfd_open", "pidfd_getfd", "4.18"])
+def test_listeners_name_the_kernel(container, lacking, calls: str, error: int) -> None:
+    lacking(calls, error)
+    needs = f"needs Linux 5.6, this is {RELEASE}\n"
+    path = os.path.join(container.bundle.path, "profile")
+    done = container.try_run("true", "--record-seccomp", path)
+    assert (done.status, container.errors()) == (1, f"anocir: --record-seccomp {needs}")
+    with socket.socket(socket.AF_UNIX) as agent:
+        agent.bind(path)
+        agent.listen(1)
+        container.linux["seccomp"] = {
+            "defaultAction": "SCMP_ACT_ALLOW",
+            "listenerPath": path,
+            "syscalls": [{"names": ["getpgid"], "action": "SCMP_ACT_NOTIFY"}],
+        }
+        said = container.refused()
+    assert f"anocir: linux.seccomp: SCMP_ACT_NOTIFY {needs}" in said
