@@ -182,7 +182,8 @@ def load(path: str, piped: bool = False, kind: type = dict) -> Json:
         finally:
             files.close(fd)
     except OSError as error:
-        raise Error(f"read {reason(error)}") from None
+        name = "" if error.filename else f"{path}: "
+        raise Error(f"read {name}{reason(error)}") from None
     value = loads(data, path)
     if type(value) is not kind:
         raise Error(f"{path}: must hold a JSON {'object' if kind is dict else 'array'}")

@@ -14,14 +14,14 @@ from __future__ import annotations
 from ..linux.errnos import EBUSY, ENODEV, ENOENT, ENOTEMPTY, EOPNOTSUPP, EROFS
 from time import monotonic, sleep
 
-import posix
 
 from ..errors import Error, strerror
 from ..linux import files
+from ..linux import processes as pidfds
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from typing import Final
 
 # How long a removal waits for processes to go away.  Also for those that cgroup.procs lists no
@@ -31,6 +31,7 @@ PATIENCE: Final = 10.0
 STRANGERS: Final = 1.0
 SIGKILL: Final = 9
 _GONE: Final = (ENOENT, ENODEV)
+_AT_ONCE: Final = 32  # pidfds
 
 
 def missing(mountpoint: str, path: str) -> int:
@@ -179,14 +180,43 @@ def _of_threads(fd: int) -> list[int]:
 
 
 def signal_all(directory: str, signal: int, mine: Callable[[int], bool] | None = None) -> int:
-    """Send a signal to each process of a cgroup that is `mine`; return how many there were."""
-    pids = [pid for pid in processes(directory) if mine is None or mine(pid)]
+    """Send a signal to each process of a cgroup that is `mine`; return how many there were.
+
+    A number may be another process's by now, of the host as well: so it is held, and signalled
+    where it is in the cgroup still.
+    """
+    pids = processes(directory)
+    count = 0
+    for first in range(0, len(pids), _AT_ONCE):
+        held = _held(pids[first : first + _AT_ONCE])
+        try:
+            there = set(processes(directory)) if held else ()
+            for pid, pidfd in held:
+                if pid in there and (mine is None or mine(pid)):
+                    count += 1
+                    _signal(pidfd, signal)
+        finally:
+            for _, pidfd in held:
+                files.close(pidfd)
+    return count
+
+
+def _held(pids: Sequence[int]) -> list[tuple[int, int]]:
+    """Return these processes with a pidfd each, but for those that have gone."""
+    held: list[tuple[int, int]] = []
     for pid in pids:
         try:
-            posix.kill(pid, signal)
+            held.append((pid, pidfds.pidfd_open(pid)))
         except ProcessLookupError:
             continue
-    return len(pids)
+    return held
+
+
+def _signal(pidfd: int, number: int) -> None:
+    try:
+        pidfds.pidfd_send_signal(pidfd, number)
+    except ProcessLookupError:
+        return
 
 
 def kill_all(directory: str) -> bool:

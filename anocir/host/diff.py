@@ -12,6 +12,7 @@ import posix
 
 from ..base import inroot
 from ..cgroup import devices
+from ..errors import CONTRACT, Error
 from ..linux import files
 from ..model import mountoptions, plan
 from . import mountinfo, states
@@ -66,7 +67,10 @@ def diff(settings: Settings, container_id: str) -> list[Difference]:
     if created is None:
         created = (config.get("linux") or {}).get("resources") or {}
     found = [*_devices(container, manager, created), *_limits(manager, created)]
-    return [*found, *_mounts(container, config)]
+    found += _mounts(container, config)
+    if container.hold() < 0:
+        raise Error(CONTRACT["not running"])  # whose mounts they are nobody can tell then
+    return found
 
 
 def _row(kind: str, what: str, path: str, config: str | None, running: str | None) -> Difference:

@@ -44,8 +44,7 @@ def pipes(config: Config, process: Process | None, fds: Sequence[int] = (0, 1, 2
     """Return the `streams.Streams` that a process without a terminal gets, or None.
 
     For those of `fds` that are the caller's terminals and devices.  Its own pipes, sockets and
-    files it hands on as they
-    are, and for the null device init takes one of the container's.
+    files it hands on as they are, and for the null device init takes one of the container's.
     """
     if not process or process.get("terminal"):
         return None

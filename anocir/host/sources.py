@@ -78,8 +78,7 @@ def within(
 
     The process is a child of ours, or who has `pidfd`: another that got its number since is not
     entered.  With `fresh` in a copy of that namespace, which has no mounts of mount namespaces in
-    it.
-    Raises Error as `work` does, OSError where the namespace may not be entered.
+    it.  Raises Error as `work` does, OSError where the namespace may not be entered.
     """
     near, far = named("socketpair", _socket.socketpair)
     child = posix.fork()

@@ -227,3 +227,8 @@ def test_empty_containers_are_short_when_indented(way) -> None:
 def test_tuples_are_lists(way) -> None:
     assert jsonio.dumps((1, (2,)), None) == "[1,[2]]"
     assert json.loads(jsonio.dumps((1, (2,)), 1)) == [1, [2]]
+
+
+def test_a_directory_in_the_place_of_a_file_is_named() -> None:
+    with pytest.raises(Error, match="^read /usr: is a directory$"):
+        jsonio.load("/usr", piped=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from anocir.cgroup import tree
 from anocir.commands import kill
 from anocir.host import ending, states, store
 from anocir.errors import CONTRACT, Error
@@ -265,3 +266,14 @@ def test_mounts_on_one_another_are_counted() -> None:
         after = listed()
     assert points == after and found == list(known.values())
     assert ending.mount_count("/nowhere") == 0
+
+
+def test_a_number_that_left_the_cgroup_is_not_signalled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`kill --all`: between the list and the signal a process ends, and the host gives its number away."""
+    with subprocess.Popen(["sleep", "100"]) as theirs, subprocess.Popen(["sleep", "100"]) as ours:
+        lists = iter([[theirs.pid, ours.pid], [ours.pid]])
+        monkeypatch.setattr(tree, "processes", lambda directory: next(lists))
+        assert tree.signal_all("/nowhere", signal.SIGTERM) == 1
+        assert ours.wait() == -signal.SIGTERM
+        assert theirs.poll() is None
+        theirs.kill()
