@@ -6,6 +6,7 @@ A gate is a probe that tries the thing in a child process; nothing is concluded 
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import resource
 import shutil
@@ -323,6 +324,13 @@ def _negated(probe: Callable[[], str], name: str) -> str:
     return f"a host without {name}" if probe() == "" else ""
 
 
+def _mount_setattr() -> str:
+    """Ask mount_setattr(2), 442 on every architecture, for nothing: ENOSYS before Linux 5.12."""
+    LIBC.syscall(442, -1, b"", 0, None, 0)
+    there = ctypes.get_errno() != errno.ENOSYS
+    return "" if there else "mount_setattr(2), which Linux 5.12 has"
+
+
 def _two_cpus() -> str:
     return "" if len(os.sched_getaffinity(0)) > 1 else "two processors"
 
@@ -437,6 +445,7 @@ GATES: dict[str, Callable[[], str]] = {
     "no-apparmor": lambda: _negated(_apparmor, "AppArmor"),
     "no-selinux": lambda: _negated(_selinux, "SELinux"),
     "two-cpus": _two_cpus,
+    "mount_setattr": _mount_setattr,
     "compiler": _compiler,
     "veth": _veth,
     "keyrings": _session_keyrings,

@@ -12,6 +12,8 @@ import pytest
 
 from tests.drive import Container
 
+pytestmark = pytest.mark.needs("mount_setattr")
+
 
 def call(container: Container, verb: str, *mounts: dict[str, Any], ok: bool | None = True) -> Any:
     """Add or remove mounts, from a file as crun takes it."""

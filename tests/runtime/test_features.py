@@ -29,6 +29,7 @@ def test_every_hook_is_listed(features: dict[str, Any]) -> None:
     }  # fmt: skip
 
 
+@pytest.mark.needs("mount_setattr")
 def test_every_listed_mount_option_is_accepted(
     features: dict[str, Any], container: Container
 ) -> None:

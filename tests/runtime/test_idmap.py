@@ -17,7 +17,7 @@ import pytest
 from tests import drive, machine
 from tests.drive import Container
 
-pytestmark = pytest.mark.needs("user-namespace")
+pytestmark = pytest.mark.needs("user-namespace", "mount_setattr")
 
 
 def mapping(inside: int, outside: int, size: int = 1000) -> list[dict[str, int]]:

@@ -50,6 +50,7 @@ def test_volumes_below_a_directory_of_nobody_who_is_mapped(
 
 @pytest.mark.needs("user-namespace")
 @pytest.mark.parametrize("word", ["bind", "rbind"])
+@pytest.mark.needs("mount_setattr")
 def test_such_a_volume_may_be_id_mapped(container: Container, alice: str, word: str) -> None:
     container.bundle.use_user_namespace()
     container.bundle.add_mount("/mapped", "bind", f"{alice}/data", word, "idmap")
@@ -84,6 +85,7 @@ def test_a_source_that_is_missing_below_such_a_directory_is_said_so(container: C
 
 @pytest.mark.needs("user-namespace")
 @pytest.mark.parametrize("options", [["rbind"], ["rbind", "idmap"], ["bind", "ridmap"]])
+@pytest.mark.needs("mount_setattr")
 def test_flags_of_such_a_source_stay_locked(
     container: Container, hidden: str, options: list[str]
 ) -> None:
@@ -196,6 +198,7 @@ def pinned(runtime: drive.Runtime, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.mark.needs("user-namespace")
 @pytest.mark.parametrize("own", [True, False])
 @pytest.mark.parametrize("word", ["idmap", "ridmap"])
+@pytest.mark.needs("mount_setattr")
 def test_an_id_mapped_tree_leaves_out_mounts_of_mount_namespaces(
     container: Container, pinned: str, word: str, own: bool
 ) -> None:

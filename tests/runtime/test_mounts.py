@@ -367,6 +367,7 @@ def test_rro_reaches_the_mounts_below_and_ro_does_not(
         ("rrelatime", "relatime"),
     ],
 )
+@pytest.mark.needs("mount_setattr")
 def test_a_recursive_option_reaches_the_mounts_below(
     container: Container, nested: str, option: str, flag: str
 ) -> None:
@@ -384,6 +385,7 @@ def test_a_recursive_option_reaches_the_mounts_below(
     ("option", "flag"),
     [("rrw", "ro"), ("rsuid", "nosuid"), ("rdev", "nodev"), ("rexec", "noexec")],
 )
+@pytest.mark.needs("mount_setattr")
 def test_a_recursive_opposite_clears_the_flag_below(
     container: Container, nested: str, option: str, flag: str
 ) -> None:
@@ -545,6 +547,7 @@ def test_a_cgroup_mount_has_every_hierarchy_of_the_host(container: Container) ->
 # id-mapped ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.needs("mount_setattr")
 def test_an_id_mapped_bind_shows_mapped_owners(container: Container) -> None:
     source = container.bundle.outside("source")
     path = os.path.join(source, "file")

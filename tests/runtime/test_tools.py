@@ -9,6 +9,8 @@ import pytest
 
 from tests.drive import Container
 
+pytestmark = pytest.mark.needs("mount_setattr")
+
 PLACE = "/.anocir/tools"
 
 
