@@ -14,6 +14,7 @@ import resource
 import shutil
 import signal
 import subprocess
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Callable, Iterator
 
@@ -338,6 +339,46 @@ def test_the_disk_of_the_standard_library_is_full(
 
     under(beneath(fill))
     life(container)
+
+
+@pytest.mark.skipif(not shutil.which("fuse-overlayfs"), reason="[fuse] no fuse-overlayfs here")
+def test_the_disk_of_the_standard_library_is_slow(
+    container: Container, under: Any, tmp_path: Any
+) -> None:
+    """Its file system answers two milliseconds of fifty, and once not for two seconds: nothing gives up."""
+    program = "import sysconfig; print(sysconfig.get_path('stdlib'))"
+    library = drive.call(["/usr/bin/python3", "-Ic", program]).stdout.strip()
+    for name in ("upper", "work", "shown"):
+        os.mkdir(tmp_path / name)
+    layers = f"lowerdir={library},upperdir={tmp_path}/upper,workdir={tmp_path}/work"
+    server = subprocess.Popen(["fuse-overlayfs", "-f", "-o", layers, f"{tmp_path}/shown"])
+    over = threading.Event()
+
+    def slow() -> None:
+        server.send_signal(signal.SIGSTOP)
+        pause = 2.0
+        while not over.wait(pause):
+            server.send_signal(signal.SIGCONT)
+            over.wait(0.002)
+            server.send_signal(signal.SIGSTOP)
+            pause = 0.05
+        server.send_signal(signal.SIGCONT)
+
+    try:
+        drive.until("it is mounted", lambda: os.path.exists(f"{tmp_path}/shown/os.py"))
+        under(beneath(lambda: machine.mount(f"{tmp_path}/shown", library, "", 4096)))
+        slowing = threading.Thread(target=slow)
+        slowing.start()
+        container.bundle.sh("true")
+        container.bundle.write()
+        words = ("run", "--bundle", container.bundle.path, container.id)
+        assert container.runtime(*words).seconds > 1  # it was slow
+        life(container)
+    finally:
+        over.set()
+        slowing.join()
+        machine.umount(f"{tmp_path}/shown", machine.MNT_DETACH)
+        server.wait(10)
 
 
 def test_a_locale_with_other_letters(container: Container, tmp_path: Any) -> None:
