@@ -213,6 +213,7 @@ _DECODE: Final[dict[Any, dict[str, tuple[str, tuple[Any, ...]]]]] = {
         "setgroups": ("setgroups", ()),
         "setresgid": ("setresgid", ()),
         "setresuid": ("setresuid", ()),
+        "set_fs_ids": ("setfsuid", ()),
         "setsid": ("setsid", ()),
         "getrlimit": ("prlimit64", ()),
         "setrlimit": ("prlimit64", ()),

@@ -486,6 +486,18 @@ def test_has_open_tree_tells_whether_the_call_is_there(error: int) -> None:
     assert inside(action) == (True, False)
 
 
+@pytest.mark.needs("mount_setattr")
+@pytest.mark.parametrize("error", [errno.ENOSYS, errno.EPERM])
+@pytest.mark.parametrize("call", ["open_tree", "move_mount", "fsopen", "mount_setattr"])
+def test_has_detached_tells_whether_all_of_the_calls_are_there(call: str, error: int) -> None:
+    def action() -> tuple[bool, bool]:
+        before = mounts.has_detached()
+        blocked.load(blocked.numbers(call), error)
+        return before, mounts.has_detached()
+
+    assert inside(action) == (True, False)
+
+
 def test_fsetxattr_and_fgetxattr_and_flistxattr_agree_with_the_interpreter(tmp_path) -> None:
     path = tmp_path / "file"
     path.touch()

@@ -157,6 +157,18 @@ def test_pidfd_open_is_readable_once_the_process_has_exited(process) -> None:
         processes.pidfd_open(process)
 
 
+def test_child_pidfd_needs_no_proc_and_is_none_without_the_call(process) -> None:
+    pidfd = processes.child_pidfd(process)
+    assert behind(pidfd) == process
+    os.close(pidfd)
+    for error in (errno.ENOSYS, errno.EPERM):
+        assert without("pidfd_open", error, lambda: processes.child_pidfd(os.getpid())) == -1
+    os.kill(process, signal.SIGKILL)
+    os.waitpid(process, 0)
+    with pytest.raises(ProcessLookupError):
+        processes.child_pidfd(process)
+
+
 def test_pidfd_send_signal_reaches_the_process(process) -> None:
     pidfd = processes.pidfd_open(process)
     processes.pidfd_send_signal(pidfd, 0)

@@ -832,6 +832,27 @@ def test_setresuid_sets_all_three_and_takes_the_capabilities() -> None:
     assert child.run(action) == ((4294967294,) * 3, ["4294967294"] * 4, 0)
 
 
+def test_set_fs_ids_says_who_makes_files_and_who_may_read(tmp_path) -> None:
+    tmp_path.chmod(0o777)
+    (tmp_path / "closed").mkdir(0o700)
+
+    def action():
+        os.chdir(tmp_path)  # the way there is root's alone
+        tasks.set_fs_ids(1234, 4567)
+        Path("mine").touch()
+        try:
+            os.listdir("closed")
+            barred = False
+        except PermissionError:
+            barred = True
+        tasks.set_fs_ids(0, 0)
+        return barred, os.listdir("closed"), os.getuid()
+
+    assert child.run(action) == (True, [], 0)
+    found = (tmp_path / "mine").stat()
+    assert (found.st_uid, found.st_gid) == (1234, 4567)
+
+
 @pytest.mark.parametrize("kind", range(16))
 def test_getrlimit_reads_ours_and_a_childs(kind: int) -> None:
     infinity = (1 << 64) - 1

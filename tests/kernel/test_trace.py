@@ -280,7 +280,7 @@ NOT_CALLS = {
         "exists",
         "missing",
     },
-    mounts: {"fsconfig_options"},
+    mounts: {"fsconfig_options", "has_detached"},
     tasks: {"strings"},
     processes: {
         "alive",
