@@ -35,9 +35,21 @@ def let_go(listener: int) -> tuple[int, int] | None:
     try:
         fcntl.ioctl(listener, _RECEIVE, buffer)
         fields = _NOTIF.unpack(buffer)
-        fcntl.ioctl(listener, _SEND, _RESPONSE.pack(fields[0], 0, 0, _CONTINUE))
+        _answer(listener, _RESPONSE.pack(fields[0], 0, 0, _CONTINUE))
     except OSError as error:
         if error.errno in (_ENOENT, _EINTR):
             return None
         raise
     return fields[4], fields[3] & 0xFFFFFFFF
+
+
+def _answer(listener: int, response: bytes) -> None:
+    """Send what was taken back, whatever interrupts it: a call without an answer waits for ever."""
+    while True:
+        try:
+            fcntl.ioctl(listener, _SEND, response)
+        except OSError as error:
+            if error.errno != _EINTR:
+                raise
+        else:
+            return

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from anocir.host import recorder
+from anocir.linux import notifications
 
 pytestmark = pytest.mark.unit
 
@@ -30,3 +31,23 @@ def test_a_recorder_that_cannot_be_started_is_not_waited_for(monkeypatch, tmp_pa
     finally:
         signal.alarm(0)
         os.close(directory)
+
+
+@pytest.mark.parametrize(
+    ("failing", "sent", "found"),
+    [([], 1, (0xC000003E, 39)), ([4], 2, (0xC000003E, 39)), ([4, 4, 2], 3, None)],
+)
+def test_a_call_that_was_taken_is_answered_whatever_interrupts(monkeypatch, failing, sent, found):
+    """Nobody is told of it again, so the caller would wait for ever (EINTR); ENOENT: it was killed."""
+    asked = []
+
+    def ioctl(listener, request, data):
+        asked.append(request)
+        if request == notifications._RECEIVE:
+            data[:] = notifications._NOTIF.pack(7, 1, 0, 39, 0xC000003E, *[0] * 7)
+        elif failing:
+            raise OSError(failing.pop(0), "ioctl")
+
+    monkeypatch.setattr(notifications.fcntl, "ioctl", ioctl)
+    assert notifications.let_go(3) == found
+    assert asked.count(notifications._SEND) == sent
