@@ -179,9 +179,9 @@ def test_a_json_log_without_a_file_is_one_object_on_stderr(archive: str) -> None
 
 
 def test_a_log_that_cannot_be_opened_is_reported(archive: str) -> None:
-    result = call(archive, "--log", "/nonexistent/log", "list")
+    result = call(archive, "--log", "/nonexistent-here/log", "list")
     assert result.returncode == 1
-    assert result.stderr == "anocir: --log: /nonexistent/log: no such file or directory\n"
+    assert result.stderr == "anocir: --log: /nonexistent-here/log: no such file or directory\n"
 
 
 def test_exit_statuses(archive: str) -> None:

@@ -239,7 +239,7 @@ def test_a_unit_of_somebody_else_is_neither_taken_nor_stopped(box):
 
 def test_a_container_that_failed_to_start_leaves_no_unit(box):
     box.config["mounts"].append(
-        {"destination": "/x", "type": "bind", "source": "/nonexistent", "options": ["bind"]}
+        {"destination": "/x", "type": "bind", "source": "/nonexistent-here", "options": ["bind"]}
     )
     box.write()
     failed = box.call("create", "--bundle", box.dir, box.id, root=box.options, check=False)
