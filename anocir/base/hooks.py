@@ -123,10 +123,18 @@ def run(hook: Hook, state: bytes, what: str, place: Place, watch_fd: int = -1) -
         raise Error(f"error running {what}: hook ran past specified timeout of {timeout}s")
     status = spawn.wait(pid)
     if status:
-        text = f"exit status {status}" if status < 128 else f"signal: {status - 128}"
+        text = f"exit status {status}" if status < 128 else f"signal: {_signal_words(status - 128)}"
         shown = [value.decode("utf-8", "replace").strip() for value in output.values()]
         message = f"error running {what}: {text}, stdout: {shown[0]}, stderr: {shown[1]}"
         raise Error(" ".join(message.split("\n")))
+
+
+def _signal_words(number: int) -> str:
+    """Return what Go calls a signal: "killed", "bad system call", "signal 34"."""
+    import _signal  # is there in every interpreter from the start, so nothing is looked for
+
+    words = _signal.strsignal(number) if number < 32 else None
+    return words.lower() if words else f"signal {number}"
 
 
 def _spawn(hook: Hook, ends: list[int], place: Place) -> int:

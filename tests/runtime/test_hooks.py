@@ -286,15 +286,20 @@ def test_the_error_of_a_hook_has_what_it_wrote_to_stderr(container: Container) -
     assert "3" in message
 
 
+@pytest.mark.parametrize(
+    ("script", "told"),
+    [("exit 4", "exit status 4"), ("kill -SYS $$", "bad system call"), ("kill -9 $$", "killed")],
+)
 def test_a_failing_start_container_hook_fails_start_and_stops_the_container(
-    container: Container, runtime: Runtime
+    container: Container, runtime: Runtime, script: str, told: str
 ) -> None:
-    container.bundle.put("/bin/failing", "#!/bin/sh\nexit 4\n", 0o755)
+    container.bundle.put("/bin/failing", f"#!/bin/sh\n{script}\n", 0o755)
     container.config["hooks"] = {"startContainer": [{"path": "/bin/failing"}]}
     container.bundle.sh("echo ran > /ran")
     container.create()
     pid = container.pid
-    container.start(ok=False)
+    said = container.start(ok=False).stderr
+    assert f"error running startContainer hook #0: {told}" in said.replace("signal: ", "")
     container.wait_exit(pid)
     assert gone_or_stopped(container, runtime)
     assert not container.bundle.has("/ran")

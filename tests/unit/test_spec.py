@@ -592,17 +592,18 @@ BAD = [
     ([("linux.personality.domain", "LINUX64")],
      'linux.personality.domain: must be a domain (LINUX, LINUX32), got "LINUX64"'),
     ([("linux.memoryPolicy.mode", DELETED)],
-     "linux.memoryPolicy.mode: is missing, must be a mode (MPOL_BIND, MPOL_DEFAULT, "
+     "linux.memoryPolicy.mode: invalid memory policy mode: is missing, must be a mode (MPOL_BIND, MPOL_DEFAULT, "
      "MPOL_INTERLEAVE, MPOL_LOCAL, MPOL_PREFERRED, MPOL_PREFERRED_MANY, "
      "MPOL_WEIGHTED_INTERLEAVE)"),
     ([("linux.memoryPolicy.mode", "MPOL_DEFAULT")],
-     "linux.memoryPolicy.nodes: must be empty with MPOL_DEFAULT"),
+     "linux.memoryPolicy.nodes: invalid memory policy node: must be empty with MPOL_DEFAULT: "
+     "the mode requires 0 nodes but got 3"),
     ([("linux.memoryPolicy.nodes", "")],
-     "linux.memoryPolicy.nodes: must name at least one node with MPOL_BIND"),
+     "linux.memoryPolicy.nodes: invalid memory policy node: must name at least one node with MPOL_BIND"),
     ([("linux.memoryPolicy.nodes", "0-65536")],
-     'linux.memoryPolicy.nodes: must not name a number above 65535, got "0-65536"'),
+     'linux.memoryPolicy.nodes: invalid memory policy node: must not name a number above 65535, got "0-65536"'),
     ([("linux.memoryPolicy.flags", ["MPOL_F_STATIC_NODES", "MPOL_F_RELATIVE_NODES"])],
-     "linux.memoryPolicy.flags: must not have both MPOL_F_STATIC_NODES and "
+     "linux.memoryPolicy.flags: invalid memory policy flag: must not have both MPOL_F_STATIC_NODES and "
      "MPOL_F_RELATIVE_NODES"),
     ([("linux.intelRdt.closID", "../x")],
      'linux.intelRdt.closID: must be the name of a directory, or "/", got "../x"'),

@@ -28,6 +28,12 @@ UINT64: Final = (0, (1 << 64) - 1)
 # 2^32-1 is "leave as it is" for setresuid(2): whoever asks for it would stay root.
 LAST_ID: Final = (1 << 32) - 2
 _SHOWN: Final = 80
+# What runc says first of a mistake there, and scripts may look for.
+_RUNCS_WORDS: Final = (
+    ("linux.memoryPolicy.flags", "invalid memory policy flag: "),
+    ("linux.memoryPolicy.mode", "invalid memory policy mode: "),
+    ("linux.memoryPolicy.nodes", "invalid memory policy node: "),
+)
 _LISTED: Final = 12
 
 
@@ -53,7 +59,9 @@ def run(kind: Kind, value: Any, path: str) -> None:
 
 def complaint(mistake: Mistake, path: str = "") -> Error:
     """Return the Error for a Mistake that was made below `path`."""
-    return at(join(path, mistake.path) or "config.json", mistake.text)
+    where = join(path, mistake.path)
+    word = next((word for start, word in _RUNCS_WORDS if where.startswith(start)), "")
+    return at(where or "config.json", word + mistake.text)
 
 
 def join(path: str, keys: list[str | int]) -> str:

@@ -205,7 +205,9 @@ def _memory_policy(policy: Any) -> None:
     flags = policy.get("flags", ())
     if mode in ("MPOL_DEFAULT", "MPOL_LOCAL"):
         if nodes:
-            raise Mistake(f"must be empty with {mode}", "nodes")
+            count = len({number for low, high in nodes for number in range(low, high + 1)})
+            told = f"the mode requires 0 nodes but got {count}"
+            raise Mistake(f"must be empty with {mode}: {told}", "nodes")
         if flags:
             raise Mistake(f"must be empty with {mode}", "flags")
     elif not nodes and mode != "MPOL_PREFERRED":
