@@ -16,12 +16,13 @@ from pathlib import Path
 TOP = Path(__file__).resolve().parents[1]
 # Row of the result file: its name in the README.
 SPEED = {
-    "run": "run",
+    "systemd: create": "create under systemd",
+    "systemd: exec": "exec under systemd",
+    "systemd: delete": "delete under systemd",
+    "systemd: lifecycle": "a whole life under systemd",
     "run, Docker's config": "run, Docker's config and seccomp profile",
+    "run": "run",
     "create": "create",
-    "exec": "exec",
-    "start": "start",
-    "delete": "delete",
     "list of 1000": "list of 1,000",
     "smallest memory limit of run, KiB": "smallest memory limit of `run`, KiB",
 }
