@@ -36,6 +36,12 @@ def stand_in(top: Path) -> dict[str, str]:
     return {name: str(top / name) for name in ("dev", "cgroup", "checkout")}
 
 
+def forwarding() -> str:
+    """What ip_forward is not: an engine may have left it on, and new namespaces begin with it."""
+    with open("/proc/sys/net/ipv4/ip_forward") as file:
+        return "01"[file.read() == "0\n"]
+
+
 def sysctl(name: str, value: str) -> None:
     Path("/proc/sys", name).write_text(value)
 
@@ -71,7 +77,7 @@ CHANGES: dict[str, Callable[[Path], object]] = {
     "links: new": lambda _top: ip("link add left0 type bridge"),
     "names: hostname": lambda _top: sysctl("kernel/hostname", "left"),
     "names: domainname": lambda _top: sysctl("kernel/domainname", "left"),
-    "sysctl: ip_forward": lambda _top: sysctl("net/ipv4/ip_forward", "1"),
+    "sysctl: ip_forward": lambda _top: sysctl("net/ipv4/ip_forward", forwarding()),
     "sysctl: of a device": lambda _top: sysctl("net/ipv4/conf/lo/rp_filter", "2"),
     "mounts: new": lambda _top: machine.mount("left", "/mnt", "tmpfs", 0),
     "keyrings: new": lambda _top: join_keyring(),
@@ -179,12 +185,16 @@ def test_where_others_are_at_work_they_are_named(tmp_path: Path) -> None:
 
 
 LEAVES = """
+import pathlib
+
+
 def test_fine():
     pass
 
 
 def test_leaves():
-    open("/proc/sys/net/ipv4/ip_forward", "w").write("1")
+    knob = pathlib.Path("/proc/sys/net/ipv4/ip_forward")
+    knob.write_text("01"[knob.read_text() == "0\\n"])
     open("/proc/sys/kernel/hostname", "w").write("left")
 
 
@@ -218,13 +228,14 @@ def test_a_run_that_changes_the_host_fails(tmp_path: Path, leaves: bool) -> None
 
 
 PROGRAM = """
-import os, sys
+import os, pathlib, sys
 from tests import host
 
 host.CHECKOUT = sys.argv[1]
 for runtime in sys.argv[2:]:
     with host.around("a measurement", runtime):
-        open("/proc/sys/net/ipv4/ip_forward", "w").write("1")
+        knob = pathlib.Path("/proc/sys/net/ipv4/ip_forward")
+        knob.write_text("01"[knob.read_text() == "0\\n"])
 sys.exit(1 if host.BLAME else 0)
 """
 
