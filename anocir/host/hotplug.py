@@ -330,6 +330,11 @@ class Plug:
         return code - 1 if 0 < code <= 100 else None
 
 
+def _wanted(row: AddedDevice) -> tuple[int, int]:
+    """Return file type and number of a node, as `files.device` tells them of one that is there."""
+    return _TYPES[row["type"]], files.makedev(row["major"], row["minor"])
+
+
 def _rule(row: AddedDevice) -> Rule:
     """Return the rule that was added with a device."""
     keys = ("type", "major", "minor", "access")
@@ -372,7 +377,7 @@ def _detached(row: AddedDevice, source: str) -> int:
     fd = files.open(source, files.O_PATH)
     try:
         found = files.fstat(fd)
-        wanted = (_TYPES[row["type"]], files.makedev(row["major"], row["minor"]))
+        wanted = _wanted(row)
         if files.device(found) != wanted:
             raise Error(f"{_ADD}: {source} has become another device")
         mount_fd = mounts.open_tree(fd, "", OPEN_TREE_CLONE | AT_EMPTY_PATH)
@@ -472,7 +477,7 @@ def _one_by(
 
 def _one(root: int, row: AddedDevice, mount_fd: int, places: _Places) -> str:
     directory, name = inroot.parent(root, row["path"], may_make=places.check)
-    wanted = (_TYPES[row["type"]], files.makedev(row["major"], row["minor"]))
+    wanted = _wanted(row)
     try:
         try:
             found = files.lstat(name, directory)
@@ -513,7 +518,7 @@ def _out_of_root(rows: Sequence[AddedDevice], proc: int, bounds: set[str]) -> li
     places = _Places(root, proc, bounds)
     for row in rows:
         above, _, name = row["path"].rpartition("/")
-        wanted = (_TYPES[row["type"]], files.makedev(row["major"], row["minor"]))
+        wanted = _wanted(row)
         try:
             directory = inroot.open(root, above or "/", files.O_PATH | files.O_DIRECTORY)
             fd = files.open(name, files.O_PATH | files.O_NOFOLLOW, dir_fd=directory)

@@ -28,13 +28,13 @@ UINT64: Final = (0, (1 << 64) - 1)
 # 2^32-1 is "leave as it is" for setresuid(2): whoever asks for it would stay root.
 LAST_ID: Final = (1 << 32) - 2
 _SHOWN: Final = 80
+_LISTED: Final = 12
 # What runc says first of a mistake there, and scripts may look for.
 _RUNCS_WORDS: Final = (
     ("linux.memoryPolicy.flags", "invalid memory policy flag: "),
     ("linux.memoryPolicy.mode", "invalid memory policy mode: "),
     ("linux.memoryPolicy.nodes", "invalid memory policy node: "),
 )
-_LISTED: Final = 12
 
 
 class Mistake(Exception):
