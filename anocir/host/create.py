@@ -395,9 +395,11 @@ def _host_hooks(init: Init, container: Container, config: Config) -> None:
 def _idmapped(init: Init, container: Container, config: Config) -> dict[int, int]:
     """Make the id-mapped mounts, which need rights over the file system itself.
 
-    Returns detached mounts by the index in `mounts`.
+    Returns detached mounts by the index in `mounts`.  Those whose source only an earlier mount
+    brings are made when init comes to them.
     """
     result: dict[int, int] = {}
+    rootfs = container.intent["rootfs"]
     for index, mount in enumerate(config.get("mounts") or []):
         words = mountoptions.idmap_words(mount)
         if words is None:
@@ -410,7 +412,12 @@ def _idmapped(init: Init, container: Container, config: Config) -> dict[int, int
             source = f"{container.intent['bundle']}/{source}"
         linux = config.get("linux") or {}
         own = plan.own_user_namespace(config)
-        result[index] = idmap.mount(source, mount, words, init.subject(), where, linux, own)
+        inside, covered = plan.in_root(config, rootfs, index, source)
+        known = (source, mount, words, init.subject(), where, linux, own)
+        if covered or (inside and not files.exists(source)):
+            init.mapped[index] = (*known, (rootfs, inside))
+        else:
+            result[index] = idmap.mount(*known)
     return result
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import posix
 
 from . import idmaps, sources
+from ..base import inroot
 from ..errors import at, strerror
 from ..linux import files, mounts
 from ..model import plan
@@ -39,13 +40,15 @@ def mount(
     where: str,
     linux: Linux | None = None,
     own: bool = False,
+    inside: tuple[str, str] | None = None,
 ) -> int:
     """Return a detached id-mapped copy of the mount at `source`.
 
     `words` are the options idmap and ridmap; the mapping is the mount's own, the one in the
     option (crun's form `idmap=uids=0-1000-10;gids=...`, in which `@` before a mapping makes it
     relative to the container's in `linux`), or else the container's, whose user namespace
-    process `pid` is in.  `own` tells whether that has a user namespace of its own.
+    process `pid` is in.  `own` tells whether that has a user namespace of its own.  With `inside`,
+    the root and a path in it, the source is what that process has mounted there by now.
     """
     word = words[-1] if words else "idmap"
     name, _, text = word.partition("=")
@@ -63,7 +66,7 @@ def mount(
         userns = files.open(f"/proc/{pid}/ns/user", files.O_RDONLY)
     mount_fd = -1
     try:
-        mount_fd = _clone(source, bind_rec, pid, own)
+        mount_fd = _clone(source, bind_rec, pid, own, inside)
         flags = AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0)
         mounts.mount_setattr(mount_fd, flags, MOUNT_ATTR_IDMAP, userns_fd=userns)
         # A copy of a shared mount is its peer: what the container mounts there would be the host's.
@@ -81,25 +84,33 @@ def mount(
     return mount_fd
 
 
-def _clone(source: str, recursive: bool, pid: int, own: bool) -> int:
+def _clone(
+    source: str, recursive: bool, pid: int, own: bool, inside: tuple[str, str] | None
+) -> int:
     """Return a detached copy of the mount at `source`, or of the tree of mounts there.
 
     Taken in a copy of our mount namespace, which has no mounts of mount namespaces: those could be
     neither mapped nor mounted.  With an `own` user namespace in the container's, where all flags
-    are locked that it may not change.
+    are locked that it may not change.  What is `inside` its root is looked up as init does it.
     """
 
     def work() -> list[int]:
-        fd = files.open(source, files.O_PATH)
+        if inside is None:
+            fd = files.open(source, files.O_PATH)
+        else:
+            # What is mounted over "/" itself only "/.." reaches.
+            root = "/.." if inside[0] == "/" else inside[0]
+            fd = inroot.open(files.open(root, files.O_PATH | files.O_DIRECTORY), inside[1])
         tree = AT_RECURSIVE if recursive else 0
         return [mounts.open_tree(fd, "", OPEN_TREE_CLONE | AT_EMPTY_PATH | tree)]
 
     try:
-        (mount_fd,) = sources.within(pid if own else posix.getpid(), work, fresh=not own)
+        there = pid if own or inside else posix.getpid()
+        (mount_fd,) = sources.within(there, work, fresh=not own)
     except OSError as error:
         # Of a mount alone, where others below it are locked to it: the kernel hides nothing of it
         # from this side.
-        if error.errno != EINVAL or recursive:
+        if error.errno != EINVAL or recursive or inside:
             raise
         (mount_fd,) = work()
     return int(mount_fd)

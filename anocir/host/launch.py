@@ -43,8 +43,8 @@ class Init:
 
     __slots__ = (
         "born_in", "channel", "console", "early", "filters_late", "gone", "holes", "in_cgroup",
-        "killed", "listen_fds", "listener", "middle", "middle_fd", "own_pid", "pid", "pidfd",
-        "sources", "start_time", "streams", "waiting", "worker", "worker_fd",
+        "killed", "listen_fds", "listener", "mapped", "middle", "middle_fd", "own_pid", "pid",
+        "pidfd", "sources", "start_time", "streams", "waiting", "worker", "worker_fd",
     )  # fmt: skip
 
     def __init__(
@@ -74,6 +74,8 @@ class Init:
         self.listener: Any = None
         # Steps that open sources in a user namespace, by the number of the mount, until init asks.
         self.sources: dict[int, Sequence[Any]] = {}
+        # What idmapped.mount needs for the mounts whose source an earlier one brings, likewise.
+        self.mapped: dict[int, Sequence[Any]] = {}
         # Whether it is init that loads the filter, also where a worker clones it.
         self.filters_late = False
         # Frames that init has sent before another process has sent its pid.

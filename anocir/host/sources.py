@@ -32,15 +32,26 @@ if TYPE_CHECKING:
 
 
 def answer(init: launch.Init, payload: bytes) -> None:
-    """Open the sources with the numbers in the frame for init; each only once."""
+    """Open the sources with the numbers in the frame for init; each only once.
+
+    Of a mount that is to be id-mapped it gets the copy, made from what it has mounted by then.
+    """
     if len(payload) % calcsize("=i"):
         raise Error(f"unexpected sources while {init.waiting}")
     steps = []
     for (index,) in iter_unpack("=i", payload):
+        mapped = init.mapped.pop(index, None)
+        if mapped is not None:
+            from . import idmapped
+
+            _hand_on(init, idmapped.mount(*mapped))
+            continue
         step = init.sources.pop(index, None)
         if step is None:
             raise Error(f"unexpected source {index} while {init.waiting}")
         steps.append(step)
+    if not steps:
+        return
     try:
         found = within(init.subject(), lambda: [_open(*step) for step in steps])
     except OSError as error:
@@ -51,10 +62,14 @@ def answer(init: launch.Init, payload: bytes) -> None:
         if isinstance(one, str):
             init.send(channel.OPENED, one.encode("utf-8", "surrogateescape"))
         else:
-            try:
-                init.send(channel.OPENED, b"", [one])
-            finally:
-                files.close(one)
+            _hand_on(init, one)
+
+
+def _hand_on(init: launch.Init, fd: int) -> None:
+    try:
+        init.send(channel.OPENED, b"", [fd])
+    finally:
+        files.close(fd)
 
 
 def _open(where: str, index: int, path: str, link: str, *rest: Any) -> Opened:

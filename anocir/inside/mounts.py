@@ -71,15 +71,22 @@ def denied_sources(context: Context) -> None:
     asked = [index for index in context.denied if index not in context.spare_fds]
     if not asked:
         return
+    context.sources.update(zip(asked, _ask(context, asked)))
+
+
+def _ask(context: Context, indices: list[int]) -> list[int | str]:
+    """Return what the host side opens for the mounts with these numbers, all or none."""
     line = context.channel
-    line.send(channel.SOURCES, pack(f"={len(asked)}i", *asked))
-    for index in asked:
+    line.send(channel.SOURCES, pack(f"={len(indices)}i", *indices))
+    opened: list[int | str] = []
+    for _ in indices:
         kind, payload = line.receive()
         if kind != channel.OPENED:
             posix._exit(1)
         # A frame with a text has no descriptor: it is the text of a link to copy.
         fds, line.fds = line.fds, []
-        context.sources[index] = fds[0] if fds else files.decode(payload)
+        opened.append(fds[0] if fds else files.decode(payload))
+    return opened
 
 
 def filesystem(
@@ -163,7 +170,7 @@ def bind(
     context: Context, index: int, source: str, destination: str, options: MountOptions
 ) -> None:
     """Mount a directory or a file of the host, or a mount that the host side has prepared."""
-    opened = _opened(context, index, destination)
+    opened = _opened(context, index, destination, options["idmap"] is not None)
     if isinstance(opened, str):
         _copy_link(context, opened, destination)
         return
@@ -197,17 +204,28 @@ def bind(
         files.close(opened)
 
 
-def _opened(context: Context, index: int, destination: str) -> int | str:
-    """Return the source of a bind mount, which is opened now if it may be an earlier mount's."""
+def _opened(context: Context, index: int, destination: str, mapped: bool) -> int | str:
+    """Return the source of a bind mount, which is opened now if it may be an earlier mount's.
+
+    One that is to be id-mapped the host side copies for `spare_fds`: before the first mount, or
+    now if it was not there by then.
+    """
     if index in context.sources:
         return context.sources.pop(index)
-    if index not in context.later:
-        return files.dup_above(context.spare_fds[index], 0)
-    path, link, inside = context.later[index]
-    try:
-        return inroot.source(inside, link, context.root_fd)
-    except OSError as error:
-        raise _no_source(error, path, destination) from None
+    if index not in context.spare_fds:
+        path, link, inside = context.later[index]
+        try:
+            opened = inroot.source(inside, link, context.root_fd)
+        except OSError as error:
+            raise _no_source(error, path, destination) from None
+        if not mapped or isinstance(opened, str):
+            return opened
+        files.close(opened)
+        (copy,) = _ask(context, [index])
+        if isinstance(copy, str):
+            posix._exit(1)
+        context.spare_fds[index] = copy
+    return files.dup_above(context.spare_fds[index], 0)
 
 
 def _bind_target(context: Context, destination: str, is_directory: bool, nofollow: bool) -> int:

@@ -489,7 +489,7 @@ def _root_steps(config: Config, facts: Facts) -> list[Step]:
             if not source.startswith("/"):
                 source = f"{facts['bundle']}/{source}"
             link = next((way for word, way in _LINKS if word in options), "follow")
-            inside, covered = _inside(config, facts, index, source)
+            inside, covered = in_root(config, facts["rootfs"], index, source)
             steps.append(
                 ("source", where, index, source, link, mount["destination"], inside, covered, ask)
             )
@@ -505,12 +505,12 @@ def _root_steps(config: Config, facts: Facts) -> list[Step]:
     return steps
 
 
-def _inside(config: Config, facts: Facts, index: int, source: str) -> tuple[str, bool]:
+def in_root(config: Config, rootfs: str, index: int, source: str) -> tuple[str, bool]:
     """Return where in the root a source lies, if an earlier mount may bring it; whether one must.
 
     By the text of the paths alone.
     """
-    root = facts["rootfs"].rstrip("/") + "/"
+    root = rootfs.rstrip("/") + "/"
     path = normal(source)
     if not index or not path.startswith(root):
         return "", False

@@ -14,6 +14,8 @@ Side: host and init.
          <--------------------------------- SOURCES     only with a user namespace that may not
     opens them ---------------------------- OPENED ->  search a directory: numbers of mounts
                                                         init: mounts, devices
+         <--------------------------------- SOURCES     only at an id-mapped mount whose source an
+    maps a copy --------------------------- OPENED ->  earlier one has brought: its number
          <----------------------------------- HOOKS     only with prestart, createRuntime hooks
     runs them -------------------------------- DONE ->  createContainer hooks, pivot_root, masks
          <--------------------------------- CONSOLE     only with a terminal: the master's fd

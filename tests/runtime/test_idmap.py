@@ -204,6 +204,59 @@ def test_a_root_file_system_of_the_mapped_roots_own_can_be_written(container: Co
     assert container.run("stat -c %u /etc; touch /etc/x && echo made").split() == ["0", "made"]
 
 
+@pytest.mark.parametrize("own", [False, True], ids=["", "userns"])
+def test_a_source_inside_the_root_may_come_from_an_earlier_mount(
+    container: Container, own: bool
+) -> None:
+    """As the list has it: copies of copies, also where the image has something of that name."""
+    bundle = container.bundle
+    first = bundle.outside("first")
+    for name in ("there", "new"):
+        bundle.outside(f"first/{name}")
+        bundle.outside(f"first/{name}/file", "mounted\n")
+    for path in ("/data", "/a", "/b", "/b/there", "/t", "/tt"):
+        bundle.make_directory(path)
+    bundle.put("/data/there/file", "of the image\n")
+    if own:
+        bundle.use_user_namespace()
+        os.chmod(bundle.path, 0o700)  # which its root may not search
+    maps = mapping(0, 100000 if own else 3000)
+    shown = "0" if own else "3000"
+
+    def add(destination: str, source: str, *options: str) -> None:
+        entry = bundle.add_mount(destination, "none", source, *options)
+        entry["uidMappings"] = entry["gidMappings"] = maps
+
+    bundle.add_mount("/data", "none", first, "rbind")
+    add(bundle.rootfs + "/a", bundle.rootfs + "/data/new", "bind")
+    bundle.add_mount("/b", "none", first, "rbind")
+    add("/b/there", bundle.rootfs + "/data/./there", "rbind", "ridmap", "ro")
+    bundle.add_mount("/tt", "none", bundle.rootfs + "/b", "rbind")
+    said = container.run(
+        "cat /a/file /tt/there/file; stat -c %u /a/file /tt/there/file; touch /tt/there/x 2>&1 | "
+        "grep -o 'Read-only'; grep -c ' /tt[ /]' /proc/self/mountinfo"
+    )
+    assert said.split() == ["mounted", "mounted", shown, shown, "Read-only", "2"]
+    # CVE-2021-30465: a link that an earlier mount brings stays inside, whoever follows it
+    os.symlink(bundle.outside("secret"), first + "/link")
+    add("/t", bundle.rootfs + "/data/link", "bind")
+    assert "/data/link: no such file or directory" in container.refused()
+
+
+def test_the_root_may_be_the_hosts(container: Container) -> None:
+    """A mount over `/` itself is not what `/` names."""
+    bundle = container.bundle
+    bundle.outside("source")
+    bundle.outside("source/in")
+    bundle.outside("source/in/file", "text\n")
+    container.config["root"] = {"path": "/"}
+    container.config["mounts"] = []
+    bundle.add_mount(bundle.outside("one"), "none", bundle.path + "/source", "bind")
+    entry = bundle.add_mount(bundle.outside("two"), "none", bundle.path + "/one/in", "bind")
+    entry["uidMappings"] = entry["gidMappings"] = mapping(0, 3000)
+    assert container.run(f"stat -c %u {bundle.path}/two/file").strip() == "3000"
+
+
 # recursive attributes -------------------------------------------------------------------------------
 
 FLAGS = {"rro": "ro", "rnosuid": "nosuid", "rnodev": "nodev", "rnoexec": "noexec", "rnoatime": "noatime",
