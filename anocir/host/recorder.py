@@ -53,7 +53,7 @@ _CLOEXEC_RECEIVED: Final = 0x40000000  # MSG_CMSG_CLOEXEC
 class Recorder:
     """The caller's end of a recorder: replaces the profile, starts it, waits for it."""
 
-    __slots__ = ("base", "control", "own", "path")
+    __slots__ = ("base", "control", "own", "path", "traced")
 
     def __init__(
         self, settings: Settings, container_id: str, options: Options, config: Config
@@ -78,6 +78,7 @@ class Recorder:
         listener = f"{settings.root}/{container_id}/{SOCKET}"
         linux["seccomp"] = recording.reporting(self.base, self.own, listener)
         self.control: Any = None
+        self.traced = bool(settings.trace)
 
     def start(self, container: Container) -> None:
         """Make the socket in the state directory, and the process that serves it."""
@@ -88,7 +89,7 @@ class Recorder:
             self.control, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM)
             try:
                 if posix.fork() == 0:
-                    _serve(theirs, sock, self.base, self.own, self.path)
+                    _serve(self, theirs, sock)
             finally:
                 theirs.close()  # else nobody would see the end of a recorder that is not there
         finally:
@@ -152,16 +153,21 @@ def _load_base(path: str) -> Seccomp:
     return base
 
 
-def _serve(control: Any, listening: Any, base: Any, own: list[str], path: str) -> None:
+def _serve(caller: Recorder, control: Any, listening: Any) -> None:
     """Be the recorder: never returns."""
     status = 0
+    kept = [control.fileno(), listening.fileno()]
     try:
         posix.setsid()
         spawn.default_signals()
         tasks.set_name("anocir:record")
-        _keep_only(control, listening)
+        if caller.traced:
+            from ..linux import trace
+
+            kept.append(trace.fd())
+        _keep_only(kept)
         files.chdir("/")
-        said = _record(control, listening, base, own, path)
+        said = _record(control, listening, caller)
     except (Error, OSError) as error:
         said, status = "!" + reason(error), 1
     except BaseException as error:
@@ -174,21 +180,22 @@ def _serve(control: Any, listening: Any, base: Any, own: list[str], path: str) -
     posix._exit(status)
 
 
-def _keep_only(*sockets: Any) -> None:
+def _keep_only(kept: list[int]) -> None:
     """Close every descriptor but these: init must see the end of the runtime, not of us."""
     null = files.open("/dev/null", files.O_RDWR)
     for fd in range(3):
         files.dup2(null, fd)
     first = 3
-    for fd in sorted(sock.fileno() for sock in sockets):
+    for fd in sorted(kept):
         if fd > first:
             tasks.close_range(first, fd - 1)
         first = fd + 1
     tasks.close_range(first, _LAST_FD)
 
 
-def _record(control: Any, listening: Any, base: Any, own: list[str], path: str) -> str:
+def _record(control: Any, listening: Any, caller: Recorder) -> str:
     """Write the profile once the container has ended; a line about it, empty without one."""
+    base, own, path = caller.base, caller.own, caller.path
     calls = _Calls()
     if not calls.collect(control, listening):
         return ""

@@ -100,6 +100,11 @@ def prog_query(directory_fd: int) -> list[int]:
     return list(unpack_from(f"<{count}I", ids))
 
 
+def prog_open(identity: int) -> int:
+    """BPF_PROG_GET_FD_BY_ID: a descriptor of a loaded program, which the caller owns."""
+    return _bpf(BPF_PROG_GET_FD_BY_ID, bytearray(pack("<III", identity, 0, 0)), 12)
+
+
 def prog_name(program_fd: int) -> bytes:
     """BPF_OBJ_GET_INFO_BY_FD: the name that a program was loaded with."""
     info = bytearray(_NAME_OFFSET + 16)
@@ -137,7 +142,7 @@ def _programs(directory_fd: int) -> list[tuple[int, bytes]]:
     found = []
     for identity in prog_query(directory_fd):
         try:
-            fd = _bpf(BPF_PROG_GET_FD_BY_ID, bytearray(pack("<III", identity, 0, 0)), 12)
+            fd = prog_open(identity)
         except OSError as error:
             if error.errno == ENOENT:
                 continue

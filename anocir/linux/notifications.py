@@ -5,8 +5,10 @@ Side: host; cold.  Source: seccomp_unotify(2), include/uapi/linux/seccomp.h.
 
 from __future__ import annotations
 
-import fcntl
 from _struct import Struct
+
+from . import files
+from .errnos import EINTR, ENOENT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,11 +19,9 @@ if TYPE_CHECKING:
 _NOTIF: Final = Struct("=QIIiIQ6Q")
 # struct seccomp_notif_resp: u64 id; s64 val; s32 error; u32 flags
 _RESPONSE: Final = Struct("=QqiI")
-_RECEIVE: Final = 0xC0502100
-_SEND: Final = 0xC0182101
+SECCOMP_IOCTL_NOTIF_RECV: Final = 0xC0502100
+SECCOMP_IOCTL_NOTIF_SEND: Final = 0xC0182101
 _CONTINUE: Final = 1
-_ENOENT: Final = 2
-_EINTR: Final = 4
 _EMPTY: Final = bytes(_NOTIF.size)
 
 
@@ -31,13 +31,12 @@ def let_go(listener: int) -> tuple[int, int] | None:
     Waits when there is none.  None when the caller was killed, or interrupted, meanwhile: it
     comes again if it is made again.  Raises OSError.
     """
-    buffer = bytearray(_EMPTY)
     try:
-        fcntl.ioctl(listener, _RECEIVE, buffer)
-        fields = _NOTIF.unpack(buffer)
+        taken = files.ioctl(listener, SECCOMP_IOCTL_NOTIF_RECV, _EMPTY)
+        fields = _NOTIF.unpack(taken if isinstance(taken, bytes) else _EMPTY)
         _answer(listener, _RESPONSE.pack(fields[0], 0, 0, _CONTINUE))
     except OSError as error:
-        if error.errno in (_ENOENT, _EINTR):
+        if error.errno in (ENOENT, EINTR):
             return None
         raise
     return fields[4], fields[3] & 0xFFFFFFFF
@@ -47,9 +46,9 @@ def _answer(listener: int, response: bytes) -> None:
     """Send what was taken back, whatever interrupts it: a call without an answer waits for ever."""
     while True:
         try:
-            fcntl.ioctl(listener, _SEND, response)
+            files.ioctl(listener, SECCOMP_IOCTL_NOTIF_SEND, response)
         except OSError as error:
-            if error.errno != _EINTR:
+            if error.errno != EINTR:
                 raise
         else:
             return

@@ -22,7 +22,8 @@ from errno import errorcode
 import posix
 
 from .. import errors
-from . import const, files, mounts, netlink, processes, sockets, spawn, tasks, watch
+from . import bpf, const, files, mounts, netlink, notifications, processes, sockets, spawn, tasks
+from . import watch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,6 +36,10 @@ _trace_id = ""
 # Phase -> calls, seconds in them, time of the first one's begin, time of the last one's end.
 _phases: dict[str, list[float]] = {}
 _summed = False
+# Asked once: behind a seccomp filter that kills or reports it, getpid(2) cannot be.
+_pid = posix.getpid()
+# Whether this process is behind a filter, where no call is made but those that it is to make.
+_filtered = False
 
 
 def _bits(prefix: str, only: Mapping[str, int] | None = None) -> list[tuple[str, int]]:
@@ -67,6 +72,15 @@ def _one(prefix: str) -> Callable[[Any], str]:
     """Return a function that writes a number by its one name."""
     names = {value: name for name, value in vars(const).items() if name.startswith(prefix)}
     return lambda value: names.get(value, repr(value))
+
+
+def _request(value: Any) -> str:
+    """Return the name of what is asked of ioctl(2), of those that have a constant."""
+    return _REQUESTS.get(value, f"{value:#x}")
+
+
+def _buffer(value: Any) -> str:
+    return f"<{len(value)} bytes>" if isinstance(value, bytes) else _text(value)
 
 
 def _octal(value: Any) -> str:
@@ -105,7 +119,7 @@ def _content(fd: Any, data: Any) -> str:
     has what is typed.
     """
     try:
-        if _file_system(fd) in _KERNELS:
+        if not _filtered and _file_system(fd) in _KERNELS:
             return _text(data)
     except OSError:
         pass
@@ -121,6 +135,12 @@ _KERNELS: Final = (
 _ESCAPES: Final = {number: f"\\x{number:02x}" for number in (*range(32), *range(0x7F, 0xA0))}
 _ESCAPES.update({10: "\\n", 34: '\\"', 92: "\\\\"})
 _QUOTED: Final = {'"': '\\"', "\\": "\\\\", **{chr(n): f"\\u{n:04x}" for n in range(32)}}
+_REQUESTS: Final = {
+    value: name
+    for module, start in ((const, "TIOC"), (notifications, "SECCOMP_IOCTL_"))
+    for name, value in vars(module).items()
+    if name.startswith(start)
+}
 _OPEN: Final = _flags(_bits("O_", vars(files)))
 _AT: Final = _flags(_bits("AT_RECURSIVE"), _bits("AT_EMPTY"), _bits("AT_SYMLINK"),
                     _bits("OPEN_TREE_CLOEXEC"), _bits("OPEN_TREE_CLONE"))  # fmt: skip
@@ -152,7 +172,7 @@ _DECODE: Final[dict[Any, dict[str, tuple[str, tuple[Any, ...]]]]] = {
         "chown": ("fchownat", (_text,)),
         "fchown": ("fchown", ()),
         "flock": ("flock", ()),
-        "ioctl": ("ioctl", (None, hex)),
+        "ioctl": ("ioctl", (None, _request, _buffer)),
         "chdir": ("chdir", (_text,)),
         "fchdir": ("fchdir", ()),
         "chroot": ("chroot", (_text,)),
@@ -223,6 +243,14 @@ _DECODE: Final[dict[Any, dict[str, tuple[str, tuple[Any, ...]]]]] = {
         "eventfd": ("eventfd2", ()),
         "seccomp": ("seccomp", (None, hex)),
     },
+    bpf: {
+        "prog_load": ("bpf(BPF_PROG_LOAD)", (lambda p: f"<{len(p) // 8} instructions>",)),
+        "prog_attach": ("bpf(BPF_PROG_ATTACH)", ()),
+        "prog_detach": ("bpf(BPF_PROG_DETACH)", ()),
+        "prog_open": ("bpf(BPF_PROG_GET_FD_BY_ID)", ()),
+        "prog_name": ("bpf(BPF_OBJ_GET_INFO_BY_FD)", ()),
+        "prog_query": ("bpf(BPF_PROG_QUERY)", ()),
+    },
     netlink: {
         name: (f"netlink({name})", ())
         for name, value in vars(netlink).items()
@@ -272,6 +300,8 @@ def trace_id() -> str:
 def attach(trace_fd: int, form: str = "text", known: str = "") -> None:
     """Trace this process into an open file; `known` is the trace id for lines in JSON."""
     global _fd, _json, _trace_id
+    _born()
+    posix.register_at_fork(after_in_child=_born)
     _fd = trace_fd
     _json = form == "json"
     _trace_id = known
@@ -290,23 +320,42 @@ def move(target: int) -> None:
         _fd = target
 
 
+def _born() -> None:
+    global _pid
+    _pid = posix.getpid()
+
+
+def end() -> None:
+    """Write no more: the descriptor will be closed, and its number may become another's."""
+    global _fd
+    _fd = -1
+
+
 def _traced(function: Any, shown: str, formats: tuple[Any, ...]) -> Any:
     def call(*args: Any, **kwargs: Any) -> Any:
+        global _filtered
         if shown in ("execve", "execveat", "clone", "clone3"):
             # What does not come back, or comes back twice, is written before.
             _line(shown, formats, args, kwargs, "...", None)
             if shown in ("execve", "execveat"):
                 summary()
+        if function.__name__ == "close_range" and args[0] <= _fd <= args[1]:
+            _line(shown, formats, args, kwargs, "...", None)
+            end()  # a child that keeps nothing of ours
         before = time.perf_counter()
         try:
             result = function(*args, **kwargs)
         except OSError as error:
             took = time.perf_counter() - before
             number = error.errno or 0
-            end = f"-1 {errorcode.get(number, number)} ({errors.strerror(number)})"
-            _line(shown, formats, args, kwargs, end, took)
+            what = f"-1 {errorcode.get(number, number)} ({errors.strerror(number)})"
+            _line(shown, formats, args, kwargs, what, took)
             raise
         took = time.perf_counter() - before
+        if shown in ("clone", "clone3") and result == 0:
+            _born()
+        elif function.__name__ == "seccomp_filter":
+            _filtered = True
         _line(shown, formats, args, kwargs, _result(result), took)
         return result
 
@@ -332,6 +381,8 @@ def _line(
     took: float | None,
 ) -> None:
     """Write one call; `took` is None for one that is written before it is made."""
+    if _fd < 0:
+        return
     words = []
     if shown == "write":
         args = args[0], _content(*args)
@@ -350,12 +401,12 @@ def _line(
         figures[3] = now
     if _json:
         record = {
-            "pid": posix.getpid(), "phase": phase, "step": step, "path": path, "call": shown,
+            "pid": _pid, "phase": phase, "step": step, "path": path, "call": shown,
             "args": words, "result": end, "seconds": round(took or 0.0, 6),
         }  # fmt: skip
         _write(_object(record))
         return
-    where = f"{posix.getpid()} {phase}{'/' if step else ''}{step} {path or '-'}"
+    where = f"{_pid} {phase}{'/' if step else ''}{step} {path or '-'}"
     _write(f"{where} {shown}({', '.join(words)}) = {end} <{took or 0.0:.6f}>\n")
 
 
@@ -381,21 +432,20 @@ def _quoted(text: str) -> str:
 def summary() -> None:
     """Write where this process has spent its time so far: phases, calls, milliseconds."""
     global _summed
-    if _summed:
+    if _summed or _fd < 0:
         return  # an execve that failed and is tried with the next directory of PATH
     _summed = True
-    pid = posix.getpid()
     for phase, (calls, inside, first, last) in _phases.items():
         whole = (last - first) * 1000
         if _json:
             _write(
                 _object(
-                    {"pid": pid, "summary": phase, "calls": int(calls),
+                    {"pid": _pid, "summary": phase, "calls": int(calls),
                      "ms_in_calls": round(inside * 1000, 3), "ms": round(whole, 3)}
                 )
             )  # fmt: skip
         else:
-            head = f"# {pid} {phase}: {int(calls)} calls"
+            head = f"# {_pid} {phase}: {int(calls)} calls"
             _write(f"{head}, {inside * 1000:.3f} ms in them, {whole:.3f} ms in all\n")
 
 

@@ -97,6 +97,18 @@ def test_a_program_that_fails_has_its_profile(container: Container) -> None:
     assert " system calls, " in container.errors()
 
 
+def test_the_recorder_shows_in_a_trace(container: Container) -> None:
+    """It held none of the runtime's descriptors, so not the trace either, and died of that."""
+    path, trace = beside(container, "profile.json"), beside(container, "trace")
+    container.bundle.sh("mkdir /new")
+    container.bundle.write()
+    run = ("run", "--record-seccomp", path, "--bundle", container.bundle.path, container.id)
+    container.runtime("--trace", trace, *run)
+    assert "mkdir" in names(load(path))
+    with open(trace) as file:
+        assert ", SECCOMP_IOCTL_NOTIF_SEND, " in file.read()
+
+
 def test_a_container_that_is_killed_has_its_profile(container: Container) -> None:
     path = beside(container, "profile.json")
     child = started(container, path)

@@ -43,11 +43,12 @@ def test_a_call_that_was_taken_is_answered_whatever_interrupts(monkeypatch, fail
 
     def ioctl(listener, request, data):
         asked.append(request)
-        if request == notifications._RECEIVE:
-            data[:] = notifications._NOTIF.pack(7, 1, 0, 39, 0xC000003E, *[0] * 7)
-        elif failing:
+        if request == notifications.SECCOMP_IOCTL_NOTIF_RECV:
+            return notifications._NOTIF.pack(7, 1, 0, 39, 0xC000003E, *[0] * 7)
+        if failing:
             raise OSError(failing.pop(0), "ioctl")
+        return data
 
-    monkeypatch.setattr(notifications.fcntl, "ioctl", ioctl)
+    monkeypatch.setattr(notifications.files, "ioctl", ioctl)
     assert notifications.let_go(3) == found
-    assert asked.count(notifications._SEND) == sent
+    assert asked.count(notifications.SECCOMP_IOCTL_NOTIF_SEND) == sent
