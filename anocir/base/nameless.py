@@ -18,6 +18,7 @@ _METHODS: Final = {
     "poll": "poll", "recvmsg": "recvmsg", "sendmsg": "sendmsg", "socketpair": "socketpair",
     "bind": "bind", "connect": "connect", "accept": "accept", "flock": "flock", "fcntl": "fcntl",
     "ioctl": "ioctl", "set_inheritable": "ioctl", "pair": "socketpair", "wait": "waitpid",
+    "pthread_sigmask": "rt_sigprocmask",
 }  # fmt: skip
 
 

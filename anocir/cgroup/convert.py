@@ -221,6 +221,8 @@ def _v1_cpu(cpu: CPU) -> list[Write]:
     shares = _integer(cpu, "shares", source)
     weight: list[Write] = []
     if shares:
+        if not 2 <= shares <= 262144:  # the kernel would take the nearest without a word
+            raise at(f"{source}.shares", f"must be between 2 and 262144 on cgroup v1, got {shares}")
         weight = [("cpu", "cpu.shares", str(shares), f"{source}.shares", "")]
     return writes + _idle(cpu, weight)
 

@@ -96,8 +96,8 @@ def figures(manager: Any, found: dict[str, Any]) -> str:
 def usage(manager: Any) -> dict[str, int]:
     """Return `limit` and `peak` of a container's memory in bytes, where there are any."""
     seen = (manager.stats().get("memory") or {}).get("usage") or {}
-    limit, peak = seen.get("limit") or 0, seen.get("max") or 0
-    found = {"limit": limit} if 0 < limit < 1 << 62 else {}
+    limit, peak = seen.get("limit"), seen.get("max") or 0
+    found = {"limit": limit} if limit is not None and limit < 1 << 62 else {}
     if peak:
         found["peak"] = peak
     return found

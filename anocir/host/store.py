@@ -41,16 +41,13 @@ _FILES: Final = ("state.json", "config.json", START, REPORT, "intent.json")
 
 
 def take_lock(fd: int, call: Callable[[int], Any] = files.flock) -> None:
-    """Take the lock, or give it back; on a file system that has none, do without as runc does."""
+    """Take the lock, or give it back; where there is none to be had, do without as runc does."""
     try:
         call(fd)
     except OSError as error:
         from ..base import log
-        from ..linux.errnos import ENOLCK, ENOTSUP
 
-        if error.errno not in (ENOLCK, ENOTSUP):
-            raise
-        log.debug(f"the state directory cannot be locked: {strerror(error.errno)}")
+        log.debug(f"the state directory cannot be locked: {strerror(error.errno or 0)}")
 
 
 class Container:

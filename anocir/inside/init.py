@@ -24,6 +24,7 @@ from ..errors import CONTRACT, Error, named, reason, scope, shown, strerror
 from ..linux import files, tasks
 from ..linux import mounts as kernel_mounts
 from ..linux.const import CLONE_PARENT, PR_SET_DUMPABLE, PROC_SUPER_MAGIC
+from ..linux.nr import NUMBERS
 from ..linux.errnos import (
     EACCES,
     EAGAIN,
@@ -537,6 +538,8 @@ def _text(context: Context, error: BaseException) -> str:
         return _mount_text(context, error, path)
     text = reason(error)
     if isinstance(error, OSError):
+        if error.filename is None and error.strerror in NUMBERS:
+            text = f"{error.strerror}(2): {text}"
         text = f"{DOING.get(step) or 'starting'}: {text}"
     elif not isinstance(error, Error):
         text = f"bug in anocir: {DOING.get(step) or 'starting'}: {text}"

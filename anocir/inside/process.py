@@ -9,7 +9,7 @@ from __future__ import annotations
 import posix
 
 from ..base import inroot
-from ..errors import Error, strerror
+from ..errors import Error, named, strerror
 from ..linux import files, tasks
 from ..linux.errnos import EBUSY, EINVAL, ENOSYS, ENOTSUP, EPERM
 from . import attach, procfs
@@ -41,7 +41,7 @@ def affinity(context: Context, cpus: Sequence[int]) -> None:
 def reset_affinity() -> None:
     """Give up the CPU mask and the scheduler of the caller; the cpuset cgroup still applies."""
     try:
-        foreign = posix.sched_getscheduler(0) != 0
+        foreign = named("sched_getscheduler", posix.sched_getscheduler, 0) != 0
     except OSError as error:
         # musl's functions around the scheduler make no system call.
         if error.errno not in (ENOSYS, EPERM):
@@ -54,7 +54,7 @@ def reset_affinity() -> None:
             if error.errno not in (ENOSYS, EPERM):
                 raise
     try:
-        posix.sched_setaffinity(0, range(1024))
+        named("sched_setaffinity", posix.sched_setaffinity, 0, range(1024))
     except OSError as error:
         if error.errno not in (EINVAL, ENOSYS, EPERM):  # none of them is in the cpuset
             raise

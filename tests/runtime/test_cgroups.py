@@ -277,7 +277,7 @@ def test_cpu_shares_are_set(container: Container, shares: int, weight: str | Non
 
 @cpu
 @pytest.mark.parametrize(
-    ("quota", "period"), [(50000, 100000), (200000, 500000), (25000, None), (-1, 200000)]
+    ("quota", "period"), [(50000, 100000), (200000, 500000), (25000, None), (-7, 200000)]
 )
 def test_cpu_quota_and_period_are_set(container: Container, quota: int, period: int | None) -> None:
     limits = {"quota": quota, **({"period": period} if period else {})}
@@ -286,7 +286,7 @@ def test_cpu_quota_and_period_are_set(container: Container, quota: int, period: 
         wanted = f"{'max' if quota < 0 else quota} {period or 100000}"
         assert container.limit("cpu", "", "cpu.max") == wanted
     else:
-        assert container.limit("cpu", "cpu.cfs_quota_us", "") == str(quota)
+        assert container.limit("cpu", "cpu.cfs_quota_us", "") == str(max(quota, -1))
         assert container.limit("cpu", "cpu.cfs_period_us", "") == str(period or 100000)
 
 

@@ -22,13 +22,21 @@ NUMBERS = {
     "eventfd": [284, 290] if X86 else [19],
     "mknod": [133, 259] if X86 else [33],
     "flock": [73] if X86 else [32],
+    "capget": [125] if X86 else [90],
+    "close_range": [436],
+    "rt_sigprocmask": [14] if X86 else [135],
+    "sched_setaffinity": [203] if X86 else [122],
 }
+TWICE = ["socket", "socketpair", "prctl", "epoll", "signalfd", "timerfd_create", "eventfd", "mknod"]
+ONCE = ["capget", "close_range", "rt_sigprocmask", "sched_setaffinity"]
 
 
-@pytest.mark.parametrize("error", [errno.ENOSYS, errno.EPERM])
 @pytest.mark.parametrize(
-    "call",
-    ["socket", "socketpair", "prctl", "epoll", "signalfd", "timerfd_create", "eventfd", "mknod"],
+    ("call", "error"),
+    [
+        *((call, error) for call in TWICE for error in (errno.ENOSYS, errno.EPERM)),
+        *((call, errno.ENOMEM) for call in ONCE),
+    ],
 )
 def test_it_is_done_without_or_named(container: Container, call: str, error: int) -> None:
     failing = blocked.before_exec(NUMBERS[call], error)
@@ -41,7 +49,7 @@ def test_it_is_done_without_or_named(container: Container, call: str, error: int
     assert container.id not in os.listdir(container.runtime.root)
 
 
-@pytest.mark.parametrize("error", [errno.ENOLCK, errno.EOPNOTSUPP])
+@pytest.mark.parametrize("error", [errno.ENOLCK, errno.EPERM, errno.ENOSYS])
 def test_a_state_directory_without_locks_is_used_without(container: Container, error: int) -> None:
     """On NFS without lockd."""
     container.bundle.sh("sleep 100")

@@ -148,10 +148,11 @@ def test_a_caller_with_few_descriptors_is_told_or_served(container: Container, l
     assert container.runtime("state", container.id, ok=None).status == 1
 
 
-def test_a_memory_limit_below_the_floor_is_named(container: Container) -> None:
-    container.bundle.resources["memory"] = {"limit": 4096}
+@pytest.mark.parametrize("limit", [1, 4096])
+def test_a_memory_limit_below_the_floor_is_named(container: Container, limit: int) -> None:
+    container.bundle.resources["memory"] = {"limit": limit}
     said = plain(container.try_run(), 1)
-    assert "memory" in said and "limit" in said
+    assert "memory limit too low?" in said and "the limit is" in said
 
 
 def test_one_mebibyte_is_enough_to_start_and_to_exec(container: Container) -> None:

@@ -180,6 +180,13 @@ def test_a_bad_value_is_refused_with_its_path(resources, path):
         assert error.value.text.startswith(path)
 
 
+@pytest.mark.parametrize("shares", [1, 262145, 2**64 - 1])
+def test_shares_that_version_1_would_clip_are_refused_there(shares):
+    with pytest.raises(Error, match=r"resources\.cpu\.shares: must be between 2 and 262144"):
+        convert.v1({"cpu": {"shares": shares}})
+    assert convert.v2({"cpu": {"shares": shares}})[0][2] == ("1" if shares == 1 else "10000")
+
+
 @pytest.mark.parametrize(
     "key", ["../x", "a/b", "memory", "memory..max", "cgroup.procs", "cgroup.kill", "a.b\n", ""]
 )

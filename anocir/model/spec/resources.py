@@ -52,10 +52,23 @@ def _cgroup_file(key: str) -> str:
 
 
 def _cpuset(value: str) -> str:
-    # The kernel's own parser has more than the spec (strides, "all"), so only the alphabet here.
-    if not value or made_of(value, DIGITS + ",-:/ \n") or value in ("all", "N"):
+    # The kernel's own parser has more than the spec: strides, "all", other blanks.
+    if value in ("", "all", "N"):
         return ""
+    if made_of(value, DIGITS + ",-:/ \n"):
+        parts = value.replace(",", " ").split()
+        return next((wrong for part in parts if (wrong := _range(part))), "")
     return f'must be a list of numbers and ranges like "0-3,7", got {show(value)}'
+
+
+def _range(part: str) -> str:
+    low, dash, high = part.partition("-")
+    high = high.partition(":")[0] if dash else low
+    if not (made_of(low, DIGITS) and made_of(high, DIGITS)):
+        return f'must be a list of numbers and ranges like "0-3,7", got {show(part)}'
+    if len(low) < 10 and len(high) < 10 and int(low) > int(high):
+        return f"has a range that runs backwards: {show(part)}"
+    return ""
 
 
 def _access(value: str) -> str:
@@ -164,7 +177,7 @@ _MEMORY: Final = {
 }
 _CPU: Final = {
     "shares": _UINT64,
-    "quota": _LIMIT,
+    "quota": (integer, INT64),  # each below 0 is unlimited, for the kernel too
     "burst": _UINT64,
     "period": _UINT64,
     "realtimeRuntime": _LIMIT,
