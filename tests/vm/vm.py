@@ -67,10 +67,13 @@ TIME_UP, FAILED = 124, 125
 BOOTS = 2
 BEGUN = "command"  # the mark that the command itself writes
 
-# norandmaps is the largest gain: QEMU translates code anew for each address. The others skip what only costs.
+# norandmaps is the largest gain: QEMU translates code anew for each address. The others skip what only costs. Only
+# init_on_alloc=1 must be: QEMU keeps the translation of a page's code until a processor of the machine writes to that
+# page, and virtiofsd, which reads files straight into them, is none. Without KVM a page that held a program before
+# would go on as that one: random crashes under QEMU 10. So the kernel clears each page first.
 WORDS = (
     "console=ttyS0 quiet loglevel=4 printk.devkmsg=on panic=-1 nowatchdog no_timer_check norandmaps nokaslr mitigations=off "
-    "init_on_alloc=0 hardened_usercopy=off transparent_hugepage=never preempt=none cryptomgr.notests "
+    "init_on_alloc=1 hardened_usercopy=off transparent_hugepage=never preempt=none cryptomgr.notests "
     "rcupdate.rcu_expedited=1 audit=0 tsc=reliable sysrq_always_enabled"
 )
 
