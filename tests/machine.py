@@ -10,6 +10,7 @@ import errno
 import os
 import resource
 import shutil
+import struct
 import subprocess
 import tempfile
 import time
@@ -331,6 +332,55 @@ def _mount_setattr() -> str:
     return "" if there else "mount_setattr(2), which Linux 5.12 has"
 
 
+def _cgroup_file(controller: str, old: str, new: str, since: str) -> str:
+    """Make a cgroup and look whether it has the controller's file: in version 1, or 2 below the top."""
+    mountpoint, name = v1_mountpoint(controller), old
+    if not mountpoint:
+        mountpoint, name = v2_mountpoint(controller), new
+        if not mountpoint:
+            return f"the {controller} controller"
+        delegate_controllers(mountpoint)
+    directory = f"{mountpoint}/anocir-gate-{os.getpid()}"
+    os.mkdir(directory)
+    there = os.path.exists(f"{directory}/{name}")
+    os.rmdir(directory)
+    return "" if there else f"{name}, which Linux {since} has"
+
+
+def _seccomp(action: Callable[[Callable[..., int]], object], what: str) -> str:
+    """Try something with seccomp(2) in a child that has no other filter yet."""
+    number = {"x86_64": 317, "aarch64": 277}[os.uname().machine]
+
+    def call(operation: int, flags: int, data: bytes | None) -> int:
+        return int(LIBC.syscall(number, operation, flags, data))
+
+    return "" if in_child(lambda: action(call)) else what
+
+
+def _addfd_send(call: Callable[..., int]) -> None:
+    """With the flag SECCOMP_ADDFD_FLAG_SEND (2) an unknown descriptor is what is wrong, else the flag."""
+    allow = ctypes.create_string_buffer(struct.pack("=HBBI", 6, 0, 0, 0x7FFF0000), 8)
+    filters = struct.pack("@HP", 1, ctypes.addressof(allow))
+    listener = check(call(1, 1 << 3, filters), "seccomp")  # SET_MODE_FILTER, NEW_LISTENER
+    wrong = struct.pack("=QIIII", 0, 2, 0xFFFFFFFF, 0, 0)
+    LIBC.ioctl(listener, 0x40182103, wrong)
+    assert ctypes.get_errno() == errno.EBADF
+
+
+def _wait_killable(call: Callable[..., int]) -> None:
+    """With flags that it knows (NEW_LISTENER, WAIT_KILLABLE_RECV) the kernel gets to the filter, at NULL."""
+    call(1, 1 << 3 | 1 << 5, None)
+    assert ctypes.get_errno() == errno.EFAULT
+
+
+def _preferred_many() -> str:
+    """Ask set_mempolicy(2) for MPOL_PREFERRED_MANY (5) of node 0."""
+    number = {"x86_64": 238, "aarch64": 237}[os.uname().machine]
+    nodes = ctypes.c_ulong(1)
+    ask = lambda: check(LIBC.syscall(number, 5, ctypes.byref(nodes), 64), "set_mempolicy")  # noqa: E731
+    return "" if in_child(ask) else "MPOL_PREFERRED_MANY, which Linux 5.15 has"
+
+
 def _two_cpus() -> str:
     return "" if len(os.sched_getaffinity(0)) > 1 else "two processors"
 
@@ -389,7 +439,12 @@ def criu_says(*words: str) -> tuple[bool, str]:
 
 def _criu() -> str:
     good, said = criu_says("check")
-    return "" if good else f"a criu that works: {said}"
+    if not good:
+        return f"a criu that works: {said}"
+    # A program whose C library has registered an rseq area is not dumped without that.
+    if not criu_says("check", "--feature", "get_rseq_conf")[0]:
+        return "PTRACE_GET_RSEQ_CONFIGURATION for criu, which Linux 5.13 has"
+    return ""
 
 
 def _lazy_pages() -> str:
@@ -446,6 +501,18 @@ GATES: dict[str, Callable[[], str]] = {
     "no-selinux": lambda: _negated(_selinux, "SELinux"),
     "two-cpus": _two_cpus,
     "mount_setattr": _mount_setattr,
+    "cpu-burst": lambda: _cgroup_file("cpu", "cpu.cfs_burst_us", "cpu.max.burst", "5.14"),
+    "cpu-idle": lambda: _cgroup_file("cpu", "cpu.idle", "cpu.idle", "5.15"),
+    "memory-peak": lambda: _cgroup_file(
+        "memory", "memory.max_usage_in_bytes", "memory.peak", "5.19"
+    ),
+    "seccomp-addfd-send": lambda: _seccomp(
+        _addfd_send, "SECCOMP_ADDFD_FLAG_SEND, which Linux 5.14 has"
+    ),
+    "seccomp-wait-killable": lambda: _seccomp(
+        _wait_killable, "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV, which Linux 5.19 has"
+    ),
+    "preferred-many": _preferred_many,
     "compiler": _compiler,
     "veth": _veth,
     "keyrings": _session_keyrings,

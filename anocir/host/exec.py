@@ -107,8 +107,10 @@ def execute(
             log.debug(line)
     try:
         _launch(settings, init, container, config, process, compiled, options, fds)
-    except launch.Full:
-        # Two do not fit in, one may: init is put there when it is alone.
+    except Error as error:
+        if not isinstance(error, launch.Full) and not init.killed:
+            raise
+        # Two do not fit in, one may: init is put there when it is alone, and has done its work.
         init.kill()
         passed = known["preserve_fds"] + known["listen_fds"]
         middle, end = boot.start(settings.import_path, passed, init.holes)

@@ -391,6 +391,8 @@ def _from_inside(context: Context) -> None:
     if pid:
         line.send(channel.PID, pack(channel.PID_FRAME, pid, in_cgroup))
         posix._exit(0)
+    if born_there:
+        process.own_processors()
     _settle(context, now, waits or not in_cgroup)
     _execute(context, "setup")
     _execute(context, "launch")
@@ -409,7 +411,9 @@ def _from_outside(context: Context) -> None:
         line.send(channel.WORKER, pack(channel.PID_FRAME, pid, True))
         posix._exit(0)
     in_cgroup = in_cgroup or in_there
-    if not in_there:
+    if in_there:
+        process.own_processors()
+    else:
         line.send(channel.WORKER, pack(channel.PID_FRAME, posix.getpid(), in_cgroup))
     _execute(context, "prepare")
     if network_fd >= 0:

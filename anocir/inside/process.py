@@ -53,6 +53,15 @@ def reset_affinity() -> None:
         except OSError as error:
             if error.errno not in (ENOSYS, EPERM):
                 raise
+    own_processors()
+
+
+def own_processors() -> None:
+    """Run on all CPUs of the cpuset cgroup.
+
+    Who is born in one (clone3) keeps its parent's until asked, on kernels from 5.7 on that lack
+    "cgroup/cpuset: Make cpuset_fork() handle CLONE_INTO_CGROUP properly" (Linux 6.4).
+    """
     try:
         named("sched_setaffinity", posix.sched_setaffinity, 0, range(1024))
     except OSError as error:

@@ -30,28 +30,34 @@ def root(context: Context, path: str, shared: bool, private: bool) -> None:
     """
     fd = files.open(path, files.O_PATH | files.O_DIRECTORY)
     if shared:
-        _make_parent_slave(path)
-    context.root_fd = attach.bind(
-        fd,
-        fd,
-        lambda: files.open(path, files.O_PATH | files.O_DIRECTORY),
-        True,
-        attach.NO_FLAGS,
-    )
+        _make_parent(path, MS_SLAVE)
+    try:
+        context.root_fd = _bind_root(path, fd)
+    except OSError as error:
+        if error.errno != EINVAL:
+            raise
+        # It lies in an unbindable mount, which before Linux 6.17 stays so when it becomes a slave.
+        _make_parent(path, MS_PRIVATE)
+        context.root_fd = _bind_root(path, fd)
     files.close(fd)
     places.own(context, context.root_fd)
     if private:
         attach.set_propagation(context.root_fd, MS_PRIVATE)
 
 
-def _make_parent_slave(path: str) -> None:
+def _bind_root(path: str, fd: int) -> int:
+    directory = files.O_PATH | files.O_DIRECTORY
+    return attach.bind(fd, fd, lambda: files.open(path, directory), True, attach.NO_FLAGS)
+
+
+def _make_parent(path: str, propagation: int) -> None:
     """Make the mount that holds the rootfs one that tells nobody of mounts in it.
 
     Only its mount point can be named, so the path is tried from the end.
     """
     while True:
         try:
-            mounts.mount("", path, "", MS_SLAVE)
+            mounts.mount("", path, "", propagation)
         except OSError as error:
             if error.errno != EINVAL or path in ("", "/"):
                 raise
@@ -170,7 +176,7 @@ def _take_away(kind: str, point: str) -> None:
     """Unmount a file system of the host from this namespace, or cover it."""
     try:
         # The host keeps it, and what is mounted below: the peers of the parent hear of an unmount.
-        _make_parent_slave(point.rpartition("/")[0] or "/")
+        _make_parent(point.rpartition("/")[0] or "/", MS_SLAVE)
         mounts.mount("", point, "", MS_SLAVE | MS_REC)
         mounts.umount2(point, MNT_DETACH)
     except OSError as error:

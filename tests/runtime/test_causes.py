@@ -346,6 +346,8 @@ CAUSES: list[tuple[Trouble, str, str]] = [
     ("trouble", "text", "hint"), CAUSES, ids=[row[0].__name__ for row in CAUSES]
 )
 def test_the_cause_is_named(container: Container, trouble: Trouble, text: str, hint: str) -> None:
+    if trouble is filtered_recursive and machine.missing("mount_setattr"):
+        pytest.skip("[mount_setattr] this kernel has nothing that a filter could hide")
     under = trouble(container)
     streams = {"preexec_fn": under} if under else {}
     container.bundle.write()
@@ -374,10 +376,12 @@ def test_a_cgroup_without_room_for_processes_is_named(container: Container, room
     try:
         machine.write_file(directory + "/pids.max", str(room))
         join = lambda: machine.write_file(directory + "/cgroup.procs", "0")  # noqa: E731
-        said = container.create(ok=False, preexec_fn=join).stderr
+        # In version 2 init is born in the container's cgroup, and never counted in this one.
+        fits = room == 2 and not machine.missing("cgroup2-only")
+        said = container.create(ok=fits, preexec_fn=join).stderr
     finally:
         drive.until("the cgroup is empty", partial(leftovers.rmdir, directory))
-    assert f"{directory}/pids.max is {room}" in said, said
+    assert (f"{directory}/pids.max is {room}" in said) == (not fits), said
 
 
 def test_who_is_not_root_is_told_of_user_namespaces(container: Container, tmp_path: Any) -> None:

@@ -302,13 +302,12 @@ def test_a_read_only_cgroup_file_system_is_said_and_leaves_nothing(
 
 
 RULES = [{"allow": False, "access": "rwm"}]
-KMSG = os.makedev(1, 11)
 
 
 def with_kmsg(container: Container) -> None:
     container.bundle.resources["devices"] = list(RULES)
-    os.mknod(os.path.join(container.bundle.rootfs, "kmsg"), 0o20666, KMSG)
-    container.process["args"] = ["/bin/probe", "open", "/kmsg", "w"]
+    container.linux["devices"] = [{"path": "/dev/kmsg2", "type": "c", "major": 1, "minor": 11}]
+    container.process["args"] = ["/bin/probe", "open", "/dev/kmsg2", "w"]
 
 
 @pytest.mark.needs("cgroup1:devices")

@@ -290,12 +290,14 @@ def test_cpu_quota_and_period_are_set(container: Container, quota: int, period: 
         assert container.limit("cpu", "cpu.cfs_period_us", "") == str(period or 100000)
 
 
+@pytest.mark.needs("cpu-burst")
 @cpu
 def test_cpu_burst_is_set(container: Container) -> None:
     created(container, cpu={"quota": 50000, "period": 100000, "burst": 20000})
     assert container.limit("cpu", "cpu.cfs_burst_us", "cpu.max.burst") == "20000"
 
 
+@pytest.mark.needs("cpu-idle")
 @cpu
 def test_cpu_idle_is_set(container: Container) -> None:
     created(container, cpu={"idle": 1})
@@ -608,7 +610,9 @@ def test_who_is_killed_for_memory_is_told_by_run_exec_and_events(container: Cont
     if container.runtime.name != "anocir":
         pytest.skip("[anocir] no other runtime has it")
     hog = "dd if=/dev/zero of=/dev/null bs=200M count=1"
-    told = r"process \d+ \((sh|dd|busybox)\) was killed for want of memory: the limit is 33554432 bytes, the peak was \d+"
+    told = r"process \d+ \((sh|dd|busybox)\) was killed for want of memory: the limit is 33554432 bytes"
+    peak = not machine.missing("memory-peak")
+    told += r", the peak was \d+" if peak else ""
     container.bundle.resources["memory"] = {"limit": 32 * MEBI}
     result = container.try_run(f"exec {hog}")
     said = result.stderr or container.errors()
@@ -640,7 +644,8 @@ def test_who_is_killed_for_memory_is_told_by_run_exec_and_events(container: Cont
         drive.finish(child)
     assert event["id"] == container.id
     assert event["data"]["limit"] == 32 * MEBI and event["data"]["kills"] >= 1
-    assert event["data"]["peak"] > 16 * MEBI and event["data"]["process"] in ("dd", "sh", "busybox")
+    assert not peak or event["data"]["peak"] > 16 * MEBI
+    assert event["data"]["process"] in ("dd", "sh", "busybox")
 
 
 @memory

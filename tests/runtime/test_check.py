@@ -128,12 +128,15 @@ def test_a_rehearsal_makes_nothing_and_refuses_what_create_refuses(box: Containe
     assert not os.path.exists(os.path.dirname(missing))
     unwritten = box.runtime(*words, "--pid-file", "/no/such/file", ok=False).stderr
     assert "--pid-file: /no/such does not exist" in unwritten
+    unlimited = machine.missing("cgroup:rdma")  # with the controller only the write is refused
     for change, undo, text in (
         (lambda: box.linux.update(sysctl={"vm.swappiness": "1"}), lambda: box.linux.pop("sysctl"), "vm.swappiness"),
         (lambda: box.bundle.resources.update(rdma={"no": {"hcaHandles": 1}}), lambda: box.bundle.resources.pop("rdma"), "linux.resources.rdma"),
         (lambda: box.bundle.set_namespace("ipc", "/etc/passwd"), lambda: box.bundle.set_namespace("ipc"), "is not a namespace"),
         (lambda: box.bundle.config["root"].update(path="none"), lambda: box.bundle.config["root"].update(path="rootfs"), "root.path"),
     ):  # fmt: skip
+        if "rdma" in text and not unlimited:
+            continue
         change()
         told = rehearse(ok=False)
         assert text in told

@@ -253,7 +253,7 @@ def test_without_rules_only_the_default_devices_can_be_used(container: Container
 
 @access
 def test_a_node_can_be_made_but_not_opened(container: Container) -> None:
-    script = "mknod /tmp/kmsg c 1 11 && probe open /tmp/kmsg w; mknod /tmp/d b 8 0 && probe open /tmp/d r"
+    script = "mknod /dev/kmsg2 c 1 11 && probe open /dev/kmsg2 w; mknod /dev/d b 8 0 && probe open /dev/d r"
     assert container.run(script) == "EPERM\nEPERM\n"
 
 
@@ -299,9 +299,12 @@ def test_a_directory_that_lends_its_group_lends_it_to_no_device(container: Conta
 
 
 def test_a_file_system_on_a_device_that_no_rule_allows_names_the_rule(container: Container) -> None:
-    node = os.path.join(container.bundle.path, "disk")
+    node = f"/dev/anocir-test-{os.getpid()}"  # where the bundle is may be mounted nodev
     os.mknod(node, 0o600 | stat.S_IFBLK, os.makedev(7, 200))
     container.bundle.add_mount("/tmp", "ext4", node, "ro")
-    said = container.refused()
+    try:
+        said = container.refused()
+    finally:
+        os.unlink(node)
     assert "operation not permitted" in said and "linux.resources.devices" in said
     assert "b 7:200" in said

@@ -182,7 +182,10 @@ def policy_of(pid: int) -> str:
         ({"mode": "MPOL_BIND", "nodes": "0"}, "bind:0"),
         ({"mode": "MPOL_INTERLEAVE", "nodes": "0"}, "interleave:0"),
         ({"mode": "MPOL_PREFERRED", "nodes": "0"}, "prefer:0"),
-        ({"mode": "MPOL_PREFERRED_MANY", "nodes": "0"}, "prefer (many):0"),
+        pytest.param(
+            {"mode": "MPOL_PREFERRED_MANY", "nodes": "0"}, "prefer (many):0",
+            marks=pytest.mark.needs("preferred-many"),
+        ),
         ({"mode": "MPOL_LOCAL"}, "local"),
         ({"mode": "MPOL_DEFAULT"}, "default"),
         ({"mode": "MPOL_BIND", "nodes": "0", "flags": ["MPOL_F_STATIC_NODES"]}, "bind=static:0"),

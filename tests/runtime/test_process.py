@@ -289,7 +289,6 @@ def test_the_reset_on_fork_flag_reaches_the_kernel(container: Container) -> None
     "scheduler",
     [
         {"policy": "SCHED_BOGUS"},
-        {"policy": "SCHED_FIFO", "priority": 1, "nice": 5},
         {"policy": "SCHED_OTHER", "flags": ["SCHED_FLAG_BOGUS"]},
         {"policy": "SCHED_OTHER", "priority": 3},
     ],

@@ -78,6 +78,7 @@ def sessions(text: str = SESSIONS) -> list[tuple[str, list[str]]]:
     return found
 
 
+@pytest.mark.needs("memory-peak")
 def test_the_answers(container: Container, place: str) -> None:
     bundle = container.bundle
     bundle.write()

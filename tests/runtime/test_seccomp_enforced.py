@@ -647,6 +647,7 @@ ANSWERS = [
 ]
 
 
+@pytest.mark.needs("seccomp-addfd-send")
 @pytest.mark.parametrize("no_new_privileges", [True, False])
 def test_an_agent_answers_openat_and_sendmsg_of_create_and_start(
     box: Container, agent: Agent, no_new_privileges: bool
@@ -663,6 +664,7 @@ def test_an_agent_answers_openat_and_sendmsg_of_create_and_start(
     }  # fmt: skip
 
 
+@pytest.mark.needs("seccomp-addfd-send")
 def test_an_agent_answers_exec_with_a_descriptor_of_its_own(box: Container, agent: Agent) -> None:
     box.launch("sleep 100")
     done = box.exec("/bin/sh", "-c", SCRIPT)
@@ -673,6 +675,7 @@ def test_an_agent_answers_exec_with_a_descriptor_of_its_own(box: Container, agen
     assert agent.states[1]["state"]["id"] == box.id
 
 
+@pytest.mark.needs("seccomp-addfd-send")
 def test_run_in_the_foreground_is_answered_too(box: Container, agent: Agent) -> None:
     assert box.run(SCRIPT).splitlines()[0] == ANSWERS[0]
 
@@ -707,6 +710,7 @@ def test_a_trap_on_the_runtimes_own_calls_is_refused_or_answered(
         box.start()
 
 
+@pytest.mark.needs("seccomp-wait-killable")
 def test_a_signal_does_not_repeat_a_call_that_is_being_answered(box: Container) -> None:
     # WAIT_KILLABLE_RECV: once the agent has taken a call only a deadly signal interrupts it
     path = os.path.join(box.bundle.path, "agent.sock")
