@@ -99,7 +99,9 @@ def json_path(text: str) -> str:
 
 
 def errno_of(text: str) -> int:
-    """Return the errno whose words an error's text ends with, 0 for none."""
+    """Return the errno whose words an error's text ends with, but for brackets; 0 for none."""
+    if text.endswith(")"):
+        text = text[: text.rfind(" (")]
     for number in errno.errorcode:
         words = errors.strerror(number)
         if len(words) > 5 and (text.endswith(f": {words}") or text == words):

@@ -66,7 +66,7 @@ def _facts(settings: Settings, config: Config, options: Options, bundle: str, ro
         "selinux": bool(process.get("selinuxLabel")) and facts.lsm("selinux"),
         "check_command": True, "no_pivot": options["no_pivot"],
         "no_new_keyring": options["no_new_keyring"],
-        "keyring": "", "clone": True, "preserve_fds": 0, "listen_fds": 0,
+        "keyring": "", "clone": True, "signals": True, "preserve_fds": 0, "listen_fds": 0,
         "user_namespace": processes.in_user_namespace(),
     }  # fmt: skip
 

@@ -139,27 +139,31 @@ def lsm(name: str) -> bool:
     return value.startswith(b"Y")
 
 
-def program(settings: Settings, config: Config, process: Process) -> tuple[Filter | None, bool]:
-    """Return the compiled seccomp program of a configuration, or None, and `clone` of Facts."""
+def program(
+    settings: Settings, config: Config, process: Process
+) -> tuple[Filter | None, bool, bool]:
+    """Return the compiled seccomp program, or None, and `clone` and `signals` of Facts."""
     profile = (config.get("linux") or {}).get("seccomp")
     if not profile:
-        return None, True
+        return None, True, True
     from .. import seccomp
 
     cache = None if settings.dry_run else f"{settings.root}/:seccomp"
     compiled = seccomp.compile(profile, cache, log.warn)
     last = process.get("noNewPrivileges")
     seccomp.check_after_load(compiled, seccomp.NEEDED_LAST if last else seccomp.NEEDED_EARLY)
-    return compiled, seccomp.lets_clone(compiled, bool(process.get("terminal")))
+    clone = seccomp.lets_clone(compiled, bool(process.get("terminal")))
+    return compiled, clone, seccomp.lets_wait(compiled)
 
 
 def process_facts(settings: Settings, config: Config, process: Process) -> Facts:
     """Return the facts that the plan of any process needs."""
-    compiled, clone = program(settings, config, process)
+    compiled, clone, signals = program(settings, config, process)
     labelled = process.get("selinuxLabel") or (config.get("linux") or {}).get("mountLabel")
     facts: Facts = {
         "seccomp": compiled,
         "clone": clone,
+        "signals": signals,
         "apparmor": bool(process.get("apparmorProfile")) and lsm("apparmor"),
         "selinux": bool(labelled) and lsm("selinux"),
     }

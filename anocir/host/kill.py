@@ -57,8 +57,8 @@ _ENDING = (1, 2, 3, 15)
 def _ended(container: Container, number: int) -> bool:
     """Have an init that waits for start exit; False when it does not wait any more.
 
-    The kernel drops a signal that the first process of a pid namespace has no handler for; with a
-    handler, every process inside could send it.
+    The kernel drops a signal that the first process of a pid namespace has no handler for, and
+    what it waits for itself (inside/process.hold_signals) it cannot under every filter.
     """
     from ..wire import line as wire
 

@@ -37,7 +37,7 @@ _FACTS: Final[Facts] = {
     "cgroup": {"version": 2, "own_path": "/", "host_mountpoint": "/sys/fs/cgroup"},
     "cgroup_fallback": None, "seccomp": None, "apparmor": True, "selinux": True,
     "no_pivot": False, "no_new_keyring": False,
-    "keyring": "", "clone": True, "preserve_fds": 0, "listen_fds": 0,
+    "keyring": "", "clone": True, "signals": True, "preserve_fds": 0, "listen_fds": 0,
     "user_namespace": False, "check_command": True, "join": [],
 }  # fmt: skip
 

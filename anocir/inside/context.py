@@ -41,6 +41,8 @@ class Context:
         "plan",
         "proc_fd",
         "root_fd",
+        "signal_fd",
+        "signal_mask",
         "sources",
         "spare_fds",
         "umask",
@@ -87,6 +89,9 @@ class Context:
         self.late_join: list[int] = []
         self.env: list[str] = []
         self.command: Any = None
+        # Where signals to an init that waits are read, and which were blocked before.
+        self.signal_fd = -1
+        self.signal_mask = 0
         # What the hooks inside write their output and errors to: the host's files, or -1.
         self.hook_outputs = (-1, -1)
         self.cwd_refused = False

@@ -132,6 +132,7 @@ STEPS: Final[dict[str, Callable[..., None]]] = {
     "drop_bounding": credentials.drop_bounding,
     "filesystem": mounts.filesystem,
     "final_propagation": root.final_propagation,
+    "hold_signals": process.hold_signals,
     "home": program.home,
     "hooks": _hooks,
     "hook_outputs": _hook_outputs,
@@ -200,6 +201,7 @@ DOING: Final = {
     "drop_bounding": "dropping capabilities of the bounding set",
     "filesystem": "mounting",
     "final_propagation": "setting the propagation of the root",
+    "hold_signals": "blocking signals",
     "home": "looking up the home directory",
     "hook_outputs": "opening the output of hooks",
     "hooks": "running hooks",
@@ -501,6 +503,8 @@ def _wait_for_start(context: Context) -> bytes:
     _await(context.channel, channel.COMMIT)
     context.channel.close()
     context.channel = channel.Line(*context.line_fds)
+    if context.signal_fd >= 0:
+        process.wait_or_end(context)
     return _await(context.channel, channel.START)
 
 

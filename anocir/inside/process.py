@@ -6,6 +6,8 @@ Side: inside.  Sources: sched_setattr(2), set_mempolicy(2), setrlimit(2), config
 from __future__ import annotations
 
 
+from _struct import unpack_from
+
 import posix
 
 from ..base import inroot
@@ -279,3 +281,43 @@ def _replace_nulls(opener: Callable[[tuple[int, int]], int]) -> None:
     for fd in wanted:
         files.dup2(opened, fd)
     files.close(opened)
+
+
+# SIGHUP, SIGINT, SIGQUIT, SIGTERM: they end a container that waits for start, as with runc.
+_ENDING: Final = 1 << 0 | 1 << 1 | 1 << 2 | 1 << 14
+_SI_USER: Final = 0  # include/uapi/asm-generic/siginfo.h
+
+
+def hold_signals(context: Context) -> None:
+    """Block the signals that end a container before its start, and have them told.
+
+    The kernel drops a signal that the first process of a pid namespace has no handler for, and
+    with one every process inside could send it.  A blocked one says who has.
+    """
+    context.signal_mask = tasks.block_signals(_ENDING)
+    try:
+        context.signal_fd = tasks.signalfd(_ENDING & ~context.signal_mask)
+    except OSError as error:
+        if error.errno not in (ENOSYS, EPERM):
+            raise
+        tasks.set_signals(context.signal_mask)  # a filter around us
+
+
+def wait_or_end(context: Context) -> None:
+    """Wait until `start` writes; end by a signal from outside of the pid namespace meanwhile.
+
+    Its sender has no number in here; nor needs one that a sender inside makes up, but then the
+    signal is not kill(2)'s.
+    """
+    start = context.line_fds[0]
+    try:
+        while start not in tasks.wait_readable(start, context.signal_fd):
+            number, code, pid = unpack_from("=I4xiI", files.read(context.signal_fd, 128))
+            if code == _SI_USER and not pid:
+                posix._exit(128 + number)
+    except OSError as error:
+        if error.errno not in (EINVAL, ENOSYS, EPERM):
+            raise
+        # RLIMIT_NOFILE is below two, or a filter around us: whoever waits reads.
+    tasks.set_signals(context.signal_mask)
+    context.signal_fd = -1

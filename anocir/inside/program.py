@@ -102,6 +102,8 @@ def close_descriptors(context: Context) -> None:
     # From here on a filter may forbid all but read(2), write(2) and execve(2).
     context.channel = channel.Line(fd, fd)
     kept = [fd, *context.line_fds]
+    if context.signal_fd >= 0:
+        kept.append(context.signal_fd)
     if context.plan["start"]:
         kept += [output for output in context.hook_outputs if output >= 0]
     if context.plan["trace"]:
@@ -260,7 +262,7 @@ def execute(command: Command) -> NoReturn:
             code = EISDIR
         if code == ENOENT and files.exists(path):
             # It is there: what is missing is its interpreter.
-            raise Error(f"exec {files.decode(path)}: {strerror(code)}", _interpreter(path))
+            raise Error(f"exec {files.decode(path)}: {strerror(code)} ({_interpreter(path)})")
         if len(command.candidates) == 1 and "/" in command.name:
             raise Error(CONTRACT["exec"].format(name=command.name, reason=_exec_reason(
                 command.name, code)))  # fmt: skip

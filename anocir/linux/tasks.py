@@ -6,7 +6,7 @@ Side: host and init.
 from __future__ import annotations
 
 import _socket
-from _struct import pack, unpack
+from _struct import iter_unpack, pack, unpack
 
 import posix
 
@@ -63,6 +63,8 @@ _sched_setattr = ffi.syscall("sched_setattr", _INT, _BUF, _INT)
 _set_mempolicy = ffi.syscall("set_mempolicy", _INT, _BUF, _INT)
 _signalfd4 = ffi.syscall("signalfd4", _INT, _BUF, _INT, _INT)
 _rt_sigaction = ffi.syscall("rt_sigaction", _INT, _BUF, _INT, _INT)
+_rt_sigprocmask = ffi.syscall("rt_sigprocmask", _INT, _BUF, _BUF, _INT, at_once=True)
+_ppoll = ffi.syscall("ppoll", _BUF, _INT, _BUF, _BUF, _INT, at_once=True)
 _seccomp = ffi.syscall("seccomp", _INT, _INT, _BUF, at_once=True)
 
 
@@ -364,3 +366,30 @@ def default_signal(number: int) -> None:
     sigaction(3) refuses to touch them.
     """
     _rt_sigaction(number, bytes(32), 0, 8)
+
+
+_SIG_BLOCK = 0  # include/uapi/asm-generic/signal-defs.h
+_SIG_SETMASK = 2
+_POLLIN = 1  # include/uapi/asm-generic/poll.h
+
+
+def block_signals(mask: int) -> int:
+    """rt_sigprocmask(2): block the signals in `mask` too (bit N-1 for N); returns the old mask."""
+    before = bytearray(8)
+    _rt_sigprocmask(_SIG_BLOCK, pack("=Q", mask), before, 8)
+    return int(unpack("=Q", before)[0])
+
+
+def set_signals(mask: int) -> None:
+    """rt_sigprocmask(2): block the signals in `mask` and no other.  May come after a filter."""
+    _rt_sigprocmask(_SIG_SETMASK, pack("=Q", mask), None, 8)
+
+
+def wait_readable(*fds: int) -> list[int]:
+    """ppoll(2): wait until some of the descriptors can be read, and return them.
+
+    May come after a filter, for which the module `select` would have to be there already.
+    """
+    wanted = bytearray(b"".join([pack("=ihh", fd, _POLLIN, 0) for fd in fds]))
+    _ppoll(wanted, len(fds), None, None, 8)
+    return [fd for fd, _, found in iter_unpack("=ihh", wanted) if found]

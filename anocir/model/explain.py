@@ -109,6 +109,8 @@ TABLE: Final[dict[str, tuple[Callable[..., str], str]]] = {
     "filesystem": (lambda kind, _, target, options:
                    f"mount a new {kind} at {target}{_options(options)}", _MOUNT),
     "final_propagation": (lambda flags: f"make the root {_propagation(flags)}", "mount"),
+    "hold_signals": (lambda: "wait for signals that end a container before its start",
+                     "rt_sigprocmask signalfd4"),
     "home": (lambda uid: f"set HOME from /etc/passwd for user {uid}", "openat2 read"),
     "hook_outputs": (lambda _: "open the files that hooks write to", "openat"),
     "hooks": (lambda entries, name: f"run {len(entries)} {name} hook(s)", "vfork execve"),

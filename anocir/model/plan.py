@@ -209,6 +209,9 @@ def compile_create(config: Config, facts: Facts) -> Plan:
     if process is None:
         start.append(("no_process", "process"))
     launch, born = process_steps(process, facts, config.get("annotations") or {}, late)
+    if spaces.get("pid") == "" and facts["signals"]:
+        # The kernel drops what is sent to the first process of a pid namespace; others it ends.
+        launch.insert(0, ("hold_signals", ""))
     annotations = config.get("annotations") or {}
     outputs = {name: annotations[name] for name in _HOOK_OUTPUTS if annotations.get(name)}
     if outputs and (hooks.get("createContainer") or hooks.get("startContainer")):

@@ -526,7 +526,8 @@ class Facts(TypedDict, total=False):
     Of any process:
     `id`, `bundle`, `rootfs`   as in the state; `state` is what hooks inside are told
     `seccomp`                  the compiled program, or None
-    `clone`                    whether a process behind the filter can clone init
+    `clone`, `signals`         whether a process behind the filter can clone init, and can wait
+                               for signals
     `apparmor`, `selinux`      whether the host has them and something asks for it
     `keyring`                  the name of the container's, empty for a new one
     `preserve_fds`, `listen_fds`, `holes`   descriptors that are passed on, and which are not open
@@ -552,6 +553,7 @@ class Facts(TypedDict, total=False):
     state: State
     seccomp: Filter | None
     clone: bool
+    signals: bool
     apparmor: bool
     selinux: bool
     keyring: str

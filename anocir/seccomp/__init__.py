@@ -55,10 +55,12 @@ NEEDED_LISTENER: Final = ("write", "read", "close")
 # What the process that clones init and init itself call where the filter is there before: else
 # init is cloned before the filter.
 CLONING: Final = ("clone", "exit_group", "setsid", "prlimit64")
+# What init calls besides while it waits for start, so that signals from outside end it.
+WAITING: Final = ("exit_group", "ppoll", "rt_sigprocmask")
 # The calls whose outcome is kept with a cached program, so that the check after a cache hit
 # evaluates nothing.
 PROBED: Final = tuple(
-    sorted({*NEEDED_EARLY, *OPTIONAL, *NEEDED_LISTENER, *CLONING, "ioctl"} - {"clone"})
+    sorted({*NEEDED_EARLY, *OPTIONAL, *NEEDED_LISTENER, *CLONING, *WAITING, "ioctl"} - {"clone"})
 )
 
 
@@ -120,7 +122,15 @@ def check_after_load(
 
 def lets_clone(program: Filter, terminal: bool) -> bool:
     """Tell whether a process behind the filter can clone init, and init can lead a session."""
-    names = (*CLONING, "ioctl") if terminal else CLONING
+    return _lets(program, (*CLONING, "ioctl") if terminal else CLONING)
+
+
+def lets_wait(program: Filter) -> bool:
+    """Tell whether an init behind the filter can wait for signals too (init.hold_signals)."""
+    return _lets(program, WAITING)
+
+
+def _lets(program: Filter, names: Iterable[str]) -> bool:
     return all(
         value & RET_ACTION in (RET_ALLOW, RET_LOG)
         for name in names

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ..wire.shapes import Filter
 
 # Changes whenever the same profile gives another program or another description.
-FORMAT: Final = 4
+FORMAT: Final = 5
 MAGIC: Final = b"anocirSC"
 _HEADER: Final = Struct("<8sII32s")
 _MAX_SIZE: Final = 1 << 20

@@ -966,3 +966,27 @@ def test_seccomp_tells_the_actions_that_the_kernel_has() -> None:
     with pytest.raises(OSError) as caught:
         tasks.seccomp(get_action_avail, 0, struct.pack("=I", 0x12340000))
     assert caught.value.errno == errno.EOPNOTSUPP
+
+
+def test_signals_are_blocked_beside_others_and_let_go() -> None:
+    def action() -> list[int]:
+        start = {signal.SIGUSR2}
+        signal.pthread_sigmask(signal.SIG_SETMASK, start)
+        before = tasks.block_signals(1 << 14 | 1)
+        blocked = status_mask("SigBlk")
+        tasks.set_signals(before)
+        return [before, blocked, status_mask("SigBlk")]
+
+    assert child.run(action) == [1 << 11, 1 << 14 | 1 << 11 | 1, 1 << 11]
+
+
+def test_wait_readable_tells_which() -> None:
+    (one, into), (two, beside) = os.pipe(), os.pipe()
+    try:
+        os.write(beside, b"x")
+        assert tasks.wait_readable(one, two) == [two]
+        os.write(into, b"x")
+        assert tasks.wait_readable(one, two) == [one, two]
+    finally:
+        for fd in (one, into, two, beside):
+            os.close(fd)

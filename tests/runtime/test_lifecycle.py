@@ -231,6 +231,44 @@ def test_kill_stops_a_created_container(container: Container) -> None:
     container.delete()
 
 
+@pytest.mark.parametrize("number", [1, 2, 3, 15])
+def test_a_signal_from_the_host_ends_a_created_container(container: Container, number: int) -> None:
+    """Sent to the process itself, as who has its pidfd does; the kernel would drop it."""
+    container.create()
+    for harmless in (signal.SIGUSR1, signal.SIGCHLD, signal.SIGWINCH, signal.SIGALRM):
+        os.kill(container.pid, harmless)
+    others_go_on()
+    assert container.status == "created"
+    os.kill(container.pid, number)
+    container.wait("stopped")
+
+
+@pytest.mark.parametrize("forbidden", ["", "ppoll", "rt_sigprocmask"])
+def test_the_program_gets_the_signals_as_they_were(container: Container, forbidden: str) -> None:
+    """A profile under which init could not wait for them has it wait as before."""
+    if forbidden:
+        rule = {"names": [forbidden], "action": "SCMP_ACT_ERRNO"}
+        container.linux["seccomp"] = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule]}
+    container.bundle.sh("grep -E '(Pnd|Blk|Ign|Cgt):.*[1-9a-f]' /proc/self/status; echo done")
+    container.create()
+    os.kill(container.pid, signal.SIGUSR1)
+    if forbidden:
+        os.kill(container.pid, signal.SIGTERM)
+        others_go_on()
+    container.start()
+    container.wait("stopped")
+    assert container.output() == "done\n"
+
+
+def test_a_limit_of_one_descriptor_leaves_start_as_it_is(container: Container) -> None:
+    container.process["rlimits"] = [{"type": "RLIMIT_NOFILE", "soft": 1, "hard": 1}]
+    container.process["args"] = ["/bin/echo", "done"]
+    container.create()
+    container.start()
+    container.wait("stopped")
+    assert container.output() == "done\n"
+
+
 def test_kill_of_a_stopped_container_is_an_error_that_callers_understand(
     container: Container,
 ) -> None:

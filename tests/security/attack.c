@@ -6,6 +6,7 @@
  *   attack enter32 DIRECTORY  mkdir(2) by the 32-bit entry of the kernel
  *   attack enterx32 DIRECTORY mkdir(2) by its x32 number
  *   attack dir DIRECTORY      mkdir(2) as everybody does it
+ *   attack queue NUMBER       send a signal to process 1, from nobody
  *   attack personality A B    personality(2) with all 64 bits of A, and a second argument
  *   attack abstract           the names of abstract sockets, one a line
  *   attack watch PATH         what other processes may do and hold until /tmp/stop exists, a line for each sight;
@@ -304,6 +305,16 @@ static long raw(long number, long a, long b)
 	return result < 0 ? -errno : result;
 }
 
+/* The sender of a queued signal says himself who he is: here nobody, as one outside of the namespace would be. */
+static int queue(int number)
+{
+	siginfo_t told;
+	memset(&told, 0, sizeof told);
+	told.si_signo = number;
+	told.si_code = SI_QUEUE;
+	return syscall(SYS_rt_sigqueueinfo, 1, number, &told) ? errno : 0;
+}
+
 static int abstract(void)
 {
 	char line[1024];
@@ -340,6 +351,8 @@ int main(int argc, char **argv)
 		return for_all(argv[2], 0);
 	if (!strcmp(verb, "signal") && argc > 2)
 		return for_all(NULL, atoi(argv[2]));
+	if (!strcmp(verb, "queue") && argc > 2)
+		return queue(atoi(argv[2]));
 	if (!strcmp(verb, "leave"))
 		return leave();
 	if (!strcmp(verb, "abstract"))

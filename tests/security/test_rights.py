@@ -94,7 +94,8 @@ def test_a_created_init_has_the_rights_of_its_program(arena: Arena, program: str
     found = as_created(arena, program)
     created, running = found["created"], found["running"]
     print(created)
-    assert created["fds"] == ["report.fifo", "start.fifo"] and running["fds"] == []
+    # what start writes to and hears from, and what tells of signals
+    assert created["fds"] == ["anon_inode", "report.fifo", "start.fifo"] and running["fds"] == []
     uid = PROGRAMS[program][0]
     if uid:
         # execve(2) takes away from a user what is not ambient.
@@ -407,15 +408,28 @@ def test_the_command_line_of_init_names_nothing_of_the_host(arena: Arena) -> Non
 
 @pytest.mark.parametrize("number", [2, 15])
 def test_a_signal_to_a_created_init_does_nothing_to_it(arena: Arena, number: int) -> None:
-    """Python has a handler for SIGINT: the init of a pid namespace then takes it from within."""
-    container = arena.container()
-    container.process["args"] = ["/bin/sleep", "100"]
-    container.create()
-    container.exec("/bin/kill", f"-{number}", "1")
-    others_go_on()
+    """From within, whatever it says of its sender; Python has a handler for SIGINT."""
+    container = attacked(arena, number)
     assert container.status == "created"
     container.start()
     assert container.status == "running"
+
+
+def attacked(arena: Arena, number: int, runtime: drive.Runtime | None = None) -> drive.Container:
+    """A created container, and a process inside has sent a signal to its init in every way."""
+    container = arena.container(runtime)
+    arena.install(container, "attack", "/bin/attack")
+    container.process["args"] = ["/bin/sleep", "100"]
+    container.create()
+    container.exec("/bin/kill", f"-{number}", "1")
+    container.exec("/bin/attack", "queue", str(number))
+    others_go_on()
+    return container
+
+
+def test_control_an_init_that_believes_what_is_said_of_the_sender_ends(arena: Arena) -> None:
+    container = attacked(arena, 15, arena.altered(inside__process="_SI_USER: Final = -1\n"))
+    container.wait("stopped")
 
 
 @pytest.mark.parametrize("number", [2, 9, 15, 19])

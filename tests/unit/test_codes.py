@@ -41,6 +41,8 @@ CASES = [
     ("container init was OOM-killed (memory limit too low?): init died", "",
      {"code": "out-of-memory"}),
     ("something: else", "", {"code": "failed"}),
+    ("exec /x: no such file or directory (its interpreter /y is missing)", "",
+     {"code": "failed", "errno": "ENOENT"}),
 ]  # fmt: skip
 
 

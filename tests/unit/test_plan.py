@@ -37,6 +37,7 @@ FACTS = {
     "no_new_keyring": False,
     "keyring": "anocir.secret",
     "clone": True,
+    "signals": True,
     "preserve_fds": 0,
     "listen_fds": 0,
     "user_namespace": False,
@@ -524,7 +525,25 @@ def test_exec_sets_the_first_affinity_early_and_the_final_one_late() -> None:
 def test_exec_has_the_same_last_steps_as_create() -> None:
     config = load("spec")
     config["process"]["terminal"] = False
-    assert exec_plan()["launch"] == compiled(config)["launch"]
+    made = compiled(config)["launch"]
+    assert [step for step in made if step[0] != "hold_signals"] == exec_plan()["launch"]
+
+
+@pytest.mark.parametrize(
+    ("path", "signals", "held"), [("", True, 1), ("", False, 0), (None, True, 0), ("/p", True, 0)]
+)
+def test_signals_are_held_where_the_kernel_would_drop_them(
+    path: str | None, signals: bool, held: int
+) -> None:
+    config = load("spec")
+    spaces = config["linux"]["namespaces"]
+    spaces[:] = [entry for entry in spaces if entry["type"] != "pid"]
+    if path is not None:
+        spaces.append({"type": "pid", "path": path})
+    made = compiled(config, signals=signals)
+    names = [step[0] for step in made["launch"]]
+    # before the limits, which may leave no room for its descriptor
+    assert [index for index, name in enumerate(names) if name == "hold_signals"] == [0] * held
 
 
 @pytest.mark.parametrize("terminal", [False, True])
