@@ -16,7 +16,7 @@ import posix
 
 from . import errors
 from . import load as import_
-from .base import log
+from .base import log, normal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -139,6 +139,7 @@ COMMANDS: Final = (
     "pause", "resume", "update", "mounts", "diff", "events", "checkpoint", "restore", "features",
     "spec", "validate", "explain", "check", "repack", "completion",
 )  # fmt: skip
+_ALL_IDS: Final = (1 << 32) - 1  # how many the map of the host's user namespace has
 HIDDEN: Final = ("init",)
 
 GLOBALS: Final[Table] = (
@@ -388,13 +389,7 @@ def settle(settings: Settings) -> None:
         except OSError as error:
             text = errors.strerror(error.errno or 0)
             raise errors.Error(f"--root {root}: the working directory: {text}") from None
-    parts: list[str] = []
-    for part in root.split("/"):
-        if part == "..":
-            del parts[-1:]
-        elif part not in ("", "."):
-            parts.append(part)
-    if not parts:
+    if normal(root) == "/":
         raise errors.Error('option --root must not be "/"')
     settings.root = root
 
@@ -419,11 +414,9 @@ def _is_mapped_root() -> bool:
     """Tell whether root is only the root of a user namespace, as rootless Podman starts us."""
     if posix.environ.get(b"USER") == b"root":
         return False
+    from .linux import processes
+
     try:
-        fd = posix.open("/proc/self/uid_map", posix.O_RDONLY | posix.O_CLOEXEC)
+        return processes.id_map("self", "uid") != [(0, 0, _ALL_IDS)]
     except OSError:
         return False
-    try:
-        return posix.read(fd, 4096).split() != [b"0", b"0", b"4294967295"]
-    finally:
-        posix.close(fd)

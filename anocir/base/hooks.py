@@ -15,6 +15,7 @@ import time
 
 import posix
 
+from . import HOOK_OUTPUTS
 from ..errors import Error, at, strerror
 from ..linux import files, processes, spawn, tasks
 
@@ -57,16 +58,13 @@ class Place:
         self.outputs = outputs
 
 
-OUTPUTS: Final = ("run.oci.hooks.stdout", "run.oci.hooks.stderr")
-
-
 def open_outputs(annotations: Mapping[str, str], bundle: str) -> tuple[int, int]:
     """Open the files that crun's annotations name for the output and the errors of hooks; else -1.
 
     They are appended to, and made if they are not there, as crun does.  Raises Error.
     """
     fds = [-1, -1]
-    for index, name in enumerate(OUTPUTS):
+    for index, name in enumerate(HOOK_OUTPUTS):
         path = annotations.get(name)
         if path:
             path = path if path.startswith("/") else f"{bundle}/{path}"

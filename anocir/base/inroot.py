@@ -13,7 +13,12 @@ Sources: openat2(2); CVE-2019-19921, CVE-2021-30465, CVE-2024-45310.
 from __future__ import annotations
 
 from ..linux import files, mounts
-from ..linux.const import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS
+from ..linux.const import (
+    PROC_SUPER_MAGIC,
+    RESOLVE_IN_ROOT,
+    RESOLVE_NO_MAGICLINKS,
+    RESOLVE_NO_SYMLINKS,
+)
 from ..linux.errnos import EAGAIN, EEXIST, ELOOP, ENOENT, ENOSYS, ENOTDIR, EPERM, EXDEV
 
 TYPE_CHECKING = False
@@ -157,7 +162,7 @@ def _walk(
             kind = files.kind(files.fstat(fd))
             if kind == files.S_IFLNK:
                 target = files.readlink("", dir_fd=fd)
-                if mounts.fstatfs_type(fd) == 0x9FA0:  # a magic link of procfs
+                if mounts.fstatfs_type(fd) == PROC_SUPER_MAGIC:  # a magic link
                     files.close(fd)
                     raise OSError(ELOOP, "open", path)
                 files.close(fd)

@@ -176,7 +176,7 @@ def load(path: str, piped: bool = False, kind: type = dict) -> Json:
         flags = files.O_RDONLY | files.O_NOCTTY
         fd = files.open(path, flags if piped else flags | files.O_NONBLOCK)
         try:
-            if not piped and files.fstat(fd).st_mode & files.S_IFMT != files.S_IFREG:
+            if not piped and files.kind(files.fstat(fd)) != files.S_IFREG:
                 raise Error(f"read {path}: not a regular file")
             data = files.read_fd(fd, MAX_SIZE + 1)
         finally:

@@ -32,7 +32,7 @@ from sys import byteorder
 import posix
 
 from ..errors import Error, strerror
-from ..linux import ffi, files
+from ..linux import ffi, files, processes
 from ..linux.ffi import BUF, INT, INT32, LONG, POINTER, STR
 
 TYPE_CHECKING = False
@@ -466,10 +466,9 @@ def unit_path(name: str) -> str:
 def real_uid() -> int:
     """Return the uid that the bus sees, which is another one inside of a user namespace."""
     uid = posix.geteuid()
-    for line in files.read_file("/proc/self/uid_map").split(b"\n"):
-        words = [int(word) for word in line.split()]
-        if len(words) == 3 and words[0] <= uid < words[0] + words[2]:
-            return words[1] + uid - words[0]
+    for inside, outside, count in processes.id_map("self", "uid"):
+        if inside <= uid < inside + count:
+            return outside + uid - inside
     return uid
 
 

@@ -51,13 +51,11 @@ def add(settings: Settings, container_id: str, path: str) -> None:
     config = container.config()
     pid, pidfd = process(container)
     made: list[int] = []
-    proc = files.open("/proc", files.O_PATH | files.O_DIRECTORY)
     try:
         for index, entry in enumerate(entries):
             made.append(_detached(entry, config, pid, f"mounts[{index}]"))
-        numbers = sources.within(pid, lambda: _attach(entries, made, proc), pidfd=pidfd)
+        numbers = sources.in_container(pid, pidfd, lambda proc: _attach(entries, made, proc))
     finally:
-        files.close(proc)
         for fd in made:
             files.close(fd)
     if processes.exited(pidfd):
@@ -92,11 +90,7 @@ def remove(settings: Settings, container_id: str, path: str) -> None:
     table = files.read_file(f"/proc/{pid}/mountinfo").split(b"\n")
     there = {int(line.split(b" ", 1)[0]) for line in table if line}
     gone = [row for row in gone if row["number"] in there]
-    proc = files.open("/proc", files.O_PATH | files.O_DIRECTORY)
-    try:
-        sources.within(pid, lambda: _detach(gone, proc), pidfd=pidfd)
-    finally:
-        files.close(proc)
+    sources.in_container(pid, pidfd, lambda proc: _detach(gone, proc))
     container.save_state(added=rows)
 
 

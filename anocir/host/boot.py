@@ -33,6 +33,8 @@ _BOOT_SOURCE: Final = (
     "import sys;sys.path[:0]=[sys.argv.pop(1)];from anocir.inside.init import main;main()"
 )
 
+_MFD_EXEC: Final = 0x10  # include/uapi/linux/memfd.h: asked for since Linux 6.3, unknown before
+
 # What `early` has started and no command has taken: its pid, our end of the channel.
 _early: tuple[int, int] | None = None
 
@@ -201,14 +203,15 @@ def seal_memory(path: str) -> tuple[int, str]:
 
     source = files.open(path, files.O_RDONLY)
     try:
-        # MFD_EXEC is asked for since Linux 6.3 and unknown before.
+        flags = posix.MFD_CLOEXEC | posix.MFD_ALLOW_SEALING
         try:
-            fd = posix.memfd_create("anocir", 0x0001 | 0x0002 | 0x0010)
+            fd = posix.memfd_create("anocir", flags | _MFD_EXEC)
         except OSError:
-            fd = posix.memfd_create("anocir", 0x0001 | 0x0002)
+            fd = posix.memfd_create("anocir", flags)
         while posix.sendfile(fd, source, None, 1 << 30):
             continue
-        fcntl.fcntl(fd, 1033, 0x0001 | 0x0002 | 0x0004 | 0x0008)  # F_ADD_SEALS
+        seals = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
     finally:
         files.close(source)
     # An executable must not be open for writing: take a read-only descriptor of the same file.

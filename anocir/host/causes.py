@@ -439,7 +439,7 @@ def _no_rule(failure: Failure) -> str:
         found = files.stat(source)
     except OSError:
         return ""
-    if found.st_mode & files.S_IFMT != files.S_IFBLK:
+    if files.kind(found) != files.S_IFBLK:
         return ""
     number = f"b {posix.major(found.st_rdev)}:{posix.minor(found.st_rdev)}"
     return f"linux.resources.devices has to allow {number}: r, and w unless the mount is ro"

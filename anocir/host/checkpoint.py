@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from ..model.schema import Config
 
 _LOG: Final = "dump.log"
-_CLONE_NEWNET: Final = 0x40000000
 # The kinds of namespaces that CRIU can leave to whoever made them, and since when.
 EXTERNAL_NAMESPACES: Final = {"network": ("net", "extRootNetNS"), "pid": ("pid", "extRootPidNS")}
 

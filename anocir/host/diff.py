@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import posix
 
-from ..base import inroot
+from ..base import inroot, normal
 from ..cgroup import devices
 from ..errors import CONTRACT, Error
 from ..linux import files
@@ -254,7 +254,7 @@ def _runtimes_own(root: int, config: Config) -> set[str]:
     paths.append("/run/notify")  # NOTIFY_SOCKET's directory, with a service manager
     if (config.get("process") or {}).get("terminal"):
         paths.append("/dev/console")
-    known = {plan.normal(path) for path in paths}
+    known = {normal(path) for path in paths}
     for path in paths:
         try:
             fd = inroot.open(root, path)

@@ -13,7 +13,7 @@ its links decided which source it got), CVE-2021-30465; criu(8), --external.
 
 from __future__ import annotations
 
-from ..base import inroot
+from ..base import inroot, normal
 from ..errors import Error, at, reason
 from ..linux import files
 from ..linux.errnos import ELOOP, ENOENT, ENOTDIR
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 # The name of every masked file, as runc has it: the null device, whoever asks for it.
 NULL: Final = "/dev/null"
 NOTIFY: Final = "anocir-notify"
-NOTIFY_AT: Final = "/run/notify"
 
 
 class External:
@@ -73,7 +72,7 @@ def of_config(
     own_cgroups = "cgroup" in plan.namespaces(config)
     for index, mount in enumerate(config.get("mounts") or []):
         where = f"mounts[{index}]"
-        destination = plan.normal(mount["destination"])
+        destination = normal(mount["destination"])
         kind = mount.get("type") or ""
         if mountoptions.is_bind(mount):
             source = mount.get("source") or ""
@@ -107,7 +106,7 @@ def _cgroups(view: CgroupView) -> Iterator[tuple[str, str]]:
 def _devices(config: Config) -> Iterator[External]:
     """Return the device nodes that are bound, since mknod(2) is not permitted."""
     for mount in config.get("mounts") or []:
-        if mountoptions.is_bind(mount) and plan.normal(mount["destination"]) == "/dev":
+        if mountoptions.is_bind(mount) and normal(mount["destination"]) == "/dev":
             return
     listed = {}
     for number, (path, kind, major, minor) in enumerate(plan.DEFAULT_DEVICES):
@@ -115,7 +114,7 @@ def _devices(config: Config) -> Iterator[External]:
     for index, device in enumerate((config.get("linux") or {}).get("devices") or []):
         where = f"linux.devices[{index}]"
         numbers = device.get("major", 0), device.get("minor", 0)
-        listed[plan.normal(device["path"])] = (
+        listed[normal(device["path"])] = (
             f"anocir-device-{index}", where, device["type"], *numbers
         )  # fmt: skip
     for path, (key, where, kind, major, minor) in listed.items():
@@ -154,7 +153,7 @@ class Seen:
         files.close(self.root_fd)
 
     def at(self, path: str) -> tuple[Mount | None, tuple[int, int], int]:
-        """Return the mount whose top is at a path inside, its (device, inode) and its mode.
+        """Return the mount whose top is at a path inside, its (device, inode) and kind (S_IF*).
 
         None when the path leads to no mount point.
         """
@@ -166,8 +165,8 @@ class Seen:
             files.close(fd)
         same = (stat.st_dev, stat.st_ino)
         if found is None or found.point == "/" or self._top(found) != same:
-            return None, same, stat.st_mode
-        return found, same, stat.st_mode
+            return None, same, files.kind(stat)
+        return found, same, files.kind(stat)
 
     def _top(self, mount: Mount) -> tuple[int, int]:
         """Return (device, inode) of what lies at a mount's place, which has no link in it."""
@@ -282,7 +281,7 @@ def _own_mounts(seen: Seen, config: Config) -> None:
         if mountoptions.is_bind(mount):
             continue
         try:
-            found, _, _ = seen.at(plan.normal(mount["destination"]))
+            found, _, _ = seen.at(normal(mount["destination"]))
         except OSError:
             continue
         if found is not None:
@@ -322,11 +321,11 @@ def _is_there(source: str, below: str, same: tuple[int, int]) -> bool:
 def _notify(seen: Seen) -> Iterator[External]:
     """Return the mount of the notify socket's directory, if the container got one."""
     try:
-        mount, _, _ = seen.at(NOTIFY_AT)
+        mount, _, _ = seen.at(plan.NOTIFY_AT)
     except OSError:
         return
     if mount is not None and mount.id not in seen.taken:
-        external = External(NOTIFY, "NOTIFY_SOCKET", NOTIFY_AT, "")
+        external = External(NOTIFY, "NOTIFY_SOCKET", plan.NOTIFY_AT, "")
         external.point = mount.point
         seen.take(mount, "NOTIFY_SOCKET")
         yield external
@@ -338,15 +337,15 @@ def _masks(seen: Seen, config: Config) -> list[External]:
     for index, path in enumerate((config.get("linux") or {}).get("maskedPaths") or []):
         where = f"linux.maskedPaths[{index}]"
         try:
-            mount, _, mode = seen.at(plan.normal(path))
+            mount, _, kind = seen.at(normal(path))
         except OSError as error:
             if error.errno in (ENOENT, ENOTDIR, ELOOP):
                 continue
             raise
-        if mount is None or mount.id in seen.taken or mode & files.S_IFMT != files.S_IFCHR:
+        if mount is None or mount.id in seen.taken or kind != files.S_IFCHR:
             continue
         check_text(where, mount.point)
-        external = External(NULL, where, plan.normal(path), NULL, device=files.NULL_DEVICE)
+        external = External(NULL, where, normal(path), NULL, device=files.NULL_DEVICE)
         external.point = mount.point
         seen.taken[mount.id] = where
         found.append(external)

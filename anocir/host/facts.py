@@ -9,13 +9,12 @@ from __future__ import annotations
 import posix
 
 from .. import SPEC_VERSION, cgroup
-from ..base import log
+from ..base import HOOK_OUTPUTS, log, normal
 from ..errors import Error, at, reason, strerror
 from ..linux import files, processes
 from ..linux.capabilities import NAMES, SETS
 from ..model import plan
 
-_NOFILE: Final = 7  # RLIMIT_NOFILE, asm-generic/resource.h
 _FEW_MOUNTS: Final = 16
 _SPARE: Final = 200  # descriptors that anything else may need
 
@@ -93,7 +92,7 @@ def rootfs(config: Config, bundle: str) -> str:
     if not config.get("root"):
         raise at("root", "must be specified")
     path = config["root"]["path"]
-    path = plan.normal(path if path.startswith("/") else f"{bundle}/{path}")
+    path = normal(path if path.startswith("/") else f"{bundle}/{path}")
     try:
         found = files.stat(path)
     except OSError as error:
@@ -102,7 +101,7 @@ def rootfs(config: Config, bundle: str) -> str:
         raise at("root.path", f"invalid rootfs: {path}: not a directory")
     for mount in config.get("mounts") or []:
         # A destination that begins with the root's own path is meant from the root, as by runc.
-        place = plan.normal(mount["destination"])
+        place = normal(mount["destination"])
         if path != "/" and (place + "/").startswith(path + "/"):
             mount["destination"] = place[len(path) :] or "/"
     return path
@@ -245,8 +244,8 @@ def check_sysctls(config: Config) -> None:
 
 # Of crun's annotations those that mean something here, or that only name what was asked.
 CRUN_ANNOTATIONS: Final = frozenset((
-    "run.oci.delegate-cgroup", "run.oci.hooks.stderr", "run.oci.hooks.stdout",
-    "run.oci.keep_original_groups", "run.oci.mount_context_type", "run.oci.systemd.subgroup",
+    *HOOK_OUTPUTS, "run.oci.delegate-cgroup", "run.oci.keep_original_groups",
+    "run.oci.mount_context_type", "run.oci.systemd.subgroup",
 ))  # fmt: skip
 
 
@@ -260,8 +259,9 @@ def descriptors(config: Config) -> tuple[int, int] | None:
     if count <= _FEW_MOUNTS:
         return None
     from ..linux import tasks
+    from ..linux.const import RLIMIT_NOFILE
 
-    limit = tasks.getrlimit(_NOFILE)
+    limit = tasks.getrlimit(RLIMIT_NOFILE)
     return limit if limit[0] < limit[1] and limit[0] < count + _SPARE else None
 
 

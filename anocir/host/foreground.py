@@ -57,10 +57,8 @@ def pipes(config: Config, process: Process | None, fds: Sequence[int] = (0, 1, 2
 
 
 def _handed_on(found: posix.stat_result) -> bool:
-    kind = found.st_mode & files.S_IFMT
-    if kind == files.S_IFCHR:
-        return found.st_rdev == files.makedev(1, 3)
-    return kind in (files.S_IFIFO, files.S_IFSOCK, files.S_IFREG)
+    regular = files.kind(found) in (files.S_IFIFO, files.S_IFSOCK, files.S_IFREG)
+    return regular or files.device(found) == files.NULL_DEVICE
 
 
 # How soon we see that a shell has made us the foreground without a SIGCONT, as bash does.

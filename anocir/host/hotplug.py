@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import posix
 
-from ..base import inroot, log
+from ..base import inroot, log, normal
 from ..cgroup import changes, devices
 from ..errors import Error, reason, strerror
 from ..linux import files, mounts, processes, spawn, tasks
@@ -127,7 +127,7 @@ class Plug:
         where = f"{_REMOVE} {text}"
         if not text.startswith("/"):
             raise Error(f"{where}: must be an absolute path")
-        place = plan.normal(text)
+        place = normal(text)
         row = next((each for each in self.rows if each["path"] == place), None)
         if row is None:
             self._remove_first(where, place)
@@ -146,7 +146,7 @@ class Plug:
     def _remove_first(self, where: str, place: str) -> None:
         """Take away a device that config.json has."""
         linux = self.config.get("linux") or {}
-        found = [each for each in linux.get("devices") or [] if plan.normal(each["path"]) == place]
+        found = [each for each in linux.get("devices") or [] if normal(each["path"]) == place]
         taken = self.container.state.get("taken") or []
         if not found or place in taken:
             text = "is no device of the container that could be taken away"
@@ -230,20 +230,18 @@ class Plug:
 
     def _make(self, pid: int) -> None:
         made: list[int] = []
-        proc = files.open("/proc", files.O_PATH | files.O_DIRECTORY)
         try:
             for row, source in self.made:
                 made.append(_detached(row, source) if self.bound else -1)
             rows = [row for row, _ in self.made]
             bounds = _bounds(self.config)
             owner = _owner_of(pid) if self.bound else (0, 0)
-            said = sources.within(
+            said = sources.in_container(
                 pid,
-                lambda: _in_root(rows, made, proc, bounds, owner),
-                pidfd=self.container.pidfd,
+                self.container.pidfd,
+                lambda proc: _in_root(rows, made, proc, bounds, owner),
             )
         finally:
-            files.close(proc)
             for fd in made:
                 if fd >= 0:
                     files.close(fd)
@@ -257,14 +255,10 @@ class Plug:
         self._take([row for row in self.gone if row["own"]], pid)
 
     def _take(self, rows: list[AddedDevice], pid: int) -> None:
-        proc = files.open("/proc", files.O_PATH | files.O_DIRECTORY)
-        try:
-            bounds = _bounds(self.config)
-            sources.within(
-                pid, lambda: _out_of_root(rows, proc, bounds), pidfd=self.container.pidfd
-            )
-        finally:
-            files.close(proc)
+        bounds = _bounds(self.config)
+        sources.in_container(
+            pid, self.container.pidfd, lambda proc: _out_of_root(rows, proc, bounds)
+        )
 
     # Rules
 
@@ -355,7 +349,7 @@ def _parsed(text: str) -> tuple[str, str, str]:
     for word in words:
         if not word.startswith("/"):
             raise Error(f"{_ADD} {text}: must be an absolute path, got {word!a}")
-    place = plan.normal(words[-1])
+    place = normal(words[-1])
     if place == "/":
         raise Error(f"{_ADD} {text}: must be below the root")
     return words[0], place, access
@@ -366,7 +360,7 @@ def _bounds(config: Config) -> set[str]:
     from ..model import mountoptions
 
     return {
-        plan.normal(mount["destination"])
+        normal(mount["destination"])
         for mount in config.get("mounts") or []
         if mountoptions.is_bind(mount)
     }
@@ -448,12 +442,11 @@ def _in_root(
 
 def _owner_of(pid: int) -> tuple[int, int]:
     """Return who root of a container is: proc_pid_uid_map(5)."""
-    ids = []
-    for kind in ("uid", "gid"):
-        rows = files.read_file(f"/proc/{pid}/{kind}_map").split(b"\n")
-        found = [row.split() for row in rows if row]
-        ids.append(next((int(outside) for inside, outside, _ in found if inside == b"0"), 0))
-    return ids[0], ids[1]
+    uid, gid = (
+        next((outside for inside, outside, _ in processes.id_map(pid, kind) if not inside), 0)
+        for kind in ("uid", "gid")
+    )
+    return uid, gid
 
 
 def _one_by(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import posix
 
 from ..errors import Error, at, strerror
-from ..linux import files, spawn, tasks
+from ..linux import files, processes, spawn, tasks
 from ..model import plan
 from ..linux.const import (
     CLONE_NEWUSER,
@@ -27,21 +27,21 @@ def check_maps(fd: int, linux: Linux) -> None:
     Side: host.  A process in there is needed to read them: user_namespaces(7).
     """
     found = _maps_of(fd)
-    for name, lines in found.items():
+    for kind, lines in found.items():
         wanted = [
             (entry["containerID"], entry["hostID"], entry["size"])
-            for entry in plan.id_mappings(linux, name[:3])
+            for entry in plan.id_mappings(linux, kind)
         ]
         if wanted and sorted(wanted) != sorted(lines):
             raise at(
-                f"linux.{name[:3]}Mappings",
+                f"linux.{kind}Mappings",
                 "are not those of the user namespace that linux.namespaces names",
                 "leave them out to take the namespace as it is",
             )
 
 
-def _maps_of(fd: int) -> dict[str, list[tuple[int, ...]]]:
-    """Return uid_map and gid_map of a namespace as we see them; nothing where we may not join."""
+def _maps_of(fd: int) -> dict[str, list[tuple[int, int, int]]]:
+    """Return the maps of a namespace as we see them; nothing where we may not join."""
     ready_read, ready_write = files.pipe()
     end_read, end_write = files.pipe()
     pid = tasks.clone()
@@ -57,13 +57,7 @@ def _maps_of(fd: int) -> dict[str, list[tuple[int, ...]]]:
     try:
         if not files.read(ready_read, 1):
             return {}
-        return {
-            name: [
-                tuple(int(word) for word in line.split())
-                for line in files.read_file(f"/proc/{pid}/{name}").splitlines()
-            ]
-            for name in ("uid_map", "gid_map")
-        }
+        return {kind: processes.id_map(pid, kind) for kind in ("uid", "gid")}
     finally:
         for one in (ready_read, end_read, end_write):
             files.close(one)

@@ -14,6 +14,7 @@ from ..base import jsonio, protobuf
 from ..base.protobuf import INT, TEXT
 from ..errors import Error, reason
 from ..linux import files
+from ..linux.const import CLONE_NEWNET
 from . import criu
 
 TYPE_CHECKING = False
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 DESCRIPTORS: Final = "descriptors.json"
 RECORD: Final = "anocir.json"
 _VERSION: Final = 1
-_CLONE_NEWNET: Final = 0x40000000
 # Far more than CRIU or we write, and little enough to be read.
 _MOST_TEXT: Final = 1 << 20
 _MOST_IMAGE: Final = 16 << 20
@@ -202,7 +202,7 @@ def common(
         "tcp_close": options["tcp_close"],
         "orphan_pts_master": True,
         # Interfaces are not ours to make: who made the network does it again.
-        "empty_ns": _CLONE_NEWNET,
+        "empty_ns": CLONE_NEWNET,
     }
     if directory.work_fd >= 0:
         opts["work_dir_fd"] = directory.work_fd

@@ -365,12 +365,10 @@ def raise_limits(pid: int, process: Process) -> None:
                 ) from None
 
 
-RLIMIT_NOFILE = 7  # asm-generic/resource.h
-
-
 def raise_descriptors(pid: int, limit: tuple[int, int]) -> None:
     """Raise the soft limit of open files to the hard one, ours and that of a process."""
     from ..linux import tasks
+    from ..linux.const import RLIMIT_NOFILE
 
     for each in (0, pid):
         tasks.setrlimit(RLIMIT_NOFILE, limit[1], limit[1], each)

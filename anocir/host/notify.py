@@ -32,10 +32,6 @@ DIRECTORY: Final = "notify"
 SOCKET: Final = "notify.sock"
 TARGET: Final = "/run/notify"
 
-_SOL_SOCKET: Final = 1
-_SCM_RIGHTS: Final = 1
-_MSG_DONTWAIT: Final = 0x40
-_MSG_NOSIGNAL: Final = 0x4000
 _LARGEST: Final = 1 << 16
 _BARRIER_PATIENCE: Final = 5.0  # seconds that the manager may take to read what it was sent
 
@@ -157,7 +153,7 @@ class Proxy:
         """
         while True:
             try:
-                message = self.sock.recv(_LARGEST, _MSG_DONTWAIT)
+                message = self.sock.recv(_LARGEST, _socket.MSG_DONTWAIT)
             except BlockingIOError:
                 return False
             line = ready(message)
@@ -192,7 +188,7 @@ class Proxy:
         sock = named("socket", _socket.socket, _socket.AF_UNIX, _socket.SOCK_DGRAM)
         try:
             sock.connect(self.address)
-            sock.send(line + b"\nMAINPID=%d" % pid, _MSG_NOSIGNAL)
+            sock.send(line + b"\nMAINPID=%d" % pid, _socket.MSG_NOSIGNAL)
             _barrier(sock)
         except OSError as error:
             log.warn(f"NOTIFY_SOCKET: {reason(error)}")
@@ -204,8 +200,8 @@ def _barrier(sock: Any) -> None:
     """Send BARRIER=1 with the end of a pipe, and wait until the manager has closed it."""
     read_end, write_end = files.pipe()
     try:
-        rights = [(_SOL_SOCKET, _SCM_RIGHTS, pack("=i", write_end))]
-        sock.sendmsg([b"BARRIER=1"], rights, _MSG_NOSIGNAL)
+        rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, pack("=i", write_end))]
+        sock.sendmsg([b"BARRIER=1"], rights, _socket.MSG_NOSIGNAL)
     finally:
         files.close(write_end)
     poll = select.poll()

@@ -42,12 +42,8 @@ _OPTION: Final = "--record-seccomp"
 _BASE: Final = "--record-base"
 _END: Final = b"E"
 _NOTHING: Final = b"N"
-_SOL_SOCKET: Final = 1
-_SCM_RIGHTS: Final = 1
 _LARGEST: Final = 1 << 16
 _FD: Final = Struct("=i")
-_LAST_FD: Final = 0xFFFFFFFF
-_CLOEXEC_RECEIVED: Final = 0x40000000  # MSG_CMSG_CLOEXEC
 
 
 class Recorder:
@@ -190,7 +186,7 @@ def _keep_only(kept: list[int]) -> None:
         if fd > first:
             tasks.close_range(first, fd - 1)
         first = fd + 1
-    tasks.close_range(first, _LAST_FD)
+    tasks.close_range(first, tasks.LAST_FD)
 
 
 def _record(control: Any, listening: Any, caller: Recorder) -> str:
@@ -284,12 +280,12 @@ def _accept(listening: Any) -> int:
     fd, _ = listening._accept()
     sock = _socket.socket(fileno=fd)
     try:
-        _, ancillary, _, _ = sock.recvmsg(_LARGEST, 64, _CLOEXEC_RECEIVED)
+        _, ancillary, _, _ = sock.recvmsg(_LARGEST, 64, _socket.MSG_CMSG_CLOEXEC)
     except OSError:
         return -1
     finally:
         sock.close()
     for level, kind, rights in ancillary:
-        if (level, kind) == (_SOL_SOCKET, _SCM_RIGHTS) and len(rights) >= _FD.size:
+        if (level, kind) == (_socket.SOL_SOCKET, _socket.SCM_RIGHTS) and len(rights) >= _FD.size:
             return int(_FD.unpack_from(rights)[0])
     return -1

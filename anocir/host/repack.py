@@ -37,7 +37,7 @@ def repack(path: str, output: str, old: str = "") -> str:
     known = found.block(magic)
     block = known or _compile(path, old)
     target = _real(output) if output else path
-    if files.exists(target) and files.stat(target).st_mode & 0o170000 != 0o100000:
+    if files.exists(target) and files.kind(files.stat(target)) != files.S_IFREG:
         raise Error(f"repack: {target}: this is no file that could be replaced")
     if target != path:
         found.add(block)

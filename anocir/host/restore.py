@@ -14,7 +14,13 @@ from .. import cgroup
 from ..base import jsonio, log
 from ..errors import Error, at, reason
 from ..linux import files, processes, spawn, tasks
-from ..linux.const import CLONE_NEWCGROUP, CLONE_NEWNET, PR_SET_CHILD_SUBREAPER
+from ..linux.const import (
+    CLONE_NEWCGROUP,
+    CLONE_NEWNET,
+    KEY_POS_ALL,
+    KEY_USR_SEARCH,
+    PR_SET_CHILD_SUBREAPER,
+)
 from ..linux.errnos import ENOSYS, EPERM
 from ..model import distrust, mountoptions, plan, spec
 from . import (
@@ -44,8 +50,6 @@ if TYPE_CHECKING:
     from ..model.schema import Config
 
 _LOG: Final = "restore.log"
-_KEY_POS_ALL: Final = 0x3F000000
-_KEY_USR_SEARCH: Final = 0x00080000
 _FIRST_FD: Final = 4  # of what CRIU inherits from us: criu.Worker
 
 
@@ -292,7 +296,7 @@ class Restoring:
 
         notify.prepare(self.container.dir_fd)
         return External(
-            externals.NOTIFY, "NOTIFY_SOCKET", externals.NOTIFY_AT,
+            externals.NOTIFY, "NOTIFY_SOCKET", plan.NOTIFY_AT,
             f"{self.container.path}/{notify.DIRECTORY}",
         )  # fmt: skip
 
@@ -467,7 +471,7 @@ def _session_keyring(name: str) -> None:
     """Join a session keyring of the container's own, as init does for create."""
     try:
         serial = tasks.join_session_keyring(name)
-        tasks.set_keyring_permissions(serial, _KEY_POS_ALL | _KEY_USR_SEARCH)
+        tasks.set_keyring_permissions(serial, KEY_POS_ALL | KEY_USR_SEARCH)
     except OSError as error:
         if error.errno not in (ENOSYS, EPERM):
             raise

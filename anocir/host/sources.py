@@ -142,6 +142,18 @@ def within(
         spawn.wait(child)
 
 
+def in_container(pid: int, pidfd: int, work: Callable[[int], Sequence[Opened]]) -> list[Opened]:
+    """Do what `within` does, with the host's /proc as the argument of `work`.
+
+    In there the path leads to whatever the container has put in that place.
+    """
+    proc = files.open("/proc", files.O_PATH | files.O_DIRECTORY)
+    try:
+        return within(pid, lambda: work(proc), pidfd=pidfd)
+    finally:
+        files.close(proc)
+
+
 def _enter(pid: int, fresh: bool, pidfd: int) -> None:
     directory = processes.directory(pid)
     root = files.open("root", files.O_PATH | files.O_DIRECTORY, dir_fd=directory)

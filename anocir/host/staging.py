@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import posix
 
-from ..base import inroot, log
+from ..base import inroot, log, normal
 from ..errors import Error, at, reason, strerror
 from ..linux import files, mounts, tasks
 from ..linux.const import (
@@ -263,7 +263,7 @@ class Stage:
         options = mount.get("options") or []
         if "remount" in options:
             return
-        target = inroot.make_directory(root_fd, plan.normal(mount["destination"]))
+        target = inroot.make_directory(root_fd, normal(mount["destination"]))
         try:
             _refuse_leaving(target, build)
             mounts.mount("anocir", f"/proc/self/fd/{target}", "tmpfs", 0, "")

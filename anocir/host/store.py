@@ -193,7 +193,7 @@ class Container:
 
     def _open_fifo(self, name: str, flags: int) -> int:
         fd = files.open(name, flags | files.O_NONBLOCK | files.O_NOFOLLOW, dir_fd=self.dir_fd)
-        if files.fstat(fd).st_mode & files.S_IFMT != files.S_IFIFO:
+        if files.kind(files.fstat(fd)) != files.S_IFIFO:
             files.close(fd)
             raise FileNotFoundError(2, "open", f"{self.path}/{name}")
         return fd
@@ -267,7 +267,7 @@ def _content(name: str, dir_fd: int) -> bytes:
     fd = files.open(name, flags, dir_fd=dir_fd)
     try:
         found = files.fstat(fd)
-        if found.st_mode & files.S_IFMT != files.S_IFREG:
+        if files.kind(found) != files.S_IFREG:
             raise Error(f"{name}: not a regular file")
         if found.st_size > jsonio.MAX_SIZE:
             raise Error(f"{name}: larger than {jsonio.MAX_SIZE >> 20} MiB")
@@ -288,7 +288,7 @@ def _unlink(name: str, dir_fd: int) -> bool:
 def _remove_tree(dir_fd: int) -> None:
     for name in files.listdir(dir_fd):
         found = files.lstat(name, dir_fd)
-        if found.st_mode & files.S_IFMT == files.S_IFDIR:
+        if files.kind(found) == files.S_IFDIR:
             flags = files.O_RDONLY | files.O_DIRECTORY | files.O_NOFOLLOW
             inner = files.open(name, flags, dir_fd=dir_fd)
             _remove_tree(inner)
@@ -344,7 +344,7 @@ def remove_other(root: str, container_id: str) -> bool:
     """Remove what is no directory where one should be; tell whether there was such a thing."""
     path = f"{root}/{container_id}"
     found = files.lstat(path)
-    if found.st_mode & files.S_IFMT == files.S_IFDIR:
+    if files.kind(found) == files.S_IFDIR:
         return False
     check_root(root, files.stat(root))
     if found.st_uid != posix.geteuid():

@@ -12,6 +12,8 @@ from ..errors import Error, strerror
 from ..linux import files, tasks
 from ..linux.capabilities import names
 from ..linux.const import (
+    KEY_POS_ALL,
+    KEY_USR_SEARCH,
     PR_CAPBSET_DROP,
     PR_CAPBSET_READ,
     PR_CAP_AMBIENT,
@@ -32,9 +34,6 @@ if TYPE_CHECKING:
     from .context import Context
     from ..wire.shapes import Filter
 
-# include/linux/key.h
-_KEY_POS_ALL: Final = 0x3F000000
-_KEY_USR_SEARCH: Final = 0x00080000
 _MAX_CAPABILITY: Final = 63
 
 
@@ -49,7 +48,7 @@ def keyring(context: Context, name: str, label: str) -> None:
         _label_keys(context, label)
     try:
         serial = tasks.join_session_keyring(name)
-        tasks.set_keyring_permissions(serial, _KEY_POS_ALL | (_KEY_USR_SEARCH if name else 0))
+        tasks.set_keyring_permissions(serial, KEY_POS_ALL | (KEY_USR_SEARCH if name else 0))
     except OSError as error:
         if error.errno not in (ENOSYS, EPERM):
             raise Error(f"join session keyring: {strerror(error.errno or 0)}",

@@ -329,7 +329,7 @@ def _close_foreign(first: int, *kept: int) -> None:
         if fd > first:
             tasks.close_range(first, fd - 1)
         first = max(first, fd + 1)
-    tasks.close_range(first, 0xFFFFFFFF)
+    tasks.close_range(first, tasks.LAST_FD)
 
 
 def _run(context: Context) -> None:

@@ -168,7 +168,7 @@ def _opened_in_there(pids_fd: int) -> int:
             tasks.setns(pids_fd, CLONE_NEWPID)
             only = theirs.fileno()
             tasks.close_range(0, only - 1)
-            tasks.close_range(only + 1, 0xFFFFFFFF)
+            tasks.close_range(only + 1, tasks.LAST_FD)
             tasks.unshare(CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS)
             _leave_for(_empty())
             inside = tasks.clone()

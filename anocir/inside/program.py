@@ -115,7 +115,7 @@ def close_descriptors(context: Context) -> None:
         if fd > first:
             tasks.close_range(first, fd - 1)
         first = fd + 1
-    tasks.close_range(first, 0xFFFFFFFF)
+    tasks.close_range(first, tasks.LAST_FD)
     context.root_fd = context.host_proc = -1
     for number in (_signal.SIGPIPE, _signal.SIGXFSZ, *spawn.RESERVED):
         # Ignored by the interpreter, by posix_spawn(3), or by the caller where the C library does

@@ -124,6 +124,11 @@ DEVPTS_SUPER_MAGIC: Final = 0x1CD1
 CGROUP_SUPER_MAGIC: Final = 0x27E0EB
 CGROUP2_SUPER_MAGIC: Final = 0x63677270
 
+# include/uapi/asm-generic/resource.h
+RLIMIT_NOFILE: Final = 7
+# include/linux/key.h
+KEY_POS_ALL: Final = 0x3F000000
+KEY_USR_SEARCH: Final = 0x00080000
 # include/uapi/linux/nsfs.h
 NS_GET_NSTYPE: Final = 0xB703
 

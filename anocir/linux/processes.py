@@ -186,6 +186,15 @@ def directory(pid: int) -> int:
         raise ProcessLookupError(_ESRCH, "open", f"/proc/{pid}") from None
 
 
+def id_map(pid: int | str, kind: str) -> list[tuple[int, int, int]]:
+    """Return the map of a user namespace (proc_pid_uid_map(5)): inside, outside, how many.
+
+    That of the process `pid`, or "self"; `kind` is "uid" or "gid".  Raises OSError.
+    """
+    words = files.read_file(f"/proc/{pid}/{kind}_map").split()
+    return [(int(a), int(b), int(c)) for a, b, c in zip(words[::3], words[1::3], words[2::3])]
+
+
 # include/linux/proc_ns.h, PROC_USER_INIT_INO
 _INITIAL: Final = 0xEFFFFFFD
 

@@ -17,13 +17,14 @@ from .const import (
     CLONE_INTO_CGROUP,
     CLONE_PARENT,
     CLOSE_RANGE_CLOEXEC,
-    KEY_SPEC_SESSION_KEYRING,
     KEYCTL_DESCRIBE,
     KEYCTL_GET_KEYRING_ID,
     KEYCTL_JOIN_SESSION_KEYRING,
     KEYCTL_SETPERM,
+    KEY_SPEC_SESSION_KEYRING,
     LINUX_CAPABILITY_VERSION_3,
     PR_SET_NAME,
+    RLIMIT_NOFILE,
     SECCOMP_SET_MODE_FILTER,
     SIGCHLD,
 )
@@ -35,8 +36,7 @@ if TYPE_CHECKING:
 
 _SIOCSIFFLAGS = 0x8914  # include/uapi/linux/sockios.h
 _IFF_UP = 1
-_RLIMIT_NOFILE = 7  # include/uapi/asm-generic/resource.h
-_LAST = 0xFFFFFFFF  # the highest number of a descriptor, as close_range(2) takes it
+LAST_FD = 0xFFFFFFFF  # the highest number of a descriptor, as close_range(2) takes it
 
 _INT, _STR, _BUF = ffi.INT, ffi.STR, ffi.BUF
 _unshare = ffi.syscall("unshare", _INT)
@@ -144,11 +144,11 @@ def capset(effective: int, permitted: int, inheritable: int) -> None:
 def close_on_exec(first: int) -> None:
     """close_range(2) with CLOSE_RANGE_CLOEXEC (Linux 5.11): for every descriptor from `first`."""
     try:
-        _close_range(first, _LAST, CLOSE_RANGE_CLOEXEC)
+        _close_range(first, LAST_FD, CLOSE_RANGE_CLOEXEC)
     except OSError as error:
         if error.errno != EINVAL and not files.missing(error):
             raise
-        for fd in _open_ones(first, _LAST):
+        for fd in _open_ones(first, LAST_FD):
             try:
                 posix.set_inheritable(fd, False)
             except OSError:
@@ -184,7 +184,7 @@ def _open_ones(first: int, last: int) -> Sequence[int]:
     """
     global _most
     if not _most:
-        _most = min(max(getrlimit(_RLIMIT_NOFILE)), 1 << 20)
+        _most = min(max(getrlimit(RLIMIT_NOFILE)), 1 << 20)
     if host_proc:
         try:
             found = [int(name) for name in files.listdir("/proc/self/fd")]

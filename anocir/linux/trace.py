@@ -129,7 +129,7 @@ def _content(fd: Any, data: Any) -> str:
 _file_system: Final = mounts.fstatfs_type
 _KERNELS: Final = (
     const.PROC_SUPER_MAGIC, const.CGROUP_SUPER_MAGIC, const.CGROUP2_SUPER_MAGIC,
-    0x62656572,  # SYSFS_MAGIC of include/uapi/linux/magic.h
+    const.SYSFS_MAGIC,
     0x7655821,  # RDTGROUP_SUPER_MAGIC
 )  # fmt: skip
 _ESCAPES: Final = {number: f"\\x{number:02x}" for number in (*range(32), *range(0x7F, 0xA0))}

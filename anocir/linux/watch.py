@@ -60,7 +60,7 @@ def send_signal(pidfd: int, number: int) -> None:
 
 def is_pidfd(fd: int) -> bool:
     """Tell whether a descriptor of `pidfd_open` is one that other programs can use as well."""
-    return posix.fstat(fd).st_mode & files.S_IFMT != files.S_IFIFO
+    return files.kind(posix.fstat(fd)) != files.S_IFIFO
 
 
 def _pid_behind(pidfd: int) -> int:

@@ -19,6 +19,7 @@ the kernel has to be asked; where it matters the comment says why.
 from __future__ import annotations
 
 from . import mountoptions
+from ..base import HOOK_OUTPUTS, normal
 from ..linux.capabilities import masks
 from ..errors import at, concealed
 from ..linux.const import (
@@ -35,6 +36,7 @@ from ..linux.const import (
     MS_REC,
     MS_SHARED,
     MS_SLAVE,
+    RLIMIT_NOFILE,
 )
 from .spec.linux import MEMORY_FLAGS, MEMORY_MODES, sysctl_path
 from .spec.process import IO_CLASSES, RLIMITS, SCHEDULER_FLAGS, SCHEDULER_POLICIES
@@ -47,7 +49,6 @@ if TYPE_CHECKING:
     from .schema import Config, Facts, IDMapping, Linux, MemoryPolicy, Process, Scheduler
     from ..wire.shapes import CgroupView, MountOptions, Plan, Program, Step
 
-_NOFILE: Final = RLIMITS.index("RLIMIT_NOFILE")
 NAMESPACES: Final = {
     "user": CLONE_NEWUSER,
     "cgroup": CLONE_NEWCGROUP,
@@ -126,17 +127,6 @@ def outside(mappings: Sequence[IDMapping], number: int) -> int | None:
     return None
 
 
-def normal(path: str) -> str:
-    """Return an absolute path without empty parts, `.` and `..`, by its text alone."""
-    parts: list[str] = []
-    for part in path.split("/"):
-        if part == "..":
-            del parts[-1:]
-        elif part not in ("", "."):
-            parts.append(part)
-    return "/" + "/".join(parts)
-
-
 def host_makes_network(config: Config, nested: bool) -> bool:
     """Tell whether the host side makes the network namespace.
 
@@ -145,10 +135,6 @@ def host_makes_network(config: Config, nested: bool) -> bool:
     """
     spaces = namespaces(config)
     return spaces.get("network") == "" and "user" not in spaces and not nested
-
-
-# crun's annotations: files of the host that take what hooks print (base/hooks opens them).
-_HOOK_OUTPUTS: Final = ("run.oci.hooks.stdout", "run.oci.hooks.stderr")
 
 
 def compile_create(config: Config, facts: Facts) -> Plan:
@@ -213,7 +199,7 @@ def compile_create(config: Config, facts: Facts) -> Plan:
         # The kernel drops what is sent to the first process of a pid namespace; others it ends.
         launch.insert(0, ("hold_signals", ""))
     annotations = config.get("annotations") or {}
-    outputs = {name: annotations[name] for name in _HOOK_OUTPUTS if annotations.get(name)}
+    outputs = {name: annotations[name] for name in HOOK_OUTPUTS if annotations.get(name)}
     if outputs and (hooks.get("createContainer") or hooks.get("startContainer")):
         prepare.insert(0, ("hook_outputs", "annotations", outputs))
     return {
@@ -460,7 +446,7 @@ _ROOTFS_PROPAGATION: Final = {
 
 # The place among the bind sources of the directory with the notify socket, and its mount point.
 _NOTIFY: Final = -1
-_NOTIFY_AT: Final = "/run/notify"
+NOTIFY_AT: Final = "/run/notify"
 
 
 # What a symbolic link as the source of a bind mount is, by the option that says so.
@@ -497,7 +483,7 @@ def _root_steps(config: Config, facts: Facts) -> list[Step]:
                 ("source", where, index, source, link, mount["destination"], inside, covered, ask)
             )
     if facts.get("notify"):
-        paths = (_NOTIFY, facts["notify_source"], "follow", _NOTIFY_AT)
+        paths = (_NOTIFY, facts["notify_source"], "follow", NOTIFY_AT)
         steps.append(("source", "NOTIFY_SOCKET", *paths, "", False, ask))
     word = linux.get("rootfsPropagation") or ""
     own = "mount" in spaces
@@ -603,7 +589,7 @@ def _check_bind(words: Sequence[str], options: MountOptions, where: str) -> None
 
 def _notify_mount(facts: Facts) -> Step:
     options = mountoptions.parse(["bind", "ro", "nosuid", "nodev", "noexec"])
-    return ("bind", "NOTIFY_SOCKET", _NOTIFY, facts["notify_source"], _NOTIFY_AT, options)
+    return ("bind", "NOTIFY_SOCKET", _NOTIFY, facts["notify_source"], NOTIFY_AT, options)
 
 
 def _check_proc(destination: str, where: str, bind: bool) -> None:
@@ -806,8 +792,8 @@ def process_steps(
         for limit in process.get("rlimits") or []
     ]
     own = facts.get("descriptors")
-    if own and all(kind != _NOFILE for kind, _, _ in limits):
-        limits.append((_NOFILE, *own))  # raised for the set-up's sake
+    if own and all(kind != RLIMIT_NOFILE for kind, _, _ in limits):
+        limits.append((RLIMIT_NOFILE, *own))  # raised for the set-up's sake
     program = facts["seccomp"]
     can_clone = not program or facts["clone"]
     born: list[Step] = []

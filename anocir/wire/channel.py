@@ -103,11 +103,6 @@ CGROUP_FRAME: Final = "=??i?"
 # What fits into report.fifo beside other frames, also when nobody reads it.
 MOST_TEXT: Final = 32 << 10
 
-# include/linux/socket.h
-_SCM_RIGHTS = 1
-_SOL_SOCKET = 1
-_MSG_CMSG_CLOEXEC = 0x40000000
-_MSG_NOSIGNAL = 0x4000
 _LONGEST_PATH: Final = 107  # sun_path of unix(7), without the NUL
 _MAX_FDS = 250  # SCM_MAX_FD is 253
 _MAX_FRAME = 128 << 20
@@ -130,8 +125,8 @@ class Channel:
         """Send one frame, with descriptors.  Raises OSError (EPIPE) when the peer is gone."""
         data = pack("=IB", len(payload), kind) + payload
         if fds:
-            rights = [(_SOL_SOCKET, _SCM_RIGHTS, pack(f"={len(fds)}i", *fds))]
-            data = data[self.sock.sendmsg([data], rights, _MSG_NOSIGNAL) :]
+            rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, pack(f"={len(fds)}i", *fds))]
+            data = data[self.sock.sendmsg([data], rights, _socket.MSG_NOSIGNAL) :]
         # write(2): the one way out that a container's seccomp profile surely allows.
         files.write_all(self.sock.fileno(), data)
 
@@ -162,12 +157,14 @@ class Channel:
         while have < size:
             try:
                 data, ancillary, _, _ = self.sock.recvmsg(
-                    max(ahead, min(size - have, 1 << 20)), 4 * _MAX_FDS + 64, _MSG_CMSG_CLOEXEC
+                    max(ahead, min(size - have, 1 << 20)),
+                    4 * _MAX_FDS + 64,
+                    _socket.MSG_CMSG_CLOEXEC,
                 )
             except ConnectionResetError:
                 data, ancillary = b"", []
             for level, kind, rights in ancillary:
-                if level == _SOL_SOCKET and kind == _SCM_RIGHTS:
+                if level == _socket.SOL_SOCKET and kind == _socket.SCM_RIGHTS:
                     whole = rights[: len(rights) // 4 * 4]
                     self.came += [fd for (fd,) in iter_unpack("=i", whole)]
             if not data:
@@ -202,8 +199,8 @@ def send_fd(path: str, fd: int, data: bytes) -> None:
     sock = named("socket", _socket.socket, _socket.AF_UNIX, _socket.SOCK_STREAM)
     try:
         sock.connect(path.encode("utf-8", "surrogateescape"))
-        rights = [(_SOL_SOCKET, _SCM_RIGHTS, pack("=i", fd))]
-        sock.sendmsg([data], rights, _MSG_NOSIGNAL)
+        rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, pack("=i", fd))]
+        sock.sendmsg([data], rights, _socket.MSG_NOSIGNAL)
     except OSError as error:
         raise OSError(error.errno, "connect", path) from None
     finally:

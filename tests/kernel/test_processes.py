@@ -623,3 +623,10 @@ def test_in_user_namespace_knows_one_whose_map_changes_no_id() -> None:
     outside = Path("/proc/self/ns/user").stat().st_ino == 0xEFFFFFFD  # PROC_USER_INIT_INO
     assert processes.in_user_namespace() is not outside
     assert child.run(processes.in_user_namespace, machine.CLONE_NEWUSER) is True
+
+
+def test_id_map_is_the_kernels_table() -> None:
+    table = [tuple(map(int, line.split())) for line in open("/proc/self/gid_map")]
+    assert processes.id_map("self", "gid") == processes.id_map(os.getpid(), "gid") == table != []
+    with pytest.raises(FileNotFoundError):
+        processes.id_map(0, "uid")

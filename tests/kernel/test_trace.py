@@ -294,7 +294,7 @@ NOT_CALLS = {
     "mounts": {"fsconfig_options", "has_detached"},
     "tasks": {"strings"},
     "processes": {
-        "alive", "directory", "exit_code", "hold", "hold_child", "in_user_namespace", "is_pidfd",
+        "alive", "directory", "exit_code", "hold", "hold_child", "id_map", "in_user_namespace", "is_pidfd",
         "stat",
     },
     "bpf": {"names", "replace_device_program"},

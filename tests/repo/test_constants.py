@@ -42,7 +42,10 @@ HEADERS = """
 #include <errno.h>
 """
 # Names of the C library, or of kernel headers that are not exported.
-ELSEWHERE = {"MNT_DETACH": 2, "LINUX_CAPABILITY_VERSION_3": 0x20080522}
+ELSEWHERE = {
+    "MNT_DETACH": 2, "LINUX_CAPABILITY_VERSION_3": 0x20080522,
+    "KEY_POS_ALL": 0x3F000000, "KEY_USR_SEARCH": 0x00080000,
+}  # fmt: skip
 
 
 def names() -> dict[str, int]:

@@ -10,6 +10,7 @@ changed.  Unknown properties are kept and ignored (spec: extensibility).
 
 from __future__ import annotations
 
+from ...base import normal
 from .kinds import (
     ABSOLUTE,
     ALNUM,
@@ -139,13 +140,11 @@ def _filled(value: str) -> str:
 
 
 def _destination(value: str) -> str:
-    depth = 0
-    for part in value.split("/"):
-        if part == "..":
-            depth = max(0, depth - 1)
-        elif part not in ("", "."):
-            depth += 1
-    return "" if depth else f"must be below the root of the container, got {show(value)}"
+    return (
+        ""
+        if normal(value) != "/"
+        else f"must be below the root of the container, got {show(value)}"
+    )
 
 
 def _mount(mount: Any) -> None:

@@ -29,12 +29,9 @@ UINT64: Final = (0, (1 << 64) - 1)
 LAST_ID: Final = (1 << 32) - 2
 _SHOWN: Final = 80
 _LISTED: Final = 12
-# What runc says first of a mistake there, and scripts may look for.
-_RUNCS_WORDS: Final = (
-    ("linux.memoryPolicy.flags", "invalid memory policy flag: "),
-    ("linux.memoryPolicy.mode", "invalid memory policy mode: "),
-    ("linux.memoryPolicy.nodes", "invalid memory policy node: "),
-)
+# By JSON path what runc says first of a mistake there, and scripts may look for: stands where the
+# record is.
+RUNCS_WORDS: Final[dict[str, str]] = {}
 
 
 class Mistake(Exception):
@@ -60,7 +57,7 @@ def run(kind: Kind, value: Any, path: str) -> None:
 def complaint(mistake: Mistake, path: str = "") -> Error:
     """Return the Error for a Mistake that was made below `path`."""
     where = join(path, mistake.path)
-    word = next((word for start, word in _RUNCS_WORDS if where.startswith(start)), "")
+    word = next((word for start, word in RUNCS_WORDS.items() if where.startswith(start)), "")
     return at(where or "config.json", word + mistake.text)
 
 

@@ -6,6 +6,7 @@ Side: pure.  Spec: config-linux.md.
 from __future__ import annotations
 
 from .kinds import (
+    RUNCS_WORDS,
     ABSOLUTE,
     array,
     BOOLEAN,
@@ -196,6 +197,11 @@ def _class_of_service(value: str) -> str:
 def _nodes(value: str) -> str:
     ranges(value, LAST_NODE)
     return ""
+
+
+RUNCS_WORDS["linux.memoryPolicy.flags"] = "invalid memory policy flag: "
+RUNCS_WORDS["linux.memoryPolicy.mode"] = "invalid memory policy mode: "
+RUNCS_WORDS["linux.memoryPolicy.nodes"] = "invalid memory policy node: "
 
 
 def _memory_policy(policy: Any) -> None:
