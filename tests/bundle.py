@@ -10,7 +10,7 @@ import os
 import shutil
 import stat
 import subprocess
-from typing import Any, Callable
+from typing import Any
 
 from tests import machine
 
@@ -89,14 +89,19 @@ def static_busybox() -> str:
     raise SystemExit("a static busybox is needed (Debian: busybox-static)")
 
 
-def make_root(path: str, program: str, put: Callable[[str, str], object] = shutil.copy2) -> None:
+def make_root(path: str, program: str) -> None:
     """Make a root file system: a busybox with its applets, and the directories that mounts go to."""
+    make_directories(path)
+    shutil.copy2(program, os.path.join(path, "bin/busybox"))
+    for applet in APPLETS:
+        os.symlink("busybox", os.path.join(path, "bin", applet))
+
+
+def make_directories(path: str) -> None:
+    """Make what is in a root file system before any file."""
     for name in ("bin", "dev", "etc", "proc", "sys", "tmp", "root"):
         os.makedirs(os.path.join(path, name), 0o755)
     os.chmod(os.path.join(path, "tmp"), 0o1777)
-    put(program, os.path.join(path, "bin/busybox"))
-    for applet in APPLETS:
-        os.symlink("busybox", os.path.join(path, "bin", applet))
 
 
 def smallest_bundle(archive: str, path: str) -> None:
@@ -159,8 +164,12 @@ class Template:
         subprocess.run(command, check=True, timeout=300)
 
     def unpack(self, rootfs: str) -> None:
-        """Make a root file system: files are hard links, so nothing may write into them."""
-        make_root(rootfs, os.path.join(self.directory, "bin/busybox"), os.link)
+        """Make a root file system: files are hard links, so nothing may write into them, and so are the links of applets
+        (a new inode for each took 20 of the 25 ms that this takes)."""  # noqa: D209
+        make_directories(rootfs)
+        for name in ("busybox", *APPLETS):
+            source = os.path.join(self.directory, "bin", name)
+            os.link(source, os.path.join(rootfs, "bin", name), follow_symlinks=False)
         if os.path.exists(self.probe):
             os.link(self.probe, os.path.join(rootfs, "bin/probe"))
         for name, text in (

@@ -110,6 +110,8 @@ class Host:
     def terminals(self) -> Section:
         """By the session that is on it, since a number comes round again."""
         rows: dict[str, str] = {}
+        if not any(entry.name.isdigit() for entry in _scan(os.path.join(self.dev, "pts"))):
+            return rows
         for pid in filter(str.isdigit, os.listdir("/proc")):
             try:
                 with open(f"/proc/{pid}/stat") as file:
@@ -129,14 +131,12 @@ class Host:
         if not os.path.isdir(self.cgroup):
             return rows
         _put(rows, self.cgroup)
-        for name in os.listdir(self.cgroup):
-            path = os.path.join(self.cgroup, name)
-            _put(rows, path)
-            if os.path.isdir(path) and not os.path.islink(path):
-                for inner in os.listdir(path):
-                    whole = os.path.join(path, inner)
-                    if not os.path.isdir(whole):  # directories are cgroups, which come and go
-                        _put(rows, whole)
+        for top in _scan(self.cgroup):
+            _put(rows, top.path)
+            if top.is_dir(follow_symlinks=False):
+                for inner in _scan(top.path):
+                    if not inner.is_dir():  # directories are cgroups, which come and go
+                        _put(rows, inner.path)
         return rows
 
     def links(self) -> Section:
@@ -284,6 +284,12 @@ class Host:
 def _put(rows: Section, path: str) -> None:
     with contextlib.suppress(OSError):
         rows[path] = describe(path)
+
+
+def _scan(path: str) -> list[os.DirEntry[str]]:
+    with contextlib.suppress(OSError), os.scandir(path) as entries:
+        return list(entries)
+    return []
 
 
 def _device_of(path: str) -> int:

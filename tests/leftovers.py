@@ -75,15 +75,19 @@ class Snapshot:
 def cgroups(parent: str, ids: list[str]) -> list[str]:
     """Every cgroup below the tests' parent or named after a container, deepest first."""
     found = []
+
+    def look(directory: str, inside: bool) -> None:
+        for name in machine.cgroups_in(directory):
+            path = os.path.join(directory, name)
+            if inside or any(one in name for one in ids):
+                found.append(path)
+            elif name.startswith("anocir-") and f"/{name}" != parent:
+                continue  # of another test run
+            look(path, inside or path == top + parent)
+
     for hierarchy in machine.hierarchies():
         top = hierarchy.mountpoint
-        for directory, names, _ in os.walk(top):
-            inside = (directory + "/").startswith(f"{top}{parent}/")
-            for name in list(names):
-                if inside or any(one in name for one in ids):
-                    found.append(os.path.join(directory, name))
-                elif name.startswith("anocir-") and f"/{name}" != parent:
-                    names.remove(name)  # of another test run
+        look(top, inside=False)
     return found[::-1]
 
 
