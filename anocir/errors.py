@@ -14,7 +14,25 @@ import posix
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any, Final, TypeVar
+    from typing import Any, Final, TypedDict, TypeVar
+
+    class Scene(TypedDict, total=False):
+        """What a search for the cause of a failure starts from (host/causes.py).
+
+        `config` and `process` are of config.json, `cgroup` is the record of where the cgroups are,
+        `pids` are processes of ours, `step` is the one of init that failed, `root` is where init
+        was, and `searched` is set once a search has begun.
+        """
+
+        config: Any
+        process: Any
+        cgroup: Any
+        rootfs: str
+        bundle: str
+        root: str
+        step: str
+        pids: tuple[int, ...]
+        searched: bool
 
     _T = TypeVar("_T")
 
@@ -51,9 +69,7 @@ CONTRACT: Final = {
 
 # What is being done now, for errors and the trace: phase, step, JSON path.
 scope = ["", "", ""]
-# What a search for the cause of a failure starts from (host/causes.py): `config`, `rootfs`,
-# `bundle`, `cgroup` (the record), `process`, and `step`, the one of init that failed.
-scene: dict[str, Any] = {}
+scene: Scene = {}
 
 
 class Error(Exception):

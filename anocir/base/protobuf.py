@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from typing import Any, Final
 
     Table = Mapping[str, tuple[int, Any]]
+    Message = dict[str, Any]  # of the fields of some table
 
 INT: Final = "int"
 TEXT: Final = "text"
@@ -60,15 +61,13 @@ def _field(number: int, kind: Any, value: Any) -> bytes:
     return varint(number << 3 | _COUNTED) + varint(len(data)) + data
 
 
-def decode(data: bytes, table: Table) -> dict[str, Any]:
-    """Return the fields that `table` names; others are passed over, the last of two counts.
+def decode(data: bytes, table: Table) -> Any:
+    """Return a dict with the fields that `table` names; others are passed over.
 
-    Raises Error for what is no message.
+    Of two the last counts; of what is in a list all do.  Raises Error for what is no message.
     """
     by_number = {number: (name, kind) for name, (number, kind) in table.items()}
-    result: dict[str, Any] = {
-        name: [] for name, (_, kind) in table.items() if isinstance(kind, list)
-    }
+    result: Message = {name: [] for name, (_, kind) in table.items() if isinstance(kind, list)}
     for number, wire, value in _fields(data):
         if number not in by_number:
             continue

@@ -14,9 +14,9 @@ from ..linux import files
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any, Protocol
+    from typing import Protocol
 
-    from ..model.schema import CgroupRecord, Resources
+    from ..model.schema import CgroupRecord, Resources, Stats
     from ..wire.shapes import CgroupView
     from .changes import Change
     from .devices import Rule
@@ -106,7 +106,7 @@ if TYPE_CHECKING:
         def destroy(self, patience: float = 10.0) -> None:
             """Remove what was made, and nothing else; what is gone already is fine."""
 
-        def stats(self) -> dict[str, Any]:
+        def stats(self) -> Stats:
             """Return what `events` shows."""
 
         def oom_kills(self) -> int:

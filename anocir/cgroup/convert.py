@@ -88,10 +88,10 @@ def named(resources: Resources, names: Resources, version: int) -> Resources:
     With what goes into the same file: quota and period, and on v2 memory and swap (config.json
     counts them together); and with the weight that the kernel forgets while cpu.idle is 1.
     """
-    cpu: dict[str, Any] = {**(names.get("cpu") or {})}
-    memory: dict[str, Any] = {**(names.get("memory") or {})}
-    all_cpu: Mapping[str, Any] = resources.get("cpu") or {}
-    all_memory: Mapping[str, Any] = resources.get("memory") or {}
+    cpu: dict[str, object] = {**(names.get("cpu") or {})}
+    memory: dict[str, object] = {**(names.get("memory") or {})}
+    all_cpu: Mapping[str, object] = resources.get("cpu") or {}
+    all_memory: Mapping[str, object] = resources.get("memory") or {}
     pairs = [(cpu, all_cpu, ("quota", "period"))] if version == 2 else []
     if version == 2 or all_memory.get("limit") == -1:
         pairs.append((memory, all_memory, ("limit", "swap")))

@@ -10,9 +10,8 @@ from ..errors import Error
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
 
-    from ..model.schema import CgroupRecord, Resources
+    from ..model.schema import CgroupRecord, Resources, Stats
     from ..wire.shapes import CgroupView
     from .changes import Change
     from .devices import Rule
@@ -120,7 +119,7 @@ class Manager:
     def destroy(self, _patience: float = 0.0) -> None:
         """Nothing was made."""
 
-    def stats(self) -> dict[str, Any]:
+    def stats(self) -> Stats:
         """Nothing is counted."""
         return {}
 

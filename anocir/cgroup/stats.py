@@ -14,7 +14,18 @@ from .knobs import read_int, read_map, read_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Final
+    from typing import Final
+
+    from ..model.schema import (
+        CpuStats,
+        HugepageStats,
+        IoEntry,
+        MemoryEntry,
+        MemoryStats,
+        PidsStats,
+        Pressure,
+        Stats,
+    )
 
 _UNLIMITED: Final = (1 << 64) - 1
 _TICK: Final = 10_000_000  # nanoseconds of a clock tick: USER_HZ is 100 on all architectures
@@ -43,9 +54,9 @@ _BLKIO: Final = (
 )
 
 
-def v1(directories: dict[str, str]) -> dict[str, Any]:
+def v1(directories: dict[str, str]) -> Stats:
     """Return the figures of a container on cgroup v1; `directories` are by controller."""
-    result: dict[str, Any] = {
+    return {
         "cpu": _v1_cpu(directories.get("cpu", ""), directories.get("cpuacct", "")),
         "cpuset": _v1_cpuset(directories.get("cpuset", "")),
         "memory": _v1_memory(directories.get("memory", "")),
@@ -55,41 +66,47 @@ def v1(directories: dict[str, str]) -> dict[str, Any]:
         "intel_rdt": {},
         "network_interfaces": None,
     }
-    return result
 
 
-def v2(directory: str) -> dict[str, Any]:
+def v2(directory: str) -> Stats:
     """Return the figures of a container on cgroup v2."""
-    cpu = read_map(f"{directory}/cpu.stat")
     return {
-        "cpu": {
-            "usage": {
-                "total": cpu.get("usage_usec", 0) * 1000,
-                "kernel": cpu.get("system_usec", 0) * 1000,
-                "user": cpu.get("user_usec", 0) * 1000,
-            },
-            "throttling": {
-                "periods": cpu.get("nr_periods", 0),
-                "throttledPeriods": cpu.get("nr_throttled", 0),
-                "throttledTime": cpu.get("throttled_usec", 0) * 1000,
-            },
-            **_pressure(directory, "cpu"),
-        },
+        "cpu": _v2_cpu(directory),
         "cpuset": dict.fromkeys(_CPUSET, 0),
-        "memory": {**_v2_memory(directory), **_pressure(directory, "memory")},
+        "memory": _v2_memory(directory),
         "pids": _pids(directory),
-        "blkio": {**_v2_io(directory), **_pressure(directory, "io")},
+        "blkio": _v2_io(directory),
         "hugetlb": _hugetlb(directory, "max"),
         "intel_rdt": {},
         "network_interfaces": None,
     }
 
 
+def _v2_cpu(directory: str) -> CpuStats:
+    cpu = read_map(f"{directory}/cpu.stat")
+    result: CpuStats = {
+        "usage": {
+            "total": cpu.get("usage_usec", 0) * 1000,
+            "kernel": cpu.get("system_usec", 0) * 1000,
+            "user": cpu.get("user_usec", 0) * 1000,
+        },
+        "throttling": {
+            "periods": cpu.get("nr_periods", 0),
+            "throttledPeriods": cpu.get("nr_throttled", 0),
+            "throttledTime": cpu.get("throttled_usec", 0) * 1000,
+        },
+    }
+    pressure = _pressure(directory, "cpu")
+    if pressure:
+        result["psi"] = pressure
+    return result
+
+
 def _numbers(text: str) -> list[int]:
     return [int(word) for word in text.split() if word.isdigit()]
 
 
-def _v1_cpu(cpu: str, cpuacct: str) -> dict[str, Any]:
+def _v1_cpu(cpu: str, cpuacct: str) -> CpuStats:
     stat = read_map(f"{cpu}/cpu.stat")
     times = read_map(f"{cpuacct}/cpuacct.stat")
     # "cpu user system", and whatever a kernel adds to that.
@@ -121,10 +138,10 @@ def _ranges(text: str) -> list[int]:
     return result
 
 
-def _v1_cpuset(directory: str) -> dict[str, Any]:
+def _v1_cpuset(directory: str) -> dict[str, int | list[int]]:
     if not directory:
         return {}
-    result: dict[str, Any] = {
+    result: dict[str, int | list[int]] = {
         name: _ranges(read_text(f"{directory}/cpuset.{name}")) for name in ("cpus", "mems")
     }
     for name in _CPUSET:
@@ -132,7 +149,7 @@ def _v1_cpuset(directory: str) -> dict[str, Any]:
     return result
 
 
-def _v1_entry(directory: str, name: str) -> dict[str, int]:
+def _v1_entry(directory: str, name: str) -> MemoryEntry:
     return {
         "limit": read_int(f"{directory}/{name}.limit_in_bytes") or 0,
         "usage": read_int(f"{directory}/{name}.usage_in_bytes") or 0,
@@ -141,7 +158,7 @@ def _v1_entry(directory: str, name: str) -> dict[str, int]:
     }
 
 
-def _v1_memory(directory: str) -> dict[str, Any]:
+def _v1_memory(directory: str) -> MemoryStats:
     raw = read_map(f"{directory}/memory.stat")
     return {
         "cache": raw.get("cache", 0),
@@ -159,7 +176,7 @@ def _limit(path: str) -> int:
     return _UNLIMITED if value is None else value
 
 
-def _v2_memory(directory: str) -> dict[str, Any]:
+def _v2_memory(directory: str) -> MemoryStats:
     raw = read_map(f"{directory}/memory.stat")
     events = read_map(f"{directory}/memory.events")
     usage = read_int(f"{directory}/memory.current") or 0
@@ -167,7 +184,7 @@ def _v2_memory(directory: str) -> dict[str, Any]:
     swap = read_int(f"{directory}/memory.swap.current") or 0
     swap_limit = _limit(f"{directory}/memory.swap.max")
     both = _UNLIMITED if _UNLIMITED in (limit, swap_limit) else limit + swap_limit
-    return {
+    result: MemoryStats = {
         "cache": raw.get("file", 0),
         "usage": {
             "limit": limit,
@@ -181,22 +198,26 @@ def _v2_memory(directory: str) -> dict[str, Any]:
         "kernelTCP": {"limit": 0, "usage": raw.get("sock", 0), "max": 0, "failcnt": 0},
         "raw": raw,
     }
+    pressure = _pressure(directory, "memory")
+    if pressure:
+        result["psi"] = pressure
+    return result
 
 
-def _pids(directory: str) -> dict[str, int]:
+def _pids(directory: str) -> PidsStats:
     return {
         "current": read_int(f"{directory}/pids.current") or 0,
         "limit": read_int(f"{directory}/pids.max") or 0,
     }
 
 
-def _io_entry(device: str, operation: str, value: str) -> dict[str, Any]:
+def _io_entry(device: str, operation: str, value: str) -> IoEntry:
     major, _, minor = device.partition(":")
     return {"major": int(major), "minor": int(minor), "op": operation, "value": int(value)}
 
 
-def _v1_blkio(directory: str) -> dict[str, Any]:
-    result: dict[str, Any] = {}
+def _v1_blkio(directory: str) -> dict[str, list[IoEntry] | Pressure]:
+    result: dict[str, list[IoEntry] | Pressure] = {}
     for name, file, other in _BLKIO:
         text = read_text(f"{directory}/blkio.bfq.{file}") or read_text(f"{directory}/blkio.{file}")
         if len(text.split("\n")) < 2 and other:  # only the line of the sum: no bfq here
@@ -206,9 +227,9 @@ def _v1_blkio(directory: str) -> dict[str, Any]:
     return result
 
 
-def _v2_io(directory: str) -> dict[str, Any]:
-    moved: list[dict[str, Any]] = []
-    served: list[dict[str, Any]] = []
+def _v2_io(directory: str) -> dict[str, list[IoEntry] | Pressure]:
+    moved: list[IoEntry] = []
+    served: list[IoEntry] = []
     words = {"rbytes": (moved, "Read"), "wbytes": (moved, "Write")}
     words.update({"rios": (served, "Read"), "wios": (served, "Write")})
     for line in read_text(f"{directory}/io.stat").split("\n"):
@@ -218,13 +239,20 @@ def _v2_io(directory: str) -> dict[str, Any]:
             if key in words and ":" in device:
                 entries, operation = words[key]
                 entries.append(_io_entry(device, operation, value))
-    return {"ioServiceBytesRecursive": moved, "ioServicedRecursive": served}
+    result: dict[str, list[IoEntry] | Pressure] = {
+        "ioServiceBytesRecursive": moved,
+        "ioServicedRecursive": served,
+    }
+    pressure = _pressure(directory, "io")
+    if pressure:
+        result["psi"] = pressure
+    return result
 
 
-def _hugetlb(directory: str, file: str) -> dict[str, Any]:
+def _hugetlb(directory: str, file: str) -> dict[str, HugepageStats]:
     if not directory:
         return {}
-    result = {}
+    result: dict[str, HugepageStats] = {}
     for name in files.listdir(directory):
         words = name.split(".")
         if words[0] != "hugetlb" or words[2:] != [file]:
@@ -240,9 +268,9 @@ def _hugetlb(directory: str, file: str) -> dict[str, Any]:
     return result
 
 
-def _pressure(directory: str, resource: str) -> dict[str, Any]:
+def _pressure(directory: str, resource: str) -> Pressure:
     """Return the pressure stall information, if the kernel counts it."""
-    result: dict[str, Any] = {}
+    result: Pressure = {}
     for line in read_text(f"{directory}/{resource}.pressure").split("\n"):
         kind, *pairs = line.split() or [""]
         if kind in ("some", "full"):
@@ -250,7 +278,7 @@ def _pressure(directory: str, resource: str) -> dict[str, Any]:
             result[kind] = {
                 key: int(value) if key == "total" else float(value) for key, value in values.items()
             }
-    return {"psi": result} if result else {}
+    return result
 
 
 def v1_oom_watch(directory: str) -> tuple[int, int]:

@@ -21,13 +21,13 @@ from . import knobs, tree
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any, Final
+    from typing import Final
 
     from .changes import Change
     from .convert import Write
     from .devices import Rule
     from .joining import Joining
-    from ..model.schema import CgroupRecord, Resources
+    from ..model.schema import CgroupRecord, Resources, Stats
     from ..wire.shapes import CgroupView
 
 _GONE = (ENOENT, ENODEV)
@@ -528,7 +528,7 @@ class Manager:
 
     # Looking
 
-    def stats(self) -> dict[str, Any]:
+    def stats(self) -> Stats:
         """Return what `events` shows."""
         from . import stats
 

@@ -13,9 +13,8 @@ from ..base import log
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from ..cli import Options, Settings, Table
+    from ..model.schema import Json
 
 HELP = "print what the runtime supports as JSON"
 USAGE = ""
@@ -32,7 +31,7 @@ def run(settings: Settings, options: Options, args: list[str]) -> int:
     return 0
 
 
-def document(settings: Settings) -> dict[str, Any]:
+def document(settings: Settings) -> Json:
     """Return the features document (features.md and features-linux.md of specification 1.3)."""
     from .. import __version__, seccomp
     from ..linux import capabilities

@@ -102,7 +102,7 @@ def explain(text: str, hint: str, root: str, number: int = 0) -> str:
 
     `root` is the state directory, `number` the errno where the text does not end with its words.
     """
-    errors.scene.update(root=root, searched=True)
+    errors.scene.update({"root": root, "searched": True})
     failure = Failure(text, number)
     try:
         hidden = _hidden(f"{text}; {hint}")

@@ -18,7 +18,7 @@ from . import criu, ending, externals, images, mountinfo, states
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Final
+    from typing import Final
 
     from ..cli import Options, Settings
     from .store import Container
@@ -139,8 +139,8 @@ def _opts(
     options: Options,
     directory: images.Directories,
     pid: int,
-) -> dict[str, Any]:
-    opts = {
+) -> criu.Opts:
+    opts: criu.Opts = {
         **images.common(config, options, directory, _LOG),
         "pid": pid,
         "root": container.intent["rootfs"],

@@ -23,13 +23,11 @@ from . import facts, joining, launch, reserve, states
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from ..cli import Options, Settings
     from .launch import Init
     from .recorder import Recorder
     from .store import Container
-    from ..model.schema import Config, Facts, Hooks, Intent
+    from ..model.schema import Config, Facts, Hooks, Intent, StateFile
     from ..wire.shapes import Plan
     from ..cgroup import Manager
 
@@ -127,7 +125,7 @@ def checked(
         recorder = recording.Recorder(settings, container_id, options, config)
     rootfs = facts.rootfs(config, bundle)
     intent = intent_of(settings, container_id, config, bundle, rootfs, options)
-    scene.update(config=config, rootfs=rootfs, cgroup=intent["cgroup"])
+    scene.update({"config": config, "rootfs": rootfs, "cgroup": intent["cgroup"]})
     known = facts.of_create(settings, container_id, config, options, intent)
     known["listen_fds"] = listen_fds
     facts.check_sysctls(config)
@@ -359,7 +357,7 @@ def _go(init: Init, spare: dict[int, int]) -> None:
         joining.close_all(spare.values())
 
 
-def _evidence(container: Container, pid: int) -> dict[str, Any]:
+def _evidence(container: Container, pid: int) -> StateFile:
     """Return by what processes that outlive init are known, where some can."""
     if container.intent["private_pids"]:
         return {}

@@ -21,9 +21,123 @@ from ..linux import files, processes, spawn, tasks
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from typing import Any, Final
+    from typing import Any, Final, TypedDict
 
     Notify = Callable[[str, int, list[int]], None]
+
+    class Place(TypedDict):
+        """Where the source of an external mount is (ExtMountMap)."""
+
+        key: str
+        val: str
+
+    class Inherited(TypedDict):
+        """A descriptor of the worker's that the container gets (InheritFd)."""
+
+        key: str
+        fd: int
+
+    class CgroupRoot(TypedDict):
+        """The cgroup below which those of the images are made (CgroupRoot)."""
+
+        ctrl: str
+        path: str
+
+    class Joined(TypedDict):
+        """A namespace that is there already (JoinNamespace)."""
+
+        ns: str
+        ns_file: str
+
+    class PageServer(TypedDict):
+        """Where the memory goes."""
+
+        address: str
+        port: int
+
+    class Opts(TypedDict, total=False):
+        """The fields of _OPTS; flags may be numbers."""
+
+        images_dir_fd: int
+        pid: int
+        leave_running: bool
+        ext_unix_sk: bool
+        tcp_established: bool
+        evasive_devices: bool
+        shell_job: bool
+        file_locks: bool
+        log_level: int
+        log_file: str
+        ps: PageServer
+        notify_scripts: bool
+        root: str
+        parent_img: str
+        track_mem: bool
+        auto_dedup: bool
+        work_dir_fd: int
+        link_remap: bool
+        ext_mnt: list[Place]
+        manage_cgroups: bool
+        cg_root: list[CgroupRoot]
+        rst_sibling: bool
+        inherit_fd: list[Inherited]
+        manage_cgroups_mode: int
+        external: list[str]
+        empty_ns: int
+        join_ns: list[Joined]
+        freeze_cgroup: str
+        tcp_skip_in_flight: bool
+        lazy_pages: bool
+        orphan_pts_master: bool
+        config_file: str
+        tcp_close: bool
+        lsm_profile: str
+        lsm_mount_context: str
+
+    class Features(TypedDict, total=False):
+        """What is asked of a kernel, and answered."""
+
+        mem_track: bool
+        lazy_pages: bool
+
+    class Release(TypedDict, total=False):
+        """The version of CRIU."""
+
+        major: int
+        minor: int
+        sublevel: int
+
+    class Said(TypedDict, total=False):
+        """Where CRIU is: the name of the point, and a process."""
+
+        script: str
+        pid: int
+
+    class Restored(TypedDict, total=False):
+        """The first process, as CRIU's caller sees it."""
+
+        pid: int
+
+    class Request(TypedDict, total=False):
+        """What CRIU is asked or told."""
+
+        type: int
+        opts: Opts | None
+        notify_success: bool
+        features: Features | None
+
+    class Response(TypedDict, total=False):
+        """What CRIU answers."""
+
+        type: int
+        success: int
+        restore: Restored
+        notify: Said
+        errno: int
+        features: Features
+        errmsg: str
+        version: Release
+
 
 # images/rpc.proto, criu_req_type
 DUMP: Final = 1
@@ -184,10 +298,10 @@ class Worker:
     def ask(
         self,
         kind: int,
-        opts: dict[str, Any] | None = None,
-        features: dict[str, Any] | None = None,
+        opts: Opts | None = None,
+        features: Features | None = None,
         notify: Notify | None = None,
-    ) -> dict[str, Any]:
+    ) -> Response:
         """Return the answer to a request; `notify` gets (script, pid, descriptors) on the way.
 
         Raises Failed when CRIU could not, and what `notify` raised after CRIU has given up.
@@ -200,10 +314,10 @@ class Worker:
                 if refused:
                     raise refused
                 raise Failed(f"criu: it ended during {_NAMES[kind]} ({self.close()})", 0)
-            answer = protobuf.decode(data, _RESPONSE)
+            answer: Response = protobuf.decode(data, _RESPONSE)
             if answer.get("type") != _NOTIFY:
                 break
-            said = answer.get("notify") or {}
+            said: Said = answer.get("notify") or {}
             try:
                 if notify and refused is None:
                     notify(said.get("script", ""), said.get("pid", 0), fds)
@@ -219,7 +333,7 @@ class Worker:
             raise Failed(f"criu: {text}", answer.get("errno", 0))
         return answer
 
-    def _send(self, message: dict[str, Any]) -> None:
+    def _send(self, message: Request) -> None:
         try:
             self.sock.send(protobuf.encode(message, _REQUEST), _socket.MSG_NOSIGNAL)
         except (BrokenPipeError, ConnectionResetError):
@@ -303,7 +417,8 @@ def features(wanted: str) -> bool:
     """Ask whether this kernel and CRIU have a feature: "mem_track" or "lazy_pages"."""
     worker = Worker()
     try:
-        answer = worker.ask(FEATURE_CHECK, features={wanted: True})
+        asked: Features = {wanted: True}  # type: ignore[misc]
+        answer = worker.ask(FEATURE_CHECK, features=asked)
     finally:
         worker.close()
     return bool((answer.get("features") or {}).get(wanted))

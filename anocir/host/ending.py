@@ -16,10 +16,10 @@ from . import states
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any, Final
+    from typing import Final
 
     from .store import Container
-    from ..model.schema import Config, Intent
+    from ..model.schema import Config, Intent, StateFile
 
 KILL_PATIENCE: Final = 10.0  # seconds
 # include/uapi/linux/nsfs.h
@@ -40,7 +40,7 @@ def signal_process(container: Container, number: int) -> bool:
     return True
 
 
-def evidence(pid: int) -> dict[str, Any]:
+def evidence(pid: int) -> StateFile:
     """Return by what a process is known as the container's once init is dead: for the state."""
     identity = mount_namespace(pid)
     return {"mount_namespace": identity} if identity != mount_namespace("self") else {}

@@ -16,9 +16,10 @@ from . import states
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
 
+    from ..cgroup import Manager
     from ..cli import Options, Settings
+    from ..model.schema import Event, OomStory, Stats
     from .store import Container
 
 
@@ -29,7 +30,9 @@ def events(settings: Settings, container_id: str, options: Options) -> None:
     follow(container, states.manager(container), options, lambda: states.status_of(container))
 
 
-def follow(container: Container, manager: Any, options: Options, status: Callable[[], str]) -> None:
+def follow(
+    container: Container, manager: Manager, options: Options, status: Callable[[], str]
+) -> None:
     """Print one JSON object a line until the container stops."""
     if options["stats"]:
         _print("stats", container.id, manager.stats())
@@ -61,15 +64,15 @@ def follow(container: Container, manager: Any, options: Options, status: Callabl
             return  # deleted in the meantime
 
 
-def _story(container: Container, manager: Any, kills: int) -> dict[str, Any]:
+def _story(container: Container, manager: Manager, kills: int) -> OomStory:
     """Return how often the kernel has killed, whom last, the limit and the peak, if known."""
     from . import oom
 
     return {"kills": kills, **oom.usage(manager), **oom.victim(container)}
 
 
-def _print(kind: str, container_id: str, data: Any) -> None:
-    line: dict[str, Any] = {"type": kind, "id": container_id}
+def _print(kind: str, container_id: str, data: Stats | OomStory | None) -> None:
+    line: Event = {"type": kind, "id": container_id}
     if data is not None:
         line["data"] = data
     log.result(jsonio.dumps(line) + "\n")

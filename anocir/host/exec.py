@@ -70,8 +70,9 @@ def execute(
         from . import tools
 
         process["env"] = tools.with_path(process.get("env") or [])
-    scene.update(config=config, process=process, rootfs=container.intent.get("rootfs", ""))
-    scene["cgroup"] = container.intent["cgroup"]
+    intent = container.intent
+    scene.update({"config": config, "process": process, "rootfs": intent.get("rootfs", "")})
+    scene["cgroup"] = intent["cgroup"]
     facts.check_pidfd_socket(options)
     facts.check_terminal(process, options, not detached)
     known: Facts = {

@@ -17,8 +17,7 @@ from ..linux.const import (
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Any
-    from ..model.schema import Linux
+    from ..model.schema import IDMapping, Linux
 
 
 def check_maps(fd: int, linux: Linux) -> None:
@@ -88,7 +87,7 @@ def write_maps(pid: int, linux: Linux) -> None:
             raise at(where, f"write {name}: {strerror(error.errno or 0)}") from None
 
 
-def _map_unprivileged(pid: int, uids: Sequence[Any], gids: Sequence[Any]) -> None:
+def _map_unprivileged(pid: int, uids: Sequence[IDMapping], gids: Sequence[IDMapping]) -> None:
     own = [("uid_map", uids, posix.geteuid(), b"newuidmap"),
            ("gid_map", gids, posix.getegid(), b"newgidmap")]  # fmt: skip
     for name, entries, identity, helper in own:

@@ -20,11 +20,29 @@ from . import criu
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from typing import Any, Final
+    from typing import Any, Final, TypedDict
 
     from ..cli import Options
+    from .criu import Inherited, Opts
     from .externals import External
+    from ..model.distrust import Entry
     from ..model.schema import Config
+
+    class Place(TypedDict):
+        """Where a mount from outside lay: its name, in config.json, below its top, in links."""
+
+        key: str
+        destination: str
+        below: str
+        point: str
+
+    class Record(TypedDict):
+        """anocir.json; nobody has looked at `descriptors` when it is read."""
+
+        version: int
+        mounts: list[Place]
+        descriptors: dict[str, str]
+
 
 DESCRIPTORS: Final = "descriptors.json"
 RECORD: Final = "anocir.json"
@@ -182,11 +200,9 @@ def _check_parent(path: str, image_fd: int) -> None:
     files.close(fd)
 
 
-def common(
-    config: Config, options: Options, directory: Directories, log_file: str
-) -> dict[str, Any]:
+def common(config: Config, options: Options, directory: Directories, log_file: str) -> Opts:
     """Return the options that a dump and a restore share."""
-    opts = {
+    opts: Opts = {
         "images_dir_fd": directory.image_fd,
         "log_level": 4,
         "log_file": log_file,
@@ -222,12 +238,13 @@ def check_empty_ns(names: Sequence[str]) -> None:
 
 def record(found: Sequence[External], names: Mapping[int, str]) -> str:
     """Return what a restore compares with config.json."""
-    mounts = [
+    mounts: list[Place] = [
         {"key": e.key, "destination": e.destination, "below": e.below, "point": e.point}
         for e in found
     ]
     files_ = {str(fd): name for fd, name in names.items()}
-    return jsonio.dumps({"version": _VERSION, "mounts": mounts, "descriptors": files_})
+    whole: Record = {"version": _VERSION, "mounts": mounts, "descriptors": files_}
+    return jsonio.dumps(whole)
 
 
 def explain(verb: str, error: BaseException, directory: Directories, name: str) -> BaseException:
@@ -292,13 +309,13 @@ def check_files(directory: Directories) -> None:
             files.close(one)
 
 
-def read_record(directory: Directories) -> dict[str, Any] | None:
+def read_record(directory: Directories) -> Record | None:
     """Return what a checkpoint of ours has recorded; None for images that are not ours."""
     try:
         data = directory.read(RECORD)
     except FileNotFoundError:
         return None
-    value = jsonio.loads(data, RECORD)
+    value: Any = jsonio.loads(data, RECORD)
     if not isinstance(value, dict) or value.get("version") != _VERSION:
         raise Error(f"--image-path: {RECORD}: version is not {_VERSION}")
     mounts = value.get("mounts")
@@ -308,10 +325,11 @@ def read_record(directory: Directories) -> dict[str, Any] | None:
         for entry in mounts
     ):
         raise Error(f"--image-path: {RECORD}: mounts is not a list of mounts")
-    return value
+    checked: Record = value  # type: ignore[assignment]
+    return checked
 
 
-def descriptors(directory: Directories, found: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+def descriptors(directory: Directories, found: Record | None) -> list[Inherited]:
     """Return CRIU's names for what descriptors 0 to 2 were: pipes, and files outside of it."""
     try:
         links = jsonio.loads(directory.read(DESCRIPTORS), DESCRIPTORS)
@@ -321,7 +339,7 @@ def descriptors(directory: Directories, found: Mapping[str, Any] | None) -> list
         raise Error(f"--image-path: {DESCRIPTORS} is not a list of names")
     pipes = enumerate(links[:3])
     inherited = {link: fd for fd, link in pipes if _is_name(link, "pipe:[", "0123456789")}
-    names = (found or {}).get("descriptors") or {}
+    names: Any = found.get("descriptors") if found else None
     for fd in (0, 1, 2):
         name = names.get(str(fd)) if isinstance(names, dict) else None
         if isinstance(name, str) and _is_name(name, "file[", "0123456789abcdef:"):
@@ -339,7 +357,7 @@ def _is_table(name: str) -> bool:
     return name.startswith("mountpoints-") and name.endswith(".img")
 
 
-def mount_tables(directory: Directories) -> list[list[dict[str, Any]]]:
+def mount_tables(directory: Directories) -> list[list[Entry]]:
     """Return the mounts of each mount namespace in the images.
 
     Raises Error for a file that is not one of CRIU's.
@@ -351,7 +369,7 @@ def mount_tables(directory: Directories) -> list[list[dict[str, Any]]]:
         data = directory.read(name, _MOST_IMAGE)
         if len(data) < 8 or unpack_from("=II", data) != (_COMMON, _MOUNTS):
             raise Error(f"--image-path: {name} is no image of mounts")
-        entries = []
+        entries: list[Entry] = []
         at = 8
         while at < len(data):
             if at + 4 > len(data):

@@ -18,11 +18,12 @@ from ..linux.errnos import EEXIST, EINVAL, EPERM
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from typing import Any, Final
+    from typing import Final
 
     from _socket import socket
 
     from ..linux.netlink import Address
+    from ..model.schema import NetDevice
 
     # name here, index there, whether it was up, addresses
     Link = tuple[str, int, bool, list[Address]]
@@ -34,7 +35,7 @@ _HINTS: Final = {
 }
 
 
-def move(entries: Mapping[str, Mapping[str, Any]], pid: int) -> None:
+def move(entries: Mapping[str, NetDevice], pid: int) -> None:
     """Move interfaces of our network namespace into that of process `pid`.
 
     `entries` maps the name here to an object with the name there ("name"), in which the kernel

@@ -13,10 +13,11 @@ from . import states
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Final
+    from typing import Final
 
     from .store import Container
-    from ..model.schema import Config
+    from ..cgroup import Manager
+    from ..model.schema import Config, MemoryStats, MemoryUse, Victim
 
 _TICKS: Final = 100  # USER_HZ, in which start times are counted
 _HOSTS_PIDS: Final = 0xEFFFFFFC  # PROC_PID_INIT_INO, include/linux/proc_ns.h
@@ -73,7 +74,7 @@ def killed(container: Container, pid: int) -> str:
 def told(container: Container, config: Config) -> str:
     """Return whom the kernel killed while the container was made, the limit and the peak."""
     manager = states.manager(container)
-    found: dict[str, Any] = {}
+    found: Victim = {}
     try:
         found = victim(container)
         text = figures(manager, found)
@@ -82,7 +83,7 @@ def told(container: Container, config: Config) -> str:
     return f"process {found['pid']} ({found['process']}), {text}" if found else text
 
 
-def figures(manager: Any, found: dict[str, Any]) -> str:
+def figures(manager: Manager, found: Victim) -> str:
     """Return "the limit is N bytes, the peak was M", or whose limit it was if not its own."""
     use = usage(manager)
     peak = f", the peak was {use['peak']}" if use.get("peak") else ""
@@ -93,17 +94,20 @@ def figures(manager: Any, found: dict[str, Any]) -> str:
     return f"the limit is {use['limit']} bytes{peak}"
 
 
-def usage(manager: Any) -> dict[str, int]:
+def usage(manager: Manager) -> MemoryUse:
     """Return `limit` and `peak` of a container's memory in bytes, where there are any."""
-    seen = (manager.stats().get("memory") or {}).get("usage") or {}
+    memory: MemoryStats = manager.stats().get("memory") or {}
+    seen = memory.get("usage")
+    if not seen:
+        return {}
     limit, peak = seen.get("limit"), seen.get("max") or 0
-    found = {"limit": limit} if limit is not None and limit < 1 << 62 else {}
+    found: MemoryUse = {"limit": limit} if limit is not None and limit < 1 << 62 else {}
     if peak:
         found["peak"] = peak
     return found
 
 
-def victim(container: Container, pid: int = 0) -> dict[str, Any]:
+def victim(container: Container, pid: int = 0) -> Victim:
     """Return whom the kernel killed last, by its log: `process`, `pid`, and `above`.
 
     `above` is the cgroup whose limit was reached if it was none of the container's own.  Only
@@ -111,7 +115,7 @@ def victim(container: Container, pid: int = 0) -> dict[str, Any]:
     """
     own = _memory_path(container)
     since = container.state.get("start_time", 0) * 1_000_000 // _TICKS - _EARLIER
-    found: dict[str, Any] = {}
+    found: Victim = {}
     for line in _kernel_log():
         head, _, text = line.partition(";")
         if not text.startswith("oom-kill:") or not own:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Any, Final
 
 _HIERARCHY: Final = ("row", "path", "text", "path", "number")
@@ -142,7 +143,7 @@ def _place(value: Any, kind: str) -> str | None:
     return None
 
 
-def _wrong_in(value: Any, known: dict[str, Any], needed: tuple[str, ...]) -> str | None:
+def _wrong_in(value: Any, known: Mapping[str, Any], needed: tuple[str, ...]) -> str | None:
     if type(value) is not dict:
         return ""
     for key in needed:

@@ -155,7 +155,7 @@ class Restoring:
         if "cgroup" in named:
             raise Error("linux.namespaces: criu cannot join a cgroup namespace that is there")
 
-    def _pipe(self, inherited: list[dict[str, Any]]) -> None:
+    def _pipe(self, inherited: list[criu.Inherited]) -> None:
         """Have pipes inherited where a terminal or a device of the caller's would be."""
         numbers = sorted(one["fd"] for one in inherited)
         self.streams = foreground.pipes(self.config, self.config.get("process"), numbers)
@@ -168,9 +168,9 @@ class Restoring:
 
     def _make(
         self,
-        record: dict[str, Any] | None,
-        tables: list[list[dict[str, Any]]],
-        inherited: list[dict[str, Any]],
+        record: images.Record | None,
+        tables: list[list[distrust.Entry]],
+        inherited: list[criu.Inherited],
     ) -> None:
         container = self.container
         container.save_config(self.config)
@@ -198,7 +198,7 @@ class Restoring:
         self._hand_over()
 
     def _stage(
-        self, stage: Stage, record: dict[str, Any] | None, tables: list[list[dict[str, Any]]]
+        self, stage: Stage, record: images.Record | None, tables: list[list[distrust.Entry]]
     ) -> list[External]:
         """Put the root and every source in its place, and hold the images against them."""
         found = self._externals(record, tables)
@@ -237,7 +237,7 @@ class Restoring:
         return found
 
     def _externals(
-        self, record: dict[str, Any] | None, tables: list[list[dict[str, Any]]]
+        self, record: images.Record | None, tables: list[list[distrust.Entry]]
     ) -> list[External]:
         """Return the external mounts of config.json, by the names that the images have."""
         nested = processes.in_user_namespace()
@@ -255,7 +255,7 @@ class Restoring:
             )
         return found
 
-    def _recorded(self, found: list[External], record: dict[str, Any]) -> list[External]:
+    def _recorded(self, found: list[External], record: images.Record) -> list[External]:
         """Hold what was recorded against config.json: the same mounts, each once."""
         by_destination = {one.destination: one for one in found}
         if len(by_destination) < len(found):
@@ -301,10 +301,10 @@ class Restoring:
         )  # fmt: skip
 
     def _opts(
-        self, stage: Stage, found: list[External], inherited: list[dict[str, Any]]
-    ) -> dict[str, Any]:
+        self, stage: Stage, found: list[External], inherited: list[criu.Inherited]
+    ) -> criu.Opts:
         options = self.options
-        opts = {
+        opts: criu.Opts = {
             **images.common(self.config, options, self.directory, _LOG),
             "root": stage.root,
             "rst_sibling": True,
@@ -326,14 +326,14 @@ class Restoring:
             opts["lsm_mount_context"] = options["lsm_mount_context"]
         return opts
 
-    def _join(self, pid: int, opts: dict[str, Any]) -> None:
+    def _join(self, pid: int, opts: criu.Opts) -> None:
         """Put CRIU into the container's cgroups: what it restores is born there."""
         self.manager.join(pid)
         self.manager.finish(pid)
         rdt = (self.config.get("linux") or {}).get("intelRdt")
         if rdt is not None:
             create.intel_rdt(self.container, self.config, pid)
-        roots = []
+        roots: list[criu.CgroupRoot] = []
         for line in files.read_file(f"/proc/{pid}/cgroup").decode("utf-8", "replace").split("\n"):
             _, _, rest = line.partition(":")
             controllers, colon, path = rest.partition(":")
@@ -485,7 +485,7 @@ def _key(text: str) -> str:
     return text
 
 
-def _below(tops: list[External], entries: list[dict[str, Any]]) -> list[External]:
+def _below(tops: list[External], entries: list[images.Place]) -> list[External]:
     """Return the mounts that came along below a bind with `rbind`."""
     result = []
     for entry in entries:

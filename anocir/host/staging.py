@@ -41,8 +41,8 @@ from . import externals, idmapped, mountinfo
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from typing import Any, Final
+    from collections.abc import Sequence
+    from typing import Final
 
     from .externals import External
     from ..model.schema import Config, Linux, Mount
@@ -122,7 +122,7 @@ class Stage:
             asked = (external.mount or {}).get("options") or []
             self.flags[external.key] &= mountoptions.parse(asked)["set"]
 
-    def _open_wide(self, external: External, options: Mapping[str, Any]) -> None:
+    def _open_wide(self, external: External, options: MountOptions) -> None:
         fd = files.open(external.source, files.O_PATH)
         top = -1
         try:

@@ -54,7 +54,8 @@ def start(
         try:
             serve_start(container, pid, line[1])
         except Error as error:
-            scene.update(config=_config(container), rootfs=container.intent.get("rootfs", ""))
+            rootfs = container.intent.get("rootfs", "")
+            scene.update({"config": _config(container), "rootfs": rootfs})
             _after_failed_start(container, hooks, error)
             raise
         for fd in line:

@@ -17,9 +17,9 @@ from ..model.spec import every
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from typing import Any, Final
-    from ..model.schema import Config, Facts
+    from ..model.schema import Config, Facts, Mount, SeccompRule
 
     Found = tuple[str, str]
 
@@ -27,7 +27,7 @@ _PATH: Final = r'[A-Za-z]\w*(?:\.\w+|\[\d+\]|\["(?:[^"\\]|\\.)*"\])*(?=: )'
 _KEY: Final = r'\["((?:[^"\\]|\\.)*)"\]|\[(\d+)\]|(\w+)'
 # What stands in the place of an element that was complained about, so that the others keep their
 # numbers: harmless, and unlike anything that a configuration has.
-_HARMLESS: Final[dict[str, Any]] = {
+_HARMLESS: Final[Mapping[str, Mount | SeccompRule]] = {
     "mounts": {"destination": "/.validated", "type": "tmpfs", "source": "tmpfs"},
     "syscalls": {"names": ["getpid"], "action": "SCMP_ACT_LOG"},
 }

@@ -413,7 +413,7 @@ def _line(
     _write(f"{where} {shown}({', '.join(words)}) = {end} <{took or 0.0:.6f}>\n")
 
 
-def _object(record: dict[str, Any]) -> str:
+def _object(record: dict[str, object]) -> str:
     """Return a line of JSON; by hand, since importing is over when init writes."""
     if _trace_id:
         record["trace_id"] = _trace_id

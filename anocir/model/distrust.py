@@ -12,9 +12,28 @@ from ..errors import Error
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from typing import Any, Final
+    from typing import Final, TypedDict
 
-    Entry = Mapping[str, Any]
+    from .schema import Config
+
+    class Entry(TypedDict, total=False):
+        """A mount in the images: the fields of images.ENTRY."""
+
+        fstype: int
+        id: int
+        device: int
+        parent: int
+        flags: int
+        root: str
+        point: str
+        shared: int
+        master: int
+        with_plugin: int
+        ext_mount: int
+        fsname: str
+        deleted: int
+        key: str
+
 
 # enum fstype; 0 is what CRIU does not know, of which only external mounts can be restored.
 KINDS: Final = {
@@ -33,7 +52,7 @@ def check(
     tables: Sequence[Sequence[Entry]],
     flags: Mapping[str, int],
     points: Mapping[str, str],
-    config: Mapping[str, Any],
+    config: Config,
 ) -> None:
     """Refuse images whose mounts are not those of config.json.
 
@@ -130,7 +149,7 @@ def _covers(external: Entry, entry: Entry) -> bool:
     return bool(root == top or root.startswith(top + "/") or not top)
 
 
-def _allowed(config: Mapping[str, Any]) -> set[str]:
+def _allowed(config: Config) -> set[str]:
     """Return the kinds of file systems that the container may have mounted."""
     kinds = {mount.get("type") or "" for mount in config.get("mounts") or []}
     if kinds & {"cgroup", "cgroup2"}:

@@ -13,10 +13,19 @@ from ..linux.capabilities import NAMES
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any, Final
+    from typing import Any, Final, TypedDict
     from ..wire.shapes import Plan
 
-    Row = dict[str, Any]
+    class Row(TypedDict):
+        """One step, with the calls that it makes and the rights before it."""
+
+        phase: str
+        step: str
+        path: str
+        what: str
+        calls: list[str]
+        rights: str
+
 
 PHASES: Final = {
     "prepare": "init's interpreter, still outside: namespaces",
@@ -188,7 +197,7 @@ _RIGHTS: Final[dict[str, Callable[..., str]]] = {
 
 
 def rows(plan: Plan) -> list[Row]:
-    """Return each step: phase, step, path, what, calls (list), rights (before it is done)."""
+    """Return each step of the plan, and that the program is executed."""
     result: list[Row] = []
     rights = "the caller's"
     for phase in PHASES:

@@ -11,8 +11,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ..base.hooks import Hook
     from ..wire.shapes import CgroupView, Filter
+
+
+# A JSON object of which nobody has looked at the keys yet, or that has any.
+Json = dict[str, Any]
 
 
 class IDMapping(TypedDict):
@@ -573,3 +579,142 @@ class Facts(TypedDict, total=False):
     user_namespace: bool
     descriptors: tuple[int, int] | None
     join: list[tuple[str, str]]
+
+
+class CpuUsage(TypedDict, total=False):
+    """Nanoseconds, in all and by CPU, which only version 1 has."""
+
+    total: int
+    percpu: list[int]
+    percpu_kernel: list[int]
+    percpu_user: list[int]
+    kernel: int
+    user: int
+
+
+class Throttling(TypedDict):
+    """How often a quota was used up; nanoseconds."""
+
+    periods: int
+    throttledPeriods: int
+    throttledTime: int
+
+
+# "some" and "full" of pressure stall information: avg10, avg60, avg300 and total.
+Pressure = dict[str, dict[str, float]]
+
+
+class CpuStats(TypedDict, total=False):
+    """The figures of the cpu controller."""
+
+    usage: CpuUsage
+    throttling: Throttling
+    psi: Pressure
+
+
+class MemoryEntry(TypedDict):
+    """One kind of memory, in bytes."""
+
+    limit: int
+    usage: int
+    max: int
+    failcnt: int
+
+
+class MemoryStats(TypedDict, total=False):
+    """The figures of the memory controller; `raw` is memory.stat."""
+
+    cache: int
+    usage: MemoryEntry
+    swap: MemoryEntry
+    kernel: MemoryEntry
+    kernelTCP: MemoryEntry
+    raw: dict[str, int]
+    psi: Pressure
+
+
+class IoEntry(TypedDict):
+    """What one block device has done of an operation."""
+
+    major: int
+    minor: int
+    op: str
+    value: int
+
+
+class HugepageStats(TypedDict):
+    """The pages of one size, in bytes."""
+
+    usage: int
+    max: int
+    failcnt: int
+
+
+class PidsStats(TypedDict):
+    """How many processes there are, and may be."""
+
+    current: int
+    limit: int
+
+
+class Stats(TypedDict, total=False):
+    """What `events` shows, in the form of runc's types/events.go; without a cgroup nothing."""
+
+    cpu: CpuStats
+    cpuset: Mapping[str, int | list[int]]
+    memory: MemoryStats
+    pids: PidsStats
+    blkio: Mapping[str, list[IoEntry] | Pressure]
+    hugetlb: dict[str, HugepageStats]
+    intel_rdt: dict[str, int]
+    network_interfaces: None
+
+
+class MemoryUse(TypedDict, total=False):
+    """What a container has of memory, in bytes, as far as that is known."""
+
+    limit: int
+    peak: int
+
+
+class Victim(TypedDict, total=False):
+    """Whom the kernel killed for want of memory, and the cgroup above whose limit it was."""
+
+    process: str
+    pid: int
+    above: str
+
+
+class OomStory(MemoryUse, Victim):
+    """The data of an event `oom-kill`."""
+
+    kills: int
+
+
+class Event(TypedDict, total=False):
+    """A line of `events`."""
+
+    type: str
+    id: str
+    data: Stats | OomStory
+
+
+class SeccompFeatures(TypedDict, total=False):
+    """The object "seccomp" of features-linux.md."""
+
+    enabled: bool
+    actions: list[str]
+    operators: list[str]
+    archs: list[str]
+    knownFlags: list[str]
+    supportedFlags: list[str]
+
+
+class ProcessState(TypedDict, total=False):
+    """What a seccomp agent gets (config-linux.md, "Container Process State")."""
+
+    ociVersion: str
+    fds: list[str]
+    pid: int
+    metadata: str
+    state: State

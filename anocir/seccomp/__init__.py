@@ -23,8 +23,8 @@ from . import cache
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from typing import Any, Final
-    from ..model.schema import Seccomp, State
+    from typing import Final
+    from ..model.schema import ProcessState, Seccomp, SeccompFeatures, State
     from ..wire.shapes import Filter
 
 # include/uapi/linux/seccomp.h
@@ -183,7 +183,7 @@ def run(bpf: bytes, nr: int, args: tuple[int, ...] = (), arch: int = 0, ip: int 
     return program.run(bpf, nr, args, arch or program.native_arch(), ip)
 
 
-def features() -> dict[str, Any]:
+def features() -> SeccompFeatures:
     """Return the "seccomp" object of features-linux.md."""
     from . import support
 
@@ -197,13 +197,17 @@ def library_version() -> str:
     return support.library_version()
 
 
-def container_process_state(state: State, pid: int, metadata: str) -> dict[str, Any]:
+def container_process_state(state: State, pid: int, metadata: str) -> ProcessState:
     """Return what the agent at listenerPath is sent along with the descriptor.
 
     `pid` is the process behind the filter, as the runtime sees it: for exec not the container's
     first one.  Source: config-linux.md, "The Container Process State".
     """
-    message = {"ociVersion": state["ociVersion"], "fds": ["seccompFd"], "pid": pid}
+    message: ProcessState = {
+        "ociVersion": state["ociVersion"],
+        "fds": ["seccompFd"],
+        "pid": pid,
+    }
     if metadata:
         message["metadata"] = metadata
     message["state"] = state

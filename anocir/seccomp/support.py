@@ -14,7 +14,9 @@ from . import FLAG_LOG, FLAG_NEW_LISTENER, FLAG_SPEC_ALLOW, FLAG_TSYNC, FLAG_WAI
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Final
+    from typing import Final
+
+    from ..model.schema import SeccompFeatures
 
 # The flags of config-linux.md with the Linux that brought each.
 FLAGS: Final = {
@@ -81,7 +83,7 @@ def _same_order(token: int) -> bool:
     return bool(token) and bool(token & _LITTLE_ENDIAN) == (sys.byteorder == "little")
 
 
-def features() -> dict[str, Any]:
+def features() -> SeccompFeatures:
     """Return the "seccomp" object of features-linux.md."""
     try:
         from . import library

@@ -114,3 +114,17 @@ def test_no_path_of_one_machine_is_in_the_sources() -> None:
         if path.is_file():
             text = path.read_text(errors="replace")
             assert not [word for word in suspicious if word in text], path
+
+
+def test_a_dict_of_anything_has_a_name() -> None:
+    """What a dict holds is a TypedDict of model/schema or wire/shapes; any JSON is schema.Json."""
+    found = [
+        f"{path.relative_to(TOP)}: {line.strip()}"
+        for path in sorted(TOP.glob("anocir/**/*.py"))
+        for line in path.read_text().splitlines()
+        if "dict[str, Any]" in line
+    ]
+    assert found == [
+        "anocir/base/protobuf.py: Message = dict[str, Any]  # of the fields of some table",
+        "anocir/model/schema.py: Json = dict[str, Any]",
+    ], "say what the new one holds: a TypedDict in anocir/model/schema.py, or schema.Json"

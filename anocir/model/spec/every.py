@@ -31,6 +31,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Final
 
+    from ..schema import Json
     from .kinds import Kind
 
     # JSON path, what would be right
@@ -87,7 +88,7 @@ def _walk(kind: Kind, value: Any, path: str, found: list[Found]) -> bool:
     return len(found) == before
 
 
-def _record(shape: Any, value: dict[str, Any], path: str, found: list[Found]) -> bool:
+def _record(shape: Any, value: Json, path: str, found: list[Found]) -> bool:
     table, required, rule = shape
     sound = True
     for key in [key for key in value if key in table]:
