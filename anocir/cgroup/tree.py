@@ -131,13 +131,40 @@ def in_use(directory: str) -> Error | None:
         return Error(
             f"container's cgroup is not empty: {len(pids)} process(es) found in {directory}"
         )
-    for file, value in (("freezer.state", b"THAWED"), ("cgroup.freeze", b"0")):
+    return None
+
+
+def frozen(directory: str, mountpoint: str) -> None:
+    """Raise Error when nothing would run in a cgroup, since it or one above it is frozen.
+
+    `freezer.state` of version 1 and `cgroup.events` of version 2 tell of those above as well.
+    """
+    for file, own, words in (
+        ("cgroup.events", "cgroup.freeze", (b"frozen 1",)),
+        ("freezer.state", "freezer.self_freezing", (b"FROZEN", b"FREEZING")),
+    ):
         try:
-            if files.read_file(f"{directory}/{file}").strip() != value:
-                return Error(f"container's cgroup unexpectedly frozen: {directory}")
+            fd = files.open(f"{directory}/{file}", files.O_RDONLY)
         except OSError:
             continue
-    return None
+        try:
+            told = files.read(fd, 256)
+        finally:
+            files.close(fd)
+        if not any(word in told for word in words):
+            return
+        above = directory
+        while len(above) > len(mountpoint) and not _says_one(f"{above}/{own}"):
+            above = above.rpartition("/")[0]
+        where = above if above == directory else f"{above}, above {directory}"
+        raise Error(f"container's cgroup unexpectedly frozen: {where}")
+
+
+def _says_one(file: str) -> bool:
+    try:
+        return files.read_file(file).strip() == b"1"
+    except OSError:
+        return False
 
 
 def taken(directory: str, made: int) -> Error | None:

@@ -122,6 +122,8 @@ class Manager:
         writes = convert.v1(resources)
         for mountpoint, controllers, path, _ in self.hierarchies:
             self._make(mountpoint, controllers, path, writes)
+            if not controllers or "freezer" in controllers:
+                tree.frozen(mountpoint + path, mountpoint)
         if "cpuset" in self.directories:
             given = [write[1] for write in writes if write[0] == "cpuset"]
             self._inherit_cpuset(self.directories["cpuset"], given)

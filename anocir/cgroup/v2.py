@@ -39,6 +39,21 @@ _FILES: Final = (
 _THREADED: Final = ("cgroup", "cpu", "cpuset", "perf_event", "pids")
 
 
+def _outside(number: int | None) -> str:
+    """Say so when it is ENOENT because the kernel moves nothing over the border of a namespace."""
+    if number != ENOENT:
+        return ""
+    from . import hierarchy
+
+    own = hierarchy.of_process().get("", "")
+    if not own.startswith("/.."):
+        return ""
+    return (
+        f"this process is outside of its cgroup namespace (/proc/self/cgroup is {own}), and cgroup "
+        "v2 is mounted with nsdelegate: the kernel moves nobody in there"
+    )
+
+
 class Manager:
     """The cgroup of one container; cgroup.Manager describes the methods.
 
@@ -115,6 +130,7 @@ class Manager:
         """Write the limits into the directory that is there; `late` ones wait for `finish`."""
         from . import devices
 
+        tree.frozen(self.directory, self.place["mountpoint"])
         self._enable(writes)
         self.late = [write for write in writes if write[0] == "memory"]
         self._write([write for write in writes if write[0] != "memory"])
@@ -247,7 +263,8 @@ class Manager:
                     raise Error(f"join cgroup {directory}: process {pid} is gone") from None
                 raise Error(
                     f"join cgroup {directory}: {strerror(error.errno or 0)}",
-                    f"its cgroup.type is {knobs.read_text(f'{directory}/cgroup.type')}",
+                    _outside(error.errno)
+                    or f"its cgroup.type is {knobs.read_text(f'{directory}/cgroup.type')}",
                 ) from None
 
     def finish(self, pid: int, joining: Joining | None = None) -> None:  # noqa: ARG002

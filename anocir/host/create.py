@@ -54,8 +54,9 @@ def make(
     config, intent, known, recorder = checked(
         settings, container_id, options, foreground, init.listen_fds, init.holes
     )
-    if known["descriptors"]:
-        launch.raise_descriptors(init.middle, known["descriptors"])
+    init.descriptors = known["descriptors"]
+    if init.descriptors:
+        launch.raise_descriptors(init.middle, init.descriptors)
     if foreground:
         from .foreground import pipes
 
@@ -204,7 +205,18 @@ def _make(
     manager = cgroup.load(intent["cgroup"])
     _prepare(manager, config)
     # Join and adjust: what differs is who makes init, and when.
-    (_outside if compiled["late"] else _inside)(init, container, config, manager)
+    make_init = _outside if compiled["late"] else _inside
+    try:
+        make_init(init, container, config, manager, born=True)
+    except Error:
+        if not _died_at_birth(init, container):
+            raise
+        # Without its help: from Linux 6.14 to 6.18 who is born in a cgroup is killed at once when
+        # cgroup.kill has been used on the one where we are.
+        init.again(settings, options["preserve_fds"])
+        _hand_over(settings, init, container, config, compiled, fds)
+        make_init(init, container, config, manager, born=False)
+    joining.close_all(fds)
     joining.hand_console(init, options, foreground)
     _commit(init, container, options)
 
@@ -236,7 +248,6 @@ def _hand_over(
         launch.hand_over(init, compiled, [*fds, *line], settings)
     finally:
         joining.close_all(line)
-    joining.close_all(fds)
     if (config.get("linux") or {}).get("seccomp"):
         state = states.oci_state(container, states.CREATING, 0)
         init.listener = joining.listener_sender(config, state)
@@ -261,11 +272,18 @@ def _commit(init: Init, container: Container, options: Options) -> None:
     container.unlock()
 
 
+def _died_at_birth(init: Init, container: Container) -> bool:
+    """Tell whether init, born in its cgroup, was killed before it was heard of."""
+    return init.killed and init.born and not init.heard and not container.state.get("hooked")
+
+
 def _inside(
     init: Init,
     container: Container,
     config: Config,
     manager: Manager,
+    *,
+    born: bool,
 ) -> None:
     """Make init by the middle process, and all that is in the container by init."""
     _write_maps(init, config, init.middle)
@@ -274,7 +292,8 @@ def _inside(
     # Root of a user namespace may not be born there, nor who has joined a cgroup namespace; and
     # where clone3(2) fails for that, the new pid namespace can have no first process any more
     # (ENOMEM).
-    groups = manager.joining(born=not ("user" in spaces or spaces.get("cgroup") or mapped))
+    born = born and not ("user" in spaces or spaces.get("cgroup") or mapped)
+    groups = manager.joining(born=born)
     waits = _needs_us(config) or groups.waits()
     joining.send_cgroups(init, groups, _network(config, mapped), waits)
     init.adopt(init.expect(channel.PID, "joining and making namespaces"))
@@ -297,10 +316,12 @@ def _outside(
     container: Container,
     config: Config,
     manager: Manager,
+    *,
+    born: bool,
 ) -> None:
     """Make all by a worker, who clones init into the pid namespace of others at the end."""
     mapped = processes.in_user_namespace()
-    groups = manager.joining()
+    groups = manager.joining(born=born)
     waits = _needs_us(config) or groups.waits()
     joining.send_cgroups(init, groups, _network(config, mapped), waits)
     init.adopt_worker(init.expect(channel.WORKER, "joining the cgroups"))

@@ -15,7 +15,7 @@ from ..linux import files, processes
 from ..linux.capabilities import NAMES
 from ..model import plan, spec
 from ..wire import channel
-from . import boot, facts, foreground, joining, launch, start, states
+from . import facts, foreground, joining, launch, start, states
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -112,22 +112,11 @@ def execute(
         if not isinstance(error, launch.Full) and not init.killed:
             raise
         # Two do not fit in, one may: init is put there when it is alone, and has done its work.
-        init.kill()
-        passed = known["preserve_fds"] + known["listen_fds"]
-        middle, end = boot.start(settings.import_path, passed, init.holes)
-        init = launch.Init(middle, channel.of(end), init.listen_fds, init.holes)
+        init.again(settings, known["preserve_fds"])
         compiled["outside"] = True
-        try:
-            _launch(settings, init, container, config, process, compiled, options, fds)
-        except BaseException:
-            init.kill()
-            raise
+        _launch(settings, init, container, config, process, compiled, options, fds)
     joining.close_all(fds)
-    try:
-        start.serve_start(container, init.pid, init.channel.sock.fileno())
-    except BaseException:
-        init.kill()
-        raise
+    start.serve_start(container, init.pid, init.channel.sock.fileno())
     if options["pidfd_socket"]:
         channel.send_fd(options["pidfd_socket"], init.pidfd, b"exec")
     if options["pid_file"]:

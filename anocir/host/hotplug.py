@@ -229,6 +229,9 @@ class Plug:
     # Nodes
 
     def _make(self, pid: int) -> None:
+        if self.bound and self.made and not mounts.has_detached():
+            release = posix.uname().release
+            raise Error(f"{_ADD} in a user namespace needs Linux 5.12, this is {release}")
         made: list[int] = []
         try:
             for row, source in self.made:

@@ -91,6 +91,7 @@ def send_cgroups(
     """
     fds = [network] if network >= 0 else []
     try:
+        init.born = bool(groups.into)
         if groups.into:
             init.born_in = _cgroup_directory(groups.into)
             fds.append(init.born_in)

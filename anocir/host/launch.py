@@ -42,9 +42,10 @@ class Init:
     """
 
     __slots__ = (
-        "born_in", "channel", "console", "early", "filters_late", "gone", "holes", "in_cgroup",
-        "killed", "listen_fds", "listener", "mapped", "middle", "middle_fd", "own_pid", "pid",
-        "pidfd", "sources", "start_time", "streams", "waiting", "worker", "worker_fd",
+        "born", "born_in", "channel", "console", "descriptors", "early", "filters_late", "gone",
+        "heard", "holes", "in_cgroup", "killed", "listen_fds", "listener", "mapped", "middle",
+        "middle_fd", "own_pid", "pid", "pidfd", "sources", "start_time", "streams", "waiting",
+        "worker", "worker_fd",
     )  # fmt: skip
 
     def __init__(
@@ -54,22 +55,30 @@ class Init:
         self.listen_fds = listen_fds
         # Descriptors among those to pass on that the caller has not open.
         self.holes = list(holes)
+        # The pipes that it gets in the place of the caller's devices (streams.Streams).
+        self.streams: Any = None
+        # The limits of open files that it gets beforehand (facts.descriptors).
+        self.descriptors: tuple[int, int] | None = None
+        self.own_pid = posix.getpid()
+        self._begin(middle, line)
+
+    def _begin(self, middle: int, line: Channel) -> None:
         self.middle = middle
         self.middle_fd = -1
         self.channel = line
-        self.own_pid = posix.getpid()
         self.worker = 0
         self.worker_fd = -1
         self.pid = 0
         self.pidfd = -1
         self.start_time = 0
         self.in_cgroup = False
+        # Whether it is to be born in a cgroup, and whether there was a frame from who was.
+        self.born = False
+        self.heard = False
         # The detached mount of the cgroup that init is born in (create.send_cgroups).
         self.born_in = -1
         # The master of the terminal and its name, once init has sent it.
         self.console: tuple[int, str] | None = None
-        # The pipes that it gets in the place of the caller's devices (streams.Streams).
-        self.streams: Any = None
         # What to do with the seccomp listener: a function of its descriptor.
         self.listener: Any = None
         # Steps that open sources in a user namespace, by the number of the mount, until init asks.
@@ -117,6 +126,7 @@ class Init:
                 if wanted != channel.WORKER or self.early:
                     self._watch()
                 kind, payload = self.channel.receive()
+            self.heard = self.heard or bool(kind and self.subject())
             if kind == wanted:
                 return payload
             if kind == channel.LOG:
@@ -249,6 +259,15 @@ class Init:
             spawn.wait(self.worker)
             files.close(self.worker_fd)
             self.worker_fd = -1
+
+    def again(self, settings: Settings, preserve_fds: int) -> None:
+        """End it, and begin with another sealed interpreter in its place."""
+        self.kill()
+        passed = preserve_fds + self.listen_fds
+        middle, end = boot.start(settings.import_path, passed, self.holes)
+        self._begin(middle, channel.of(end))
+        if self.descriptors:
+            raise_descriptors(middle, self.descriptors)
 
     def kill(self) -> None:
         """End it whatever it does, and reap it."""

@@ -386,9 +386,9 @@ def _from_inside(context: Context) -> None:
     if network_fd >= 0:
         namespaces.enter_network(network_fd)
     in_cgroup = into_fd < 0 and bool(context.late_join)
-    pid, born_there = _clone_into(into_fd)
+    pid, born_there, refusal = _clone_into(into_fd)
     if pid < 0:
-        pid = _clone()
+        pid = _clone() if refusal is None else _clone_again(context, refusal)
     in_cgroup = in_cgroup or born_there
     if pid:
         line.send(channel.PID, pack(channel.PID_FRAME, pid, in_cgroup))
@@ -408,7 +408,7 @@ def _from_outside(context: Context) -> None:
     line = context.channel
     network_fd, into_fd, now, waits = _cgroup_frame(context)
     in_cgroup = into_fd < 0 and bool(context.late_join)
-    pid, in_there = _clone_into(into_fd)
+    pid, in_there, _ = _clone_into(into_fd)
     if pid > 0:
         line.send(channel.WORKER, pack(channel.PID_FRAME, pid, True))
         posix._exit(0)
@@ -456,22 +456,32 @@ class Full(Error):
     __slots__ = ()
 
 
-def _clone_into(cgroup_fd: int) -> tuple[int, bool]:
+def _clone_into(cgroup_fd: int) -> tuple[int, bool, OSError | None]:
     """Clone a process into a cgroup: (its pid, 0 in itself, or -1 where that cannot be; whether).
 
-    CLONE_PARENT makes it a child of the runtime and not of this process, which ends here.
+    CLONE_PARENT makes it a child of the runtime and not of this process, which ends here.  Third
+    comes why it cannot be, where that was tried.
     """
     if cgroup_fd < 0:
-        return -1, False
+        return -1, False, None
     try:
         pid = tasks.clone_into(cgroup_fd)
     except OSError as error:
         files.close(cgroup_fd)
         if error.errno not in _CLONE_AGAIN:
             raise _clone_error(error.errno or 0, "clone3 into the cgroup") from None
-        return -1, False
+        return -1, False, error
     files.close(cgroup_fd)
-    return pid, True
+    return pid, True, None
+
+
+def _clone_again(context: Context, refusal: OSError) -> int:
+    """Clone init where it could not be born in its cgroup; what is told is why it could not."""
+    try:
+        namespaces.renew_pids(context)
+        return tasks.clone(CLONE_PARENT)
+    except OSError:
+        raise _clone_error(refusal.errno or 0, "clone3 into the cgroup") from None
 
 
 def _clone() -> int:
@@ -479,7 +489,6 @@ def _clone() -> int:
     try:
         return tasks.clone(CLONE_PARENT)
     except OSError as error:
-        # ENOMEM also means a new pid namespace that the failed clone3 has used up.
         raise _clone_error(error.errno or 0, "clone init") from None
 
 

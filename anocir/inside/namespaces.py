@@ -61,6 +61,23 @@ def join_pids(context: Context, index: int) -> None:
     tasks.setns(context.host_fds[index], CLONE_NEWPID)
 
 
+def renew_pids(context: Context) -> None:
+    """Make another pid namespace in the place of one whose first process was not born.
+
+    The kernel gives such a one no process any more (ENOMEM), and nobody makes two of them: so the
+    one in which we are is joined in between.
+    """
+    flags = [step[2] for step in context.plan["prepare"] if step[0] == "unshare"]
+    if not any(flag & CLONE_NEWPID for flag in flags):
+        return
+    fd = files.open("self/ns/pid", files.O_RDONLY, dir_fd=context.host_proc)
+    try:
+        tasks.setns(fd, CLONE_NEWPID)
+    finally:
+        files.close(fd)
+    tasks.unshare(CLONE_NEWPID)
+
+
 def new_user_namespace(context: Context) -> None:
     """Make a user namespace and wait until the host side has written its maps."""
     try:

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+from functools import partial
 from typing import Any
 
 import pytest
@@ -603,6 +604,55 @@ def test_a_frozen_cgroup_is_refused_or_thawed_but_never_waited_for(container: Co
         if os.path.isdir(directory):
             machine.write_file(os.path.join(directory, name), "THAWED" if v1 else "0")
             drive.until("no process is left", lambda: drive.reap() or leftovers.rmdir(directory))
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_parent_that_is_frozen_is_named_and_nobody_waits(
+    container: Container, version: int
+) -> None:
+    if container.runtime.name != "anocir":
+        pytest.skip("[anocir] no other runtime says it")
+    mountpoint = machine.v1_mountpoint("freezer") if version == 1 else machine.v2_mountpoint()
+    if not mountpoint:
+        pytest.skip(f"[freezer{version}] this machine has not the freezer of version {version}")
+    name, frozen, thawed = (
+        ("freezer.state", "FROZEN", "THAWED") if version == 1 else ("cgroup.freeze", "1", "0")
+    )
+    parent = mountpoint + container.cgroup
+    container.linux["cgroupsPath"] = f"{container.cgroup}/a/b"
+    os.mkdir(parent)
+    machine.write_file(f"{parent}/{name}", frozen)
+    try:
+        said = container.refused()
+        assert said.strip() == (
+            f"anocir: container's cgroup unexpectedly frozen: {parent}, above {parent}/a/b"
+        )
+        assert not os.path.exists(f"{parent}/a")
+    finally:
+        machine.write_file(f"{parent}/{name}", thawed)
+        os.rmdir(parent)
+
+
+def test_whose_own_cgroup_was_killed_makes_containers_all_the_same(container: Container) -> None:
+    """From Linux 6.14 to 6.18 who is cloned from there into another cgroup is killed at once."""
+    mountpoint = machine.v2_mountpoint()
+    parent = mountpoint + os.path.dirname(container.cgroup)
+    if not mountpoint or not os.path.exists(f"{parent}/cgroup.kill"):
+        pytest.skip("[cgroup.kill] this machine has not cgroup.kill, which Linux 5.14 has")
+    own = f"{mountpoint}{container.cgroup}-caller"
+    os.mkdir(own)
+    try:
+        machine.write_file(f"{own}/cgroup.kill", "1")
+        enter = lambda: machine.write_file(f"{own}/cgroup.procs", "0")  # noqa: E731
+        container.bundle.sh("echo up; exec sleep 1000")
+        container.create(preexec_fn=enter)
+        container.start()
+        drive.until("it is up", lambda: "up" in container.output())
+        words = ("exec", container.id, "/bin/cat", "/proc/self/cgroup")
+        said = container.runtime(*words, preexec_fn=enter).stdout
+        assert f"0::{container.cgroup}\n" in said
+    finally:
+        drive.until("the cgroup is empty", partial(leftovers.rmdir, own))
 
 
 @memory

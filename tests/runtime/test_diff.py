@@ -122,6 +122,7 @@ def test_what_an_agent_has_done_to_the_rules(container: Container) -> None:
     assert (row["config"], row["running"]) == ("only some", "all but some")
 
 
+@pytest.mark.needs("mount_setattr")
 def test_mounts_that_came_and_went(container: Container) -> None:
     source = container.bundle.outside("source", "")
     container.process["capabilities"] = {

@@ -10,6 +10,7 @@ import ctypes
 import errno
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -318,7 +319,16 @@ def test_the_callers_cgroup_is_gone(container: Container, under: Any) -> None:
         assert os.waitpid(outside, 0)[1] == 0
 
     under(beneath(leave))
-    life(container)
+    with open("/proc/mounts") as table:
+        rows = [line.split() for line in table]
+    if not any(row[2] == "cgroup2" and "nsdelegate" in row[3].split(",") for row in rows):
+        life(container)
+        return
+    said = container.refused()
+    error, hint = said.splitlines()
+    assert re.match("anocir: join cgroup /.*: no such file or directory$", error), said
+    assert "outside of its cgroup namespace (/proc/self/cgroup is /..)" in hint, said
+    assert "nsdelegate" in hint
 
 
 def test_the_disk_of_the_standard_library_is_full(

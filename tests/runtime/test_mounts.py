@@ -341,7 +341,10 @@ def test_rbind_takes_the_mounts_below_and_bind_does_not(
         machine.umount(os.path.join(nested, "inner"), machine.MNT_DETACH)
 
 
-@pytest.mark.parametrize(("option", "inner_ro"), [("ro", False), ("rro", True)])
+@pytest.mark.parametrize(
+    ("option", "inner_ro"),
+    [("ro", False), pytest.param("rro", True, marks=pytest.mark.needs("mount_setattr"))],
+)
 def test_rro_reaches_the_mounts_below_and_ro_does_not(
     container: Container, nested: str, option: str, inner_ro: bool
 ) -> None:

@@ -317,6 +317,23 @@ def test_newer_commands_work_or_name_the_kernel(container, lacking) -> None:
                 container.runtime("mounts", "remove", container.id, path)
 
 
+@pytest.mark.needs("user-namespace")
+def test_a_device_for_a_user_namespace_names_the_kernel(container, lacking) -> None:
+    """It is a bind mount there; nothing of a refused one stays."""
+    container.bundle.use_user_namespace()
+    container.launch("exec sleep 1000")
+    words = ("update", "--device-add", "/dev/zero:/dev/more:r", container.id)
+    for calls in ("mount_setattr", "open_tree", "4.18"):
+        for error in (errno.ENOSYS, errno.EPERM):
+            lacking(calls, error)
+            said = container.runtime(*words, ok=False).stderr
+            wanted = f"anocir: --device-add in a user namespace needs Linux 5.12, this is {RELEASE}"
+            assert said.splitlines()[0] == wanted, said
+            assert container.exec("test", "-e", "/dev/more", ok=None).status == 1
+    lacking("", 0)
+    assert "devices" not in container.state()
+
+
 @pytest.mark.parametrize("error", [errno.ENOSYS, errno.EPERM])
 @pytest.mark.parametrize("calls", ["pidfd_open", "pidfd_getfd", "4.18"])
 def test_listeners_name_the_kernel(container, lacking, calls: str, error: int) -> None:
