@@ -103,6 +103,22 @@ def at(path: str, text: str, hint: str = "") -> Error:
     return Error(f"{path}: {text}" if path else text, hint)
 
 
+def keyed(path: str, key: str) -> str:
+    """Return the JSON path of what stands below `path` by a name of the user's: sysctl["net.x"]."""
+    return f"{path}[{quoted(key)}]"
+
+
+SHOWN: Final = 80
+"""Letters of a value that an error shows."""
+
+
+def quoted(text: str) -> str:
+    """Return text as a JSON string for an error: one line, printable, bounded."""
+    text = text if len(text) <= SHOWN else text[:SHOWN] + "..."
+    text = text.replace("\\", "\\\\").replace('"', '\\"')
+    return '"' + "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text) + '"'
+
+
 def cwd_error(path: str, number: int) -> Error:
     """Return the error for a working directory that cannot be made or entered, by its errno."""
     return Error(CONTRACT["cwd"].format(path=path, reason=strerror(number)))

@@ -79,9 +79,11 @@ def json_path(text: str) -> str:
     """Return the JSON path of config.json that an error's text begins with, or nothing."""
     text = text.removeprefix(errors.CONTRACT["exec failed"])
     depth = 0
-    quoted = False
+    quoted = escaped = False
     for index, char in enumerate(text):
-        if char == '"':
+        if escaped or (quoted and char == "\\"):
+            escaped = not escaped
+        elif char == '"':
             quoted = not quoted
         elif quoted:
             continue

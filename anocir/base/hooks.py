@@ -16,7 +16,7 @@ import time
 import posix
 
 from . import HOOK_OUTPUTS
-from ..errors import Error, at, strerror
+from ..errors import Error, at, keyed, strerror
 from ..linux import files, processes, spawn, tasks
 
 TYPE_CHECKING = False
@@ -73,7 +73,7 @@ def open_outputs(annotations: Mapping[str, str], bundle: str) -> tuple[int, int]
                 fds[index] = files.open(path, flags, 0o700)
             except OSError as error:
                 text = f"open {path}: {strerror(error.errno or 0)}"
-                raise at(f'annotations["{name}"]', text) from None
+                raise at(keyed("annotations", name), text) from None
     return fds[0], fds[1]
 
 

@@ -14,7 +14,7 @@ Where a cgroupsPath leads (config-linux.md, "Cgroups Path"):
 
 from __future__ import annotations
 
-from ..errors import Error, at, reason
+from ..errors import Error, at, keyed, reason
 from ..linux import files, processes
 
 TYPE_CHECKING = False
@@ -99,9 +99,9 @@ def subgroups(config: Config) -> tuple[str, str]:
     paths = []
     for name in ("run.oci.systemd.subgroup", "run.oci.delegate-cgroup"):
         value = annotations.get(name) or ""
-        words = components(value, f"annotations[{name!a}]")
+        words = components(value, keyed("annotations", name))
         if value and not words:
-            raise at(f"annotations[{name!a}]", "must be the name of a cgroup")
+            raise at(keyed("annotations", name), "must be the name of a cgroup")
         paths.append("".join(f"/{word}" for word in words))
     return paths[0], paths[1]
 
@@ -152,7 +152,7 @@ def v1_record(
 ) -> CgroupRecord:
     """Return the record of a container with a directory in each of these hierarchies."""
     if subgroups(config)[1]:
-        source = "annotations['run.oci.delegate-cgroup']"
+        source = keyed("annotations", "run.oci.delegate-cgroup")
         raise at(source, "needs cgroup v2: on v1 nothing can be delegated safely")
     rows: Any = []
     for mountpoint, controllers, own in hierarchies:

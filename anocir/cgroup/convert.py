@@ -17,7 +17,7 @@ for it.  `rule` is "" or one of
 
 from __future__ import annotations
 
-from ..errors import at
+from ..errors import at, keyed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -174,7 +174,7 @@ def unified(resources: Resources) -> list[Write]:
     """Return the writes for `unified`, one for each line: io.max takes one device a write."""
     writes: list[Write] = []
     for key, value in (resources.get("unified") or {}).items():
-        source = f"linux.resources.unified[{key!a}]"
+        source = keyed("linux.resources.unified", key)
         if "." not in key or not _UNIFIED_CHARACTERS.issuperset(key) or ".." in key:
             raise at(source, "must be the name of a cgroup file, like memory.high")
         if key in _UNIFIED_REFUSED:
@@ -296,8 +296,6 @@ def _v1_memory(memory: Memory) -> list[Write]:
             writes.append(("memory", file, str(value), f"{source}.{key}", ""))
     if memory.get("swappiness") is not None:
         swappiness = _integer(memory, "swappiness", source)
-        if swappiness > 100:
-            raise at(f"{source}.swappiness", f"must be from 0 to 100, got {swappiness}")
         path = f"{source}.swappiness"
         writes.append(("memory", "memory.swappiness", str(swappiness), path, ""))
     if memory.get("disableOOMKiller"):
@@ -436,7 +434,7 @@ def _network(network: Network) -> list[Write]:
 def _rdma(rdma: dict[str, Rdma]) -> list[Write]:
     writes: list[Write] = []
     for device, entry in rdma.items():
-        source = f"linux.resources.rdma[{device!a}]"
+        source = keyed("linux.resources.rdma", device)
         words = [_token(device, source)]
         for key, word in (("hcaHandles", "hca_handle"), ("hcaObjects", "hca_object")):
             if entry.get(key) is not None:

@@ -15,7 +15,7 @@ from ..linux.errnos import EACCES, EPERM, EROFS
 from time import sleep, time_ns
 
 from ..base import log
-from ..errors import Error, at
+from ..errors import Error, at, keyed
 from ..linux import files
 from . import hierarchy
 
@@ -135,7 +135,7 @@ def _other_slice(properties: list[Property], where: str, name: str) -> str:
 
     for key, signature, value in properties:
         if key == "Slice":
-            source = "annotations['org.systemd.property.Slice']"
+            source = keyed("annotations", "org.systemd.property.Slice")
             if signature != "s" or name.endswith(".slice"):
                 raise at(source, "must be the name of a slice, and the unit no slice itself")
             unit.expand(value, source)

@@ -10,7 +10,7 @@ write to the files: on daemon-reload systemd writes its own idea of the unit aga
 
 from __future__ import annotations
 
-from ..errors import at
+from ..errors import at, keyed
 from .convert import blkio_to_io_weight, shares_to_weight, swap_max
 from .devices import MKNOD, READ, WRITE
 
@@ -185,7 +185,7 @@ def _unified(unified: dict[str, str], systemd: int) -> list[Property]:
     """
     result: list[Property] = []
     for key, text in unified.items():
-        source = f"linux.resources.unified[{key!a}]"
+        source = keyed("linux.resources.unified", key)
         value = text.strip()
         if key in _BYTES:
             name, since = _BYTES[key]
@@ -299,7 +299,7 @@ def annotated(values: dict[str, str]) -> list[Property]:
     for key, text in values.items():
         if not key.startswith(_ANNOTATION):
             continue
-        name, source = key[len(_ANNOTATION) :], f"annotations[{key!a}]"
+        name, source = key[len(_ANNOTATION) :], keyed("annotations", key)
         if not name.isascii() or not name.isalpha() or len(name) < 3:
             raise at(source, "must end in the name of a unit property")
         signature, value = gvariant(text, source)

@@ -15,7 +15,7 @@ import posix
 from .. import cgroup
 from ..cgroup import choice
 from ..base import jsonio, log
-from ..errors import Error, reason, scene, scope
+from ..errors import Error, keyed, reason, scene, scope
 from ..linux import files, processes
 from ..model import mountoptions, plan, spec
 from ..wire import channel
@@ -116,7 +116,7 @@ def checked(
     if settings.level() >= log.DEBUG:
         for name in config.get("annotations") or {}:
             if name.startswith("run.oci.") and name not in facts.CRUN_ANNOTATIONS:
-                log.debug(f'annotations["{name}"]: is not known, ignored')
+                log.debug(f"{keyed('annotations', name)}: is not known, ignored")
     facts.check_pidfd_socket(options)
     facts.check_terminal(config.get("process") or {}, options, foreground)
     recorder = None

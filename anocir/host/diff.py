@@ -46,7 +46,7 @@ _UNSET: Final = {
     "cpu.cfs_period_us": ("100000", "cpu.period"),
     "cpu.shares": ("1024", "cpu.shares"),
     "memory.max": ("max", "memory.limit"),
-    "memory.high": ("max", "unified['memory.high']"),
+    "memory.high": ("max", 'unified["memory.high"]'),
     "memory.swap.max": ("max", "memory.swap"),
     "memory.low": ("0", "memory.reservation"),
     "cpu.max": ("max 100000", "cpu.quota"),

@@ -10,7 +10,7 @@ import posix
 
 from .. import SPEC_VERSION, cgroup
 from ..base import HOOK_OUTPUTS, log, normal
-from ..errors import Error, at, reason, strerror
+from ..errors import Error, at, keyed, reason, strerror
 from ..linux import files, processes
 from ..linux.capabilities import NAMES, SETS
 from ..model import plan
@@ -236,7 +236,7 @@ def check_sysctls(config: Config) -> None:
             numbers = tuple(int(part) for part in release.split("-")[0].split(".")[:2])
             if numbers < since:
                 raise at(
-                    f'linux.sysctl["{name}"]',
+                    keyed("linux.sysctl", name),
                     f"belongs to a pid namespace since Linux {since[0]}.{since[1]}, this is "
                     f"{release}",
                 )

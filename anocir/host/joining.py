@@ -8,7 +8,7 @@ from __future__ import annotations
 from _struct import pack
 
 from ..base import jsonio
-from ..errors import at, reason, strerror
+from ..errors import at, keyed, reason, strerror
 from ..linux import files, mounts
 from ..linux.const import AT_FDCWD, NS_GET_NSTYPE, OPEN_TREE_CLONE
 from ..linux.errnos import EINVAL, ENOSYS, EPERM
@@ -71,7 +71,7 @@ def _check_net_sysctls(config: Config, fd: int) -> None:
     for name in (config.get("linux") or {}).get("sysctl") or {}:
         if name.startswith(("net.", "net/")):
             raise at(
-                f'linux.sysctl["{name}"]',
+                keyed("linux.sysctl", name),
                 f'sysctl "{name}" not allowed in host network namespace',
             )
 

@@ -10,7 +10,7 @@ interface would otherwise be destroyed together with the namespace of the failed
 from __future__ import annotations
 
 from ..base import log
-from ..errors import at, Error, reason, strerror
+from ..errors import at, Error, keyed, reason, strerror
 from ..linux import files, netlink, tasks
 from ..linux.const import CLONE_NEWNET
 from ..linux.errnos import EEXIST, EINVAL, EPERM
@@ -93,7 +93,7 @@ def _move(
     except OSError as error:
         text = strerror(error.errno or 0)
         hint = _HINTS.get(error.errno or 0, "")
-        raise at(f'linux.netDevices["{name}"]', text, hint) from None
+        raise at(keyed("linux.netDevices", name), text, hint) from None
 
 
 def _bring_back(link: Link, here: socket, there: socket, netns_fd: int) -> None:
@@ -103,7 +103,7 @@ def _bring_back(link: Link, here: socket, there: socket, netns_fd: int) -> None:
         index, _ = netlink.link(here, name)
         _settle(here, index, kept, up)
     except OSError as error:
-        log.warn(f'linux.netDevices["{name}"]: bringing it back: {reason(error)}')
+        log.warn(f"{keyed('linux.netDevices', name)}: bringing it back: {reason(error)}")
 
 
 def _is_kept(address: Address) -> bool:

@@ -10,6 +10,8 @@ What is allowed is said in data, which costs nothing to load: a kind is the name
 
 from __future__ import annotations
 
+from ..errors import keyed
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -139,7 +141,7 @@ def _place(value: Any, kind: str) -> str | None:
         return ""
     for key, item in value.items():
         if type(item) is not str or "\0" in item or "\0" in key:
-            return f"[{key!a}]"
+            return keyed("", key)
     return None
 
 

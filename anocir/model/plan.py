@@ -21,7 +21,7 @@ from __future__ import annotations
 from . import mountoptions
 from ..base import HOOK_OUTPUTS, normal
 from ..linux.capabilities import masks
-from ..errors import at, concealed
+from ..errors import at, concealed, keyed
 from ..linux.const import (
     CAP_SYS_ADMIN,
     CLONE_NEWCGROUP,
@@ -650,7 +650,7 @@ def _finish_steps(config: Config, facts: Facts) -> list[Step]:
     if config.get("domainname"):
         steps.append(("domainname", "domainname", config["domainname"]))
     for name, value in (linux.get("sysctl") or {}).items():
-        steps.append(("sysctl", f'linux.sysctl["{name}"]', sysctl_path(name), value))
+        steps.append(("sysctl", keyed("linux.sysctl", name), sysctl_path(name), value))
     for index, path in _once(linux.get("readonlyPaths") or []):
         steps.append(("readonly_path", f"linux.readonlyPaths[{index}]", path))
     label = linux.get("mountLabel", "") if facts["selinux"] else ""
@@ -739,7 +739,7 @@ def _context_type(config: Config) -> str:
     name = "run.oci.mount_context_type"
     kind = (config.get("annotations") or {}).get(name) or "context"
     if kind not in _CONTEXT_TYPES:
-        raise at(f'annotations["{name}"]', f"must be one of {', '.join(_CONTEXT_TYPES)}")
+        raise at(keyed("annotations", name), f"must be one of {', '.join(_CONTEXT_TYPES)}")
     return kind
 
 

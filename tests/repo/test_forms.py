@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -106,6 +107,17 @@ def test_every_module_postpones_its_annotations(path: Path) -> None:
         # The package itself is loaded by an interpreter that has not imported __future__ yet.
         postponed = "from __future__ import annotations" in text
         assert postponed or len(text.splitlines()) < 6 or path == TOP / "anocir/__init__.py"
+
+
+def test_a_json_path_with_a_name_is_spelled_in_one_way() -> None:
+    """annotations["x"], by errors.keyed: it escapes, and base/codes finds the path again."""
+    bare = re.compile(r"""\w\[("\{|\{\w+!a\}|\\?'\w+\.)""")
+    assert bare.search("x = f'annotations[\"{name}\"]'")
+    assert bare.search("x = f'annotations[{name!a}]'")
+    assert bare.search("x = \"annotations['a.b']\"")
+    for name, path in MODULES.items():
+        for number, line in enumerate(path.read_text().splitlines(), 1):
+            assert not bare.search(line), f"{name}:{number}: errors.keyed(path, name) says it"
 
 
 def test_no_path_of_one_machine_is_in_the_sources() -> None:

@@ -235,7 +235,7 @@ def test_the_annotations_of_crun_name_a_cgroup_below():
     assert choice.subgroups({"annotations": {"run.oci.systemd.subgroup": ""}}) == ("", "")
     assert choice.subgroups({}) == ("", "")
     for bad in ("../x", "/", "a\nb"):
-        with pytest.raises(Error, match=r"^annotations\['run\.oci\.delegate-cgroup'\]: must"):
+        with pytest.raises(Error, match=r'^annotations\["run\.oci\.delegate-cgroup"\]: must'):
             choice.subgroups({"annotations": {"run.oci.delegate-cgroup": bad}})
 
 

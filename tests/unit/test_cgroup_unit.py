@@ -143,7 +143,7 @@ def test_every_value_that_systemd_would_overwrite_is_a_property(unified, propert
      ("memory.max", "99999999999999999999"), ("cpu.max", "fast 100"), ("memory.low", "1_0")],
 )  # fmt: skip
 def test_a_value_that_the_kernel_would_refuse_is_refused_by_name(key, text):
-    with pytest.raises(Error, match=rf"^linux\.resources\.unified\['{key}'\]: "):
+    with pytest.raises(Error, match=rf'^linux\.resources\.unified\["{key}"\]: '):
         unit.resources({"unified": {key: text}}, 2, 252)
 
 
@@ -230,7 +230,7 @@ def test_annotations_set_properties_and_seconds_become_microseconds():
      "'\\u12'", "'\\Uffffffff'", "nothing", "", "@t 1.5"],
 )  # fmt: skip
 def test_a_value_that_is_none_is_one_error_that_names_the_annotation(text):
-    with pytest.raises(Error, match=r"^annotations\['org\.systemd\.property\.Xyz'\]: must be G"):
+    with pytest.raises(Error, match=r'^annotations\["org\.systemd\.property\.Xyz"\]: must be G'):
         unit.annotated({"org.systemd.property.Xyz": text})
 
 

@@ -26,6 +26,8 @@ CASES = [
      {"code": "configuration", "path": "mounts[3].source"}),
     ('linux.sysctl["net.a:b"]: sysctl "net.a:b" not allowed in host network namespace', "",
      {"code": "configuration", "path": 'linux.sysctl["net.a:b"]'}),
+    (errors.keyed("annotations", 'a"b: \\') + ": must be so", "",
+     {"code": "configuration", "path": 'annotations["a\\"b: \\\\"]'}),
     ('mounts[0]: error mounting "a" to rootfs at "/b": operation not permitted', "",
      {"code": "mount-failed", "path": "mounts[0]", "errno": "EPERM"}),
     ("error running prestart hook #0: exit status 1", "", {"code": "hook-failed"}),

@@ -8,7 +8,7 @@ together on the way out, so that a configuration without one pays nothing for it
 
 from __future__ import annotations
 
-from ...errors import at, Error
+from ...errors import at, Error, keyed, quoted, SHOWN
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ UINT32: Final = (0, (1 << 32) - 1)
 UINT64: Final = (0, (1 << 64) - 1)
 # 2^32-1 is "leave as it is" for setresuid(2): whoever asks for it would stay root.
 LAST_ID: Final = (1 << 32) - 2
-_SHOWN: Final = 80
 _LISTED: Final = 12
 # By JSON path what runc says first of a mistake there, and scripts may look for: stands where the
 # record is.
@@ -66,22 +65,20 @@ def join(path: str, keys: list[str | int]) -> str:
     for key in reversed(keys):
         if isinstance(key, int):
             path += f"[{key}]"
-        elif len(key) <= _SHOWN and key.isidentifier() and key.isascii():
+        elif len(key) <= SHOWN and key.isidentifier() and key.isascii():
             path += f".{key}" if path else key
         else:
-            path += f"[{show(key)}]"
+            path = keyed(path, key)
     return path
 
 
 def show(value: Any) -> str:
     """Return a value for an error text: one line, printable, bounded."""
     if isinstance(value, str):
-        text = value if len(value) <= _SHOWN else value[:_SHOWN] + "..."
-        text = text.replace("\\", "\\\\").replace('"', '\\"')
-        return '"' + "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text) + '"'
+        return quoted(value)
     if isinstance(value, int) and not isinstance(value, bool):
         # Python refuses to print more than 4300 digits
-        return str(value) if value.bit_length() < 8 * _SHOWN else "a far larger number"
+        return str(value) if value.bit_length() < 8 * SHOWN else "a far larger number"
     if isinstance(value, float):
         return str(value)
     return name(value)

@@ -272,7 +272,7 @@ def test_a_property_that_is_none_is_one_line_that_names_the_annotation(box, valu
     box.write()
     failed = box.call("create", "--bundle", box.dir, box.id, root=box.options, check=False)
     assert failed.returncode == 1
-    assert failed.stderr.startswith("anocir: annotations['org.systemd.property.TimeoutStopUSec']: ")
+    assert failed.stderr.startswith('anocir: annotations["org.systemd.property.TimeoutStopUSec"]: ')
     assert len(failed.stderr.splitlines()) == 1
 
 
