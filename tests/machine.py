@@ -411,6 +411,17 @@ def _compiler() -> str:
     return "a C compiler that links statically"
 
 
+def _fuse(program: str = "") -> str:
+    """Open the device, which needs its module, its node and the right; `program` is a server."""
+    if program and not shutil.which(program):
+        return program
+    try:
+        os.close(os.open("/dev/fuse", os.O_RDWR))
+    except OSError as error:
+        return f"FUSE (/dev/fuse: {os.strerror(error.errno or 0)})"
+    return ""
+
+
 def _veth() -> str:
     def make_one() -> None:
         unshare(CLONE_NEWNET)
@@ -526,6 +537,8 @@ GATES: dict[str, Callable[[], str]] = {
     ),
     "preferred-many": _preferred_many,
     "compiler": _compiler,
+    "fuse": _fuse,
+    "fuse-overlayfs": lambda: _fuse("fuse-overlayfs"),
     "veth": _veth,
     "keyrings": _session_keyrings,
     "criu": _criu,

@@ -391,8 +391,8 @@ class Resctrl:
 @pytest.fixture(scope="module")
 def tree(runtime: drive.Runtime, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A mounted tree with room for three groups; there before each test, as the hardware is."""
-    if not os.path.exists("/dev/fuse"):
-        pytest.skip("[fuse] this machine has not /dev/fuse")
+    if machine.missing("fuse"):
+        pytest.skip(f"[fuse] this machine has not {machine.missing('fuse')}")
     if runtime.name != "anocir":
         pytest.skip("the other runtimes look for resctrl elsewhere")
     top = str(tmp_path_factory.mktemp("resctrl"))
