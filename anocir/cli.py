@@ -321,6 +321,7 @@ def _boolean(where: str, name: str, value: str) -> bool:
     raise errors.Error(f'{where}--{name}: must be true or false, got "{value}"')
 
 
+_RLIMIT_NOFILE: Final = 7
 _BOOLEANS: Final = ("1", "t", "true", "0", "f", "false")
 
 
@@ -377,6 +378,13 @@ def check_preserved(command: str, options: Options) -> None:
     count = options.get("preserve_fds", 0) if command in ("create", "run", "exec") else 0
     if count < 0:
         raise errors.Error(f"{command}: --preserve-fds: must not be negative, got {count}")
+    if count:
+        from .linux import tasks
+
+        most = tasks.getrlimit(_RLIMIT_NOFILE)[0]
+        if count > most - 3:
+            text = f"--preserve-fds: {count} is more than the limit of open files, {most}"
+            raise errors.Error(f"{command}: {text}")
 
 
 def settle(settings: Settings) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import posix
 
 from ..errors import reason
+from ..linux.nr import NUMBERS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,9 +43,9 @@ def _call_of(error: OSError, otherwise: str) -> str:
         if module.startswith("anocir.linux."):
             if module == "anocir.linux.ffi":
                 continue
-            name = frame.f_code.co_name.strip("_")  # they have the names of their calls
-        else:
-            name = _last_name(frame.f_code, last)
+            name = frame.f_code.co_name.strip("_")  # most have the names of their calls
+        if name not in NUMBERS:
+            name = _last_name(frame.f_code, last) or name
         break
     return f"{_METHODS.get(name, name)}(2)" if name else otherwise
 

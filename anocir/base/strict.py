@@ -41,8 +41,10 @@ def complaint(error: BaseException, data: bytes) -> str:
         return f"not UTF-8 at byte {error.start}"
     if hasattr(error, "lineno"):  # since Python 3.13 the scanner imports json for its exception
         return _place(error)
-    text = str(error).split("\n")[0] or type(error).__name__
-    return f"{text[:1].lower()}{text[1:]}"
+    text = str(error)
+    if not isinstance(error, ValueError) or not text[:1].islower():  # Python's own words
+        return "a number in it is too large" if "digit" in text else "cannot be read as JSON"
+    return text
 
 
 def _why(text: str) -> str:
@@ -61,6 +63,8 @@ def _why(text: str) -> str:
 def _place(error: Any) -> str:
     """Say what a JSONDecodeError does, in the form of our own errors."""
     reason = error.msg[:1].lower() + error.msg[1:]
+    for end in (" starting at", " at"):  # a place would follow
+        reason = reason.removesuffix(end)
     return f"not JSON: {reason} (line {error.lineno}, column {error.colno})"
 
 

@@ -366,8 +366,10 @@ def _v1_block(block: BlockIO) -> list[Write]:
     for key, file, _ in _THROTTLES:
         for index, limit in enumerate(_throttles(block, key)):
             path = f"{source}.{key}[{index}]"
-            line = f"{_device(limit, path)} {_integer(limit, 'rate', path)}"
-            writes.append(("blkio", file, line, path, ""))
+            rate = _integer(limit, "rate", path)
+            if file.endswith("iops_device"):  # the kernel keeps the lower 32 bits: 2^32 stops all
+                rate = min(rate, 0xFFFFFFFF)
+            writes.append(("blkio", file, f"{_device(limit, path)} {rate}", path, ""))
     return writes
 
 

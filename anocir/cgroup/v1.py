@@ -83,8 +83,7 @@ class Manager:
         self._check_writes(convert.v1(resources), convert.unified(resources))
         if rules and not (self._guards() or self.place.get("shielded")):
             raise knobs.unavailable("devices", "linux.resources.devices")
-        for path in convert.ignored(resources, 1):
-            log.warn(f"{path} is ignored: the kernel has no such limit any more")
+        warn_of_ignored(resources)
 
     def _check_writes(self, writes: list[Write], unified: list[Write]) -> None:
         for controller, _, _, source, _ in writes:
@@ -335,6 +334,7 @@ class Manager:
         wanted = resources if named is None else convert.named(resources, named, 1)
         writes = convert.v1(wanted)
         unified = convert.unified(wanted)
+        warn_of_ignored(named or {})
         self._check_writes(writes, unified)
         self._check_memory(resources)
         undo: list[tuple[str, str]] = []
@@ -603,3 +603,11 @@ def _present(pid: int) -> dict[str, str]:
                 if below is not None:
                     result.update(dict.fromkeys(words, mountpoint + below))
     return result
+
+
+def warn_of_ignored(resources: Resources) -> None:
+    """Say which of what is asked for has no meaning here."""
+    from . import convert
+
+    for path in convert.ignored(resources, 1):
+        log.warn(f"{path} is ignored: the kernel has no such limit any more")

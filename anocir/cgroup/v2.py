@@ -82,8 +82,7 @@ class Manager:
 
         convert.v2(resources)
         devices.parse(resources.get("devices"))
-        for path in convert.ignored(resources, 2):
-            log.warn(f"{path} is ignored: cgroup v2 has no such limit")
+        warn_of_ignored(resources)
 
     def prepare(self, resources: Resources) -> None:
         """Make the directory and write all limits but memory's."""
@@ -333,6 +332,7 @@ class Manager:
         self._present()
         wanted = resources if named is None else convert.named(resources, named, 2)
         writes = convert.v2(wanted)
+        warn_of_ignored(named or {})
         memory = resources.get("memory") or {}
         limit = memory.get("limit") or 0
         if memory.get("checkBeforeUpdate") and limit > 0:
@@ -553,3 +553,11 @@ def devices_now(
         if name not in (bpf.NAME, _OF_SYSTEMD):
             found.append(("a device program", None, files.decode(name) or "without a name"))
     return found
+
+
+def warn_of_ignored(resources: Resources) -> None:
+    """Say which of what is asked for has no meaning here."""
+    from . import convert
+
+    for path in convert.ignored(resources, 2):
+        log.warn(f"{path} is ignored: cgroup v2 has no such limit")

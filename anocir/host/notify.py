@@ -22,6 +22,7 @@ import posix
 from ..base import log
 from ..errors import Error, named, reason, strerror
 from ..linux import files, processes
+from ..linux.errnos import ENAMETOOLONG
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -60,7 +61,9 @@ def check_reachable() -> None:
         sock.connect(address)
     except OSError as error:
         shown = address.replace(b"\0", b"@").decode("utf-8", "surrogateescape")
-        raise Error(f"NOTIFY_SOCKET: connect {shown}: {strerror(error.errno or 0)}") from None
+        raise Error(
+            f"NOTIFY_SOCKET: connect {shown}: {strerror(error.errno or ENAMETOOLONG)}"
+        ) from None
     finally:
         sock.close()
 

@@ -37,6 +37,8 @@ _PLACES: Final = {
     "memory": ("memory", "limit"),
     "memory_reservation": ("memory", "reservation"),
     "memory_swap": ("memory", "swap"),
+    "kernel_memory": ("memory", "kernel"),
+    "kernel_memory_tcp": ("memory", "kernelTCP"),
     "pids_limit": ("pids", "limit"),
 }
 # Where an update's zero or empty text means that it leaves things as they are: dockerd and
@@ -113,7 +115,8 @@ def _limit(
 
         classes = container.intent.get("resctrl")
         if not classes:
-            raise Error("--l3-cache-schema: the container has no linux.intelRdt")
+            given_by = "--l3-cache-schema" if options["l3_cache_schema"] else "--mem-bw-schema"
+            raise Error(f"{given_by}: the container has no linux.intelRdt")
         linux["intelRdt"] = {**(linux.get("intelRdt") or {}), **schemas}
         resctrl.write_schemata(classes, linux["intelRdt"])
     container.save_config(config)

@@ -32,6 +32,7 @@ ENOTTY: Final = 25
 ENOSPC: Final = 28
 EROFS: Final = 30
 EPIPE: Final = 32
+ENAMETOOLONG: Final = 36
 ENOLCK: Final = 37
 ENOSYS: Final = 38
 ENOTEMPTY: Final = 39

@@ -510,6 +510,9 @@ def test_update_takes_single_options(container: Container, runtime: Runtime) -> 
     container.create()
     runtime("update", "--cpu-share", "512", "--pids-limit", "33", container.id)
     assert container.limit("pids", "pids.max", "pids.max") == "33"
+    if runtime.name == "anocir":
+        told = runtime("update", "--kernel-memory", "64m", container.id).stderr
+        assert "linux.resources.memory.kernel is ignored" in told
     if not v2("cpu"):
         assert container.limit("cpu", "cpu.shares", "") == "512"
 

@@ -24,6 +24,7 @@ NUMBERS = {
     "flock": [73] if X86 else [32],
     "capget": [125] if X86 else [90],
     "close_range": [436],
+    "poll": [7, 271] if X86 else [73],
     "rt_sigprocmask": [14] if X86 else [135],
     "sched_setaffinity": [203] if X86 else [122],
 }
@@ -47,6 +48,13 @@ def test_it_is_done_without_or_named(container: Container, call: str, error: int
         (line,) = result.stderr.splitlines()
         assert f"{call}(2): {os.strerror(error).lower()}" in line
     assert container.id not in os.listdir(container.runtime.root)
+
+
+def test_exec_names_it_by_the_kernels_name(container: Container) -> None:
+    container.launch("sleep 100")
+    failing = blocked.before_exec(NUMBERS["poll"], errno.EPERM)
+    result = container.runtime("exec", container.id, "/bin/true", ok=False, preexec_fn=failing)
+    assert "poll(2): operation not permitted" in result.stderr
 
 
 @pytest.mark.parametrize("error", [errno.ENOLCK, errno.EPERM, errno.ENOSYS])

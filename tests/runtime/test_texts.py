@@ -249,6 +249,9 @@ def test_preserved_descriptors_of_exec_may_have_holes(container: Container) -> N
         ["/bin/sh", "-c", 'exec "$@" 3<&- 4<&- 5</dev/null 6<&-', "sh", *words]
     ).stdout.split()
     assert "5" in shown and "4" not in shown and "6" not in shown
+    words = ("exec", "--preserve-fds", "99999999999", container.id, "ls")
+    told = container.runtime(*words, ok=False).stderr
+    assert "exec: --preserve-fds: 99999999999 is more than the limit of open files" in told
 
 
 @pytest.mark.parametrize(("soft", "mounts"), [(256, 300), (128, 150)])
@@ -279,6 +282,9 @@ def test_start_names_a_notify_socket_that_is_not_there(container: Container) -> 
     container.create(env=environment)
     told = container.start(ok=False, env=environment, timeout=20).stderr
     assert "/nothing/notify" in told
+    environment["NOTIFY_SOCKET"] = "/" + 200 * "n"
+    told = container.start(ok=False, env=environment, timeout=20).stderr
+    assert told.endswith("n: file name too long\n")
     assert container.status == "created"
 
 

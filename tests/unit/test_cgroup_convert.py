@@ -180,6 +180,13 @@ def test_a_bad_value_is_refused_with_its_path(resources, path):
         assert error.value.text.startswith(path)
 
 
+def test_a_rate_of_operations_never_becomes_none_by_its_upper_bits():
+    limits = [{"major": 8, "minor": 0, "rate": rate} for rate in (7, 2**32, 2**64 - 1)]
+    for key in ("throttleReadIOPSDevice", "throttleWriteIOPSDevice"):
+        rates = [write[2].split()[1] for write in convert.v1({"blockIO": {key: limits}})]
+        assert rates == ["7", "4294967295", "4294967295"]
+
+
 @pytest.mark.parametrize("shares", [1, 262145, 2**64 - 1])
 def test_shares_that_version_1_would_clip_are_refused_there(shares):
     with pytest.raises(Error, match=r"resources\.cpu\.shares: must be between 2 and 262144"):
