@@ -54,11 +54,8 @@ EXAMPLES: Final = {
     "repack": "python3.12 /usr/local/bin/anocir repack",
     "completion": "anocir completion bash > /etc/bash_completion.d/anocir",
 }
-# Commands whose first argument is the id of a container that is there.
-_WITH_ID: Final = (
-    "start", "exec", "kill", "delete", "state", "ps", "pause", "resume", "update", "events",
-    "checkpoint", "mounts", "diff",
-)  # fmt: skip
+# The ID in their usage is that of a container which is not there yet: nothing to complete.
+_MAKERS: Final = ("create", "run", "restore")
 
 
 def unknown(name: str) -> errors.Error:
@@ -178,6 +175,15 @@ def words_of(table: Table) -> list[str]:
     return [f"--{row[0]}" for row in rows] + [f"-{row[1]}" for row in rows if row[1]]
 
 
+def with_id() -> list[str]:
+    """Return the commands that take the id of a container that is there: their usage says so."""
+    return [
+        name
+        for name in cli.COMMANDS
+        if name not in _MAKERS and "ID" in cli.load(name).USAGE.split()
+    ]
+
+
 # completion -------------------------------------------------------------------------------------
 
 
@@ -264,7 +270,7 @@ def _walk(first: int, current: str, array: str) -> str:
         array=array,
         valued="|".join(_valued([cli.GLOBALS])),
         cases=_cases("        "),
-        with_id="|*:".join(name for name in _WITH_ID if name in cli.COMMANDS),
+        with_id="|*:".join(with_id()),
     )
 
 
@@ -312,6 +318,7 @@ def _fish() -> str:
         "# fish completion for anocir; written by `anocir completion fish`",
         "complete -c anocir -f",
     ]
+    completed = with_id()
     for name, table in _tables().items():
         where = f"__fish_seen_subcommand_from {name}" if name else ""
         if not name:
@@ -320,7 +327,7 @@ def _fish() -> str:
                     f"complete -c anocir -n 'not __fish_seen_subcommand_from {seen}' "
                     f"-a {command} -d {_fish_quoted(cli.load(command).HELP)}"
                 )
-        elif name in _WITH_ID:
+        elif name in completed:
             lines.append(f"complete -c anocir -n '{where}' -a '(anocir list --quiet 2>/dev/null)'")
         for option, short, kind, _, metavar, text in visible(table):
             line = "complete -c anocir" + (f" -n '{where}'" if where else "") + f" -l {option}"
@@ -362,6 +369,36 @@ _FILES: Final = (
     ("$XDG_RUNTIME_DIR/anocir/ID", "the same for a user without root privileges"),
     ("config.json", "the configuration in a bundle, see the OCI Runtime Specification"),
 )
+# What mount(8) and the specification do not tell; tests/repo/test_new_words.py compares with what
+# is read.
+_MOUNT_OPTIONS: Final = (
+    ("tmpcopyup", "for a tmpfs: it begins with a copy of what the image has at its place"),
+    ("copy-symlink", "for a bind mount whose source is a symbolic link: the link is made anew"),
+    ("src-nofollow", "a source that is a symbolic link is not followed: the link is mounted"),
+    ("dest-nofollow", "a destination that is a symbolic link is not followed: it is covered"),
+    ("idmap, idmap=uids=FROM-TO-SIZE;gids=...",
+     "the files of a bind mount appear with other owners: those of the container's user namespace, "
+     "or as listed, with # between them"),
+    ("ridmap, ridmap=...", "as idmap, for the mounts below it too"),
+    ("rro, rnosuid, rnodev, rnoexec, ...",
+     "a flag with r before it is for the mounts below it too (Linux 5.12)"),
+)  # fmt: skip
+_ANNOTATIONS: Final = (
+    ("org.systemd.property.NAME",
+     "with systemd as manager of the cgroups, a property of the unit, as GVariant text"),
+    ("org.criu.config",
+     "file with settings of CRIU for checkpoint and restore [/etc/criu/anocir.conf, which need not "
+     "be there]"),
+    ("run.oci.systemd.subgroup", "cgroup below the unit of systemd that has the limits"),
+    ("run.oci.delegate-cgroup",
+     "cgroup below that of the limits which is the container's own to change (version 2)"),
+    ("run.oci.keep_original_groups",
+     "1 or true: the process keeps the supplementary groups of the caller"),
+    ("run.oci.mount_context_type",
+     "how linux.mountLabel is given to a mount: context, fscontext, defcontext or rootcontext"),
+    ("run.oci.hooks.stdout", "file of the host to which the output of hooks is appended"),
+    ("run.oci.hooks.stderr", "the same for their errors"),
+)  # fmt: skip
 
 
 def man(date: str) -> str:
@@ -390,9 +427,14 @@ def man(date: str) -> str:
     lines += [".SH EXIT STATUS"]
     for code, text in _STATUS:
         lines += [".TP", _roff(code), _roff(text)]
-    lines += [".SH FILES"]
-    for path, text in _FILES:
-        lines += [".TP", _roff(path), _roff(text)]
+    for title, table in (
+        ("MOUNT OPTIONS", _MOUNT_OPTIONS),
+        ("ANNOTATIONS", _ANNOTATIONS),
+        ("FILES", _FILES),
+    ):
+        lines += [f".SH {title}"]
+        for name, text in table:
+            lines += [".TP", _roff(name), _roff(text)]
     lines += [
         ".SH SEE ALSO",
         "\\fBrunc\\fR(8), \\fBcrun\\fR(1), \\fBnamespaces\\fR(7), \\fBcgroups\\fR(7)",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 from typing import Any, Iterator
@@ -9,8 +10,11 @@ from typing import Any, Iterator
 import pytest
 
 from anocir import cli, manual
+from anocir.host.facts import CRUN_ANNOTATIONS
+from anocir.model import mountoptions
 from anocir.model.spec import CONFIG
 from anocir.model.spec.kinds import array, mapping, record
+from tests.repo.test_layers import MODULES
 
 TOP = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.repo
@@ -65,8 +69,8 @@ def keys(kind: Any, seen: set[str]) -> Iterator[str]:
 def test_a_command_is_told_and_tried() -> None:
     page = manual.man("2026-01-01")
     for name in cli.COMMANDS:
-        assert re.search(rf"`(anocir )?{name}\b", CHANGELOG), f"{name} is not in the changelog"
-        assert f".SS {name} " in page, f"{name} is not on the man page"
+        assert re.search(rf"`(anocir )?{name}\b", CHANGELOG), f"{name} is not in CHANGELOG.md"
+        assert f".SS {name} " in page, f"{name} is not on the man page: manual.GROUPS"
         assert re.search(rf"[\"'(]{name}[\"']|manual\.{name}\(", ALL_TESTS), f"{name} is in no test"
 
 
@@ -91,8 +95,8 @@ def untold() -> list[str]:
 
 
 def test_an_option_is_told_and_tried() -> None:
-    assert untried() == []
-    assert untold() == []
+    assert untried() == [], "in no test"
+    assert untold() == [], "neither runc's (OF_RUNC) nor in CHANGELOG.md, or not on the man page"
 
 
 def unknown_to_tests() -> list[str]:
@@ -102,16 +106,44 @@ def unknown_to_tests() -> list[str]:
 
 
 def test_a_property_of_config_json_is_tried() -> None:
-    assert unknown_to_tests() == []
+    assert unknown_to_tests() == [], "keys of config.json that no test has"
+
+
+def annotations() -> set[str]:
+    """Every annotation that the sources read: words of theirs that look like one."""
+    looks = re.compile(r"(run\.oci|org\.(?!freedesktop)\w+)\.[\w.-]+")
+    found = {
+        node.value
+        for name, path in MODULES.items()
+        if name not in ("manual", "commands.features")  # those list them
+        for node in ast.walk(ast.parse(path.read_bytes()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        if looks.fullmatch(node.value)
+    }
+    families = tuple(name for name in found if name.endswith("."))
+    return {name for name in found if name in families or not name.startswith(families)}
 
 
 def test_an_annotation_that_means_something_is_told_and_tried() -> None:
-    from anocir.host.facts import CRUN_ANNOTATIONS
-
-    for name in CRUN_ANNOTATIONS:
-        short = name.rpartition(".")[2]
+    found = annotations()
+    assert {*CRUN_ANNOTATIONS, "org.criu.config", "org.systemd.property."} <= found
+    told = "\n".join(name for name, _ in manual._ANNOTATIONS)
+    for name in found:
+        short = name.rpartition(".")[2] or name
         assert name in TESTS or f'"{short}"' in TESTS, f"{name} is in no test"
-        assert short in CHANGELOG or name in CHANGELOG, f"{name} is not in the changelog"
+        assert short in CHANGELOG or name in CHANGELOG, f"{name} is not in CHANGELOG.md"
+        assert name in told, f"{name} is not on the man page: manual._ANNOTATIONS"
+    for name in told.splitlines():
+        assert name.replace("NAME", "") in found, f"manual._ANNOTATIONS: nobody reads {name}"
+
+
+def test_a_mount_option_beyond_those_of_mount_is_told_and_tried() -> None:
+    told = re.findall(r"[\w-]+", " ".join(name for name, _ in manual._MOUNT_OPTIONS))
+    of_mount = {"bind", "rbind", "remount", "defaults"}
+    for name in {*mountoptions.OTHER} - of_mount:
+        assert re.search(rf"[\"']{name}[\"'=]", TESTS), f"{name} is in no test"
+        assert f"`{name}`" in CHANGELOG, f"{name} is not in CHANGELOG.md"
+        assert name in told, f"{name} is not on the man page: manual._MOUNT_OPTIONS"
 
 
 def test_a_new_word_would_be_noticed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,7 +52,7 @@ def test_the_files_that_contributing_names_exist() -> None:
 
 def test_the_commands_are_all_there() -> None:
     for name in cli.COMMANDS:
-        assert f"`{name}`" in README, name
+        assert f"`{name}`" in README, f"{name} is not among README's commands"
 
 
 def test_the_targets_of_make_that_it_names_exist() -> None:

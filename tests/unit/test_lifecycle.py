@@ -77,9 +77,10 @@ def test_every_cell(operation: str, status: str, expected: str | None) -> None:
 
 
 def test_the_table_has_these_operations_and_states_and_no_others() -> None:
-    assert set(states.TRANSITIONS) == set(TABLE)
-    for row in states.TRANSITIONS.values():
-        assert list(row) == STATES
+    known = set(states.TRANSITIONS)
+    assert known == set(TABLE), "states.TRANSITIONS and TABLE in this file: a row for each in both"
+    for name, row in states.TRANSITIONS.items():
+        assert list(row) == STATES, f"states.TRANSITIONS[{name}]: one cell for each state, in order"
     assert STATES == [
         states.CREATING,
         states.CREATED,

@@ -27,17 +27,19 @@ def test_every_command_is_in_one_group() -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_example_is_one_that_the_parser_takes(name: str) -> None:
+    assert name in manual.EXAMPLES, f"give {name} an example in manual.EXAMPLES"
     for line in manual.EXAMPLES[name].splitlines():
         words = line.rpartition("anocir ")[2].partition(" > ")[0].split()
         settings = cli.Settings()
         found, _, _, _ = cli.parse(words, settings)
-        assert found == name
+        assert found == name, f"manual.EXAMPLES: {line} is an example of {found}, not of {name}"
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_help_has_options_and_an_example(name: str) -> None:
+    assert name in manual.EXAMPLES, f"give {name} an example in manual.EXAMPLES"
     text = manual._command_help(name)
-    assert all(word in text for word in options(name))
+    assert [word for word in options(name) if word not in text] == [], "not in the help"
     assert f"example:\n  {manual.EXAMPLES[name]}" in text
 
 
@@ -45,8 +47,9 @@ def test_the_help_has_options_and_an_example(name: str) -> None:
 def test_the_man_page_has_every_option(name: str) -> None:
     page = manual.man("2026-01-01").replace("\\-", "-")
     section = page.partition(f".SS {name} ")[2].partition("\n.SS ")[0].partition("\n.SH ")[0]
-    assert section
-    assert all(f"--{word.lstrip('-')}" in section for word in options(name) if word[:2] == "--")
+    assert section, f"{name} is not on the man page: manual.GROUPS"
+    long = [word for word in options(name) if word[:2] == "--"]
+    assert [word for word in long if word not in section] == [], "not on the man page"
 
 
 def test_the_man_page_is_one_that_troff_takes(tmp_path: Path) -> None:
@@ -64,10 +67,30 @@ def test_the_man_page_is_one_that_troff_takes(tmp_path: Path) -> None:
 def test_a_script_names_every_command_and_option(shell: str) -> None:
     script = manual.completion(shell)
     for name in COMMANDS:
-        assert re.search(rf"\b{name}\b", script)
+        assert re.search(rf"\b{name}\b", script), f"{shell} does not complete {name}"
         for word in options(name):
             wanted = f" -l {word[2:]}" if shell == "fish" and word[:2] == "--" else word
-            assert wanted in script or (shell == "fish" and f" -s {word[1:]}" in script)
+            told = wanted in script or (shell == "fish" and f" -s {word[1:]}" in script)
+            assert told, f"{shell} does not complete {name} {word}"
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_command_that_wants_a_container_completes_its_id(shell: str) -> None:
+    """Those whose first argument the parser checks as an id, but for those that make one."""
+    script = manual.completion(shell)
+    checked = {
+        name
+        for name in COMMANDS
+        if cli.load(name).ARGS[0] and not getattr(cli.load(name), "NO_ID", False)
+    }
+    wanted = checked - {"create", "run", "restore"} | {"mounts"}
+    if shell == "fish":
+        found = set(re.findall(r"_from (\w+)' -a '\(anocir list --quiet", script))
+    else:
+        branch = re.search(r"\n +(\S+)\)\n +words=\"\$words \$\(anocir ", script)
+        assert branch, "manual._WALK has no branch for ids"
+        found = set(branch[1].replace("*:", "").split("|"))
+    assert found == wanted, "each of these has to have ID in its USAGE, or to be in manual._MAKERS"
 
 
 def completed(words: list[str], path: str = "") -> list[str]:
