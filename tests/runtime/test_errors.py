@@ -59,7 +59,6 @@ WRONG_TYPES: list[tuple[str, Any, str]] = [
     ("process/capabilities", [], "process.capabilities"),
     ("process/capabilities/bounding", ["CAP_NO_SUCH"], "process.capabilities.bounding[0]"),
     ("process/rlimits", [{"type": "RLIMIT_NOFILE", "soft": 1}], "process.rlimits[0]"),
-    ("process/consoleSize", {"height": "x", "width": 1}, "process.consoleSize"),
     ("linux", [], "linux"),
     ("linux/namespaces", {}, "linux.namespaces"),
     ("linux/namespaces/1/type", "bogus", "linux.namespaces[1].type"),

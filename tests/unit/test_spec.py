@@ -319,6 +319,9 @@ GOOD = {
     "a console size that is ignored": changed(
         ("process.terminal", False), ("process.consoleSize.width", 70000)
     ),
+    "a console size that is none, and ignored": changed(
+        ("process.terminal", DELETED), ("process.consoleSize", ["wide"])
+    ),
     "adjacent id ranges": changed(
         ("linux.uidMappings[1].hostID", 1001), ("linux.uidMappings[1].size", 10)
     ),
@@ -420,6 +423,8 @@ BAD = [
     ([("process.env[1]", "PATH")], "process.env[1]: must be NAME=value, with a name before the ="),
     ([("process.env[0]", "=x")], "process.env[0]: must be NAME=value, with a name before the ="),
     ([("process.terminal", "true")], "process.terminal: must be true or false, got a string"),
+    ([("process.consoleSize.height", "x")],
+     "process.consoleSize.height: must be an integer, got a string"),
     ([("process.consoleSize.width", 70000)],
      "process.consoleSize.width: must be between 0 and 65535, got 70000"),
     ([("process.consoleSize.height", DELETED)],

@@ -23,6 +23,7 @@ from .kinds import (
     STRINGS,
     text,
     UINT32,
+    UINT16,
     UINT64,
 )
 
@@ -125,13 +126,20 @@ def environment(value: Any, _: Any) -> None:
             raise Mistake(_NO_NAME, index)  # the entry itself may be a secret
 
 
+def _later(_: Any, _none: Any) -> None:
+    """Leave a value to the rule of the object that holds it."""
+
+
 def _process(process: Any) -> None:
-    size = process.get("consoleSize")
-    # spec: consoleSize must be ignored without a terminal, so it may hold anything then
-    if size and process.get("terminal"):
-        for key in ("height", "width"):
-            if size[key] > 0xFFFF:
-                raise Mistake(f"must be between 0 and 65535, got {size[key]}", "consoleSize", key)
+    if "consoleSize" in process:
+        try:
+            record(process["consoleSize"], _SIZE)
+        except Mistake as mistake:
+            # spec: it must be ignored without a terminal, so it may hold anything then
+            if process.get("terminal"):
+                mistake.path.append("consoleSize")
+                raise
+            del process["consoleSize"]
     _user(process.setdefault("user", {}))
     seen = set()
     for index, limit in enumerate(process.get("rlimits", ())):
@@ -144,6 +152,8 @@ def _process(process: Any) -> None:
 
 _CAPABILITIES: Final = (choices, (frozenset(NAMES), "a capability that the kernel knows"))
 _UINT64: Final = (integer, UINT64)
+_CELLS: Final = (integer, UINT16)
+_SIZE: Final = ({"height": _CELLS, "width": _CELLS}, ("height", "width"), None)
 _CPUS: Final = (text, _cpus)
 _RLIMIT: Final = (
     {
@@ -182,10 +192,7 @@ PROCESS: Final = (
     {
         "args": (some_strings, "the first entry is the program to run"),
         "commandLine": STRING,
-        "consoleSize": (
-            record,
-            ({"height": _UINT64, "width": _UINT64}, ("height", "width"), None),
-        ),
+        "consoleSize": (_later, None),
         "cwd": ABSOLUTE,
         "env": (environment, None),
         "terminal": BOOLEAN,
