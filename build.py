@@ -69,7 +69,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Build dist/anocir.")
     kinds = ["build", "tools", "release", "share"]
     parser.add_argument("what", nargs="?", default="build", choices=kinds)
-    parser.add_argument("--check", action="store_true", help="build twice and compare")
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="build from nothing, twice or beside --output's, and compare",
+    )
     parser.add_argument(
         "--python",
         action="append",
@@ -94,7 +98,8 @@ def main() -> int:
     pythons = interpreters(options.python or [])
     data = build(tools, pythons, None if options.check else usable(DIST))
     if options.check:
-        again = build(tools, pythons, None)
+        beside = options.output if options.output != DIST else None
+        again = beside.read_bytes() if beside else build(tools, pythons, None)
         if data != again:
             sys.exit("build.py: two builds of the same sources differ")
         print(f"reproducible: {hashlib.sha256(data).hexdigest()}")

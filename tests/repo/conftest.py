@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,8 +15,21 @@ from tests import machine
 TOP = Path(__file__).resolve().parents[2]
 
 
+def commit() -> str:
+    """Name what the sources are a checkout of; empty without git."""
+    git = shutil.which("git")
+    words = [git or "false", "-C", str(TOP), "rev-parse", "HEAD"]
+    return subprocess.run(words, check=False, capture_output=True, text=True).stdout
+
+
 @pytest.fixture(scope="session")
-def archive(tmp_path_factory: pytest.TempPathFactory) -> str:
+def built_from() -> str:
+    """Name the commit before `archive` is built."""
+    return commit()
+
+
+@pytest.fixture(scope="session")
+def archive(tmp_path_factory: pytest.TempPathFactory, built_from: str) -> str:
     machine.become_subreaper()  # for await_end
     path = tmp_path_factory.mktemp("dist") / "anocir"
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
