@@ -19,7 +19,7 @@ import threading
 import pytest
 
 from anocir.linux import spawn, tasks
-from tests import machine
+from tests import drive, machine
 
 pytest_plugins = ("tests.guard",)
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -69,6 +69,25 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if tier(item) in OTHERS_PROGRAMS:
                 item.add_marker(pytest.mark.flaky(reruns=1))
+
+
+USE_ARCHIVE = ("runtime", "systemd", "security", "reliability", "engines", "vm")
+
+
+@pytest.hookimpl(tryfirst=True)  # before machines are booted for the tests
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Stop where the archive that the tests would drive is not built from these sources."""
+    archive = os.path.join(drive.REPOSITORY, "dist", "anocir")
+    if (
+        session.config.option.collectonly
+        or os.path.realpath(drive.find_runtime()) != os.path.realpath(archive)
+        or not os.path.exists(archive)  # the fixture of the runtime says so
+        or not any(tier(item) in USE_ARCHIVE for item in session.items)
+    ):
+        return
+    name = drive.stale(archive)
+    if name:
+        pytest.exit(f"dist/anocir is older than {name}: make build", returncode=4)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import array
 import fcntl
+import glob
 import json
 import os
 import select
@@ -18,6 +19,7 @@ import subprocess
 import tempfile
 import termios
 import time
+import zipfile
 from typing import IO, Any, Callable, Iterator, Mapping, NamedTuple, Sequence
 
 from tests import machine
@@ -96,6 +98,31 @@ def find_runtime() -> str:
     if not wanted or wanted == "anocir":
         return os.path.join(REPOSITORY, "dist", "anocir")
     return shutil.which(wanted) or wanted
+
+
+def stale(archive: str, top: str = REPOSITORY) -> str:
+    """The source whose content in the archive is not that of the tree at `top`, or "".
+
+    By content: times of a copied or unpacked tree say nothing.
+    """
+    prefix = "site-packages/"
+    with zipfile.ZipFile(archive) as packed:
+        inside = {
+            name[len(prefix) :]: packed.read(name)
+            for name in packed.namelist()
+            if name.startswith(f"{prefix}anocir/") and name.endswith(".py")
+        }
+        inside["build.py"] = packed.read("__main__.py")
+    inside.pop("anocir/build_id.py", None)
+    here = {
+        os.path.relpath(path, top): open(path, "rb").read()
+        for path in glob.glob(f"{top}/anocir/**/*.py", recursive=True)
+    }
+    with open(f"{top}/build.py", "rb") as file:
+        # The part of it that gets into the archive as it is.
+        main = inside["build.py"]
+        here["build.py"] = main if main in file.read() else b""
+    return next((n for n in sorted({*inside, *here}) if inside.get(n) != here.get(n)), "")
 
 
 def call(

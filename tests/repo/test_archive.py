@@ -42,6 +42,27 @@ def test_two_builds_are_equal_byte_for_byte(archive: str, built_from: str) -> No
     assert result.stdout.startswith("reproducible: ")
 
 
+def test_an_archive_of_other_sources_is_noticed(archive: str, tmp_path: Path) -> None:
+    """By content, so a copy with times of today is none of other sources."""
+    assert drive.stale(archive) == ""
+    shutil.copytree(
+        TOP / "anocir", tmp_path / "anocir", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    shutil.copyfile(TOP / "build.py", tmp_path / "build.py")
+    assert drive.stale(archive, str(tmp_path)) == ""
+    for name in ("anocir/model/plan.py", "build.py"):
+        path = tmp_path / name
+        text = path.read_text()
+        path.write_text(text.replace("sys.exit", "sys.quit").replace("plan", "plans"))
+        assert drive.stale(archive, str(tmp_path)) == name
+        path.write_text(text)
+    (tmp_path / "anocir/host/uptime.py").touch()
+    assert drive.stale(archive, str(tmp_path)) == "anocir/host/uptime.py"
+    (tmp_path / "anocir/host/uptime.py").unlink()
+    (tmp_path / "anocir/cli.py").unlink()
+    assert drive.stale(archive, str(tmp_path)) == "anocir/cli.py"
+
+
 def test_the_first_line_fits_an_old_kernel(archive: str) -> None:
     with open(archive, "rb") as file:
         line = file.readline().rstrip(b"\n")
