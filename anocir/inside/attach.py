@@ -185,7 +185,19 @@ def recursive(mount_fd: int, options: MountOptions) -> None:
             ) from None
         if error.errno == EINVAL and options["recursive_set"] & MOUNT_ATTR_NOSYMFOLLOW:
             raise Error(f"rnosymfollow needs Linux 5.14, this is {release}") from None
+        if error.errno == EPERM and options["recursive_clear"]:
+            cleared = options["recursive_clear"]  # of this mount, or of one below it
+            raise _locked(_names(_has(mount_fd)[0] & cleared or cleared)) from None
         raise
+
+
+def _names(attributes: int) -> list[str]:
+    return [name for attribute, _, _, name in _FLAGS if attributes & attribute]
+
+
+def _locked(names: list[str]) -> Error:
+    text = f"cannot clear flags that are locked: {','.join(names)}"
+    return Error(text, "the mount is another user namespace's")
 
 
 # What a bind mount that names any flag has not unless it is named, as runc and mount(8) have it.
@@ -273,16 +285,13 @@ def _keep_locked(mount_fd: int, options: Flags) -> None:
     flags, atime = _has(mount_fd)
     add, remove = options["set"], options["clear"]
     asked = flags & remove & _EXACT & ~MOUNT_ATTR_NOSYMFOLLOW
-    names = [name for attribute, _, _, name in _FLAGS if asked & attribute]
+    names = _names(asked)
     if remove & MOUNT_ATTR__ATIME and (
         add & MOUNT_ATTR__ATIME != atime or (add ^ flags) & MOUNT_ATTR_NODIRATIME
     ):
         names.append(_ATIMES.get(atime, "relatime"))
     if names:
-        raise Error(
-            f"cannot clear flags that are locked: {','.join(names)}",
-            "the mount is another user namespace's",
-        ) from None
+        raise _locked(names) from None
     # The one flag that is never locked goes as it does elsewhere.
     free = MOUNT_ATTR_NOSYMFOLLOW & (~add if options.get("exact") else remove)
     _change(mount_fd, add & ~(MOUNT_ATTR__ATIME | MOUNT_ATTR_NODIRATIME), free)

@@ -179,6 +179,7 @@ def test_what_a_user_namespace_has_locked_stays(
         (["dev", "exec"], "nodev,noexec"),
         (["relatime"], "noatime"),
         (["ro", "strictatime"], "noatime"),
+        pytest.param(["rdev", "rexec"], "nodev,noexec", marks=pytest.mark.needs("mount_setattr")),
     ],
 )
 def test_a_locked_flag_that_is_asked_away_is_an_error(
