@@ -104,7 +104,7 @@ prepare-demo:
 	@tests/prepare.sh demo
 
 prepare-check:
-	@tests/prepare.sh check
+	@tests/prepare.sh check $(CHECKS)
 
 prepare-test:
 	@tests/prepare.sh test $(TESTS)

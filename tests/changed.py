@@ -5,7 +5,8 @@ usage: changed.py [REVISION]
 
 What differs from the revision (the last commit, if none is named) counts, and files that git does not know yet. For a
 module of anocir: the unit and kernel tests that import it, those runtime tests that notice when it is broken
-(mutations.py says which), and the repository's own. For a test: itself. For a helper of the tests: those that import it.
+(mutations.py says which), the tests of the modules that import it where those are few, and the repository's own. For a
+test: itself. For a helper of the tests: those that import it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import os
 import re
 import subprocess
 import sys
+from functools import lru_cache
 from pathlib import Path
 
 TOP = Path(__file__).resolve().parents[1]
@@ -38,12 +40,16 @@ NEAR = {
     r"host/(facts|explain)|model/(schema|plan|explain)": "unit/test_plan",
     r"host/added": "runtime/test_added_mounts",
     r"host/(events|update|oom|freeze|ps)|cgroup/|commands/(pause|resume|update|events|ps)": "runtime/test_cgroups",
-    r"cgroup/(bus|systemd)": "unit/test_cgroup_unit",
+    r"cgroup/(bus|systemd|unit)": "unit/test_cgroup_unit",
     r"cgroup/convert|linux/bpf": "unit/test_cgroup_convert",
     r"seccomp/|linux/notifications": "runtime/test_seccomp",
     r"model/mountoptions|inside/(mounts|attach|places)|base/(nameless|inroot)": "runtime/test_mounts",
     r"host/|commands/|inside/|wire/|linux/|quantities|version|cli|door|errors|base/": "runtime/test_lifecycle",
 }
+# A module that more modules import than that is for the whole run.
+FEW = 10
+SLOW = "runtime/test_checkpoint"
+IMPORT = re.compile(r"^ *from (\.+)([\w.]*) import (\([^)]*\)|[^\n]*)", re.MULTILINE)
 
 
 def main() -> int:
@@ -51,7 +57,9 @@ def main() -> int:
     revision = sys.argv[1] if len(sys.argv) > 1 else "HEAD"
     changed = git("diff", "--name-only", revision)
     changed += git("ls-files", "--others", "--exclude-standard")
-    for test in tests_of(changed):
+    lines = git("diff", "--unified=0", revision, "--", "anocir")
+    imports = any(re.match(r"[+-]\s*(from\s.*\bimport\b|import\s)", line) for line in lines)
+    for test in tests_of(changed, imports):
         print(test)
     return 0
 
@@ -64,8 +72,8 @@ def git(*words: str) -> list[str]:
     return done.stdout.splitlines()
 
 
-def tests_of(changed: list[str]) -> list[str]:
-    """Choose the tests of some files, by their paths in the repository."""
+def tests_of(changed: list[str], imports: bool = False) -> list[str]:
+    """Choose the tests of some files, by their paths in the repository; `imports` differ, too, or not."""
     found: set[str] = set()
     for path in changed:
         if re.fullmatch(r"tests/(\w+/)*test_\w+\.py", path):
@@ -76,9 +84,15 @@ def tests_of(changed: list[str]) -> list[str]:
             module = path[len("anocir/") : -len(".py")]
             words = {word for one in MUTATIONS if one.module == module for word in one.tests}
             found |= {f"tests/runtime/{word.partition('::')[0]}" for word in words}
-            name = module.rpartition("/")[2]
-            found |= {f"tests/{tier}/test_{name}.py" for tier in ("unit", "kernel", "runtime")}
-            found |= {f"tests/{near}.py" for one, near in NEAR.items() if re.match(one, module)}
+            found |= driving(module, NEAR)
+            using = users(module)
+            if len(using) <= FEW:
+                # Without the row for everything.
+                near = {one: test for one, test in [*NEAR.items()][:-1] if test != SLOW}
+                for user in using:
+                    found |= driving(user, near)
+            if imports:
+                found.add("tests/repo/test_imports.py")
             if re.match("commands/|cli|door|quantities|version", module):
                 found |= {"tests/repo/test_imports.py", "tests/runtime/test_cli.py"}
         if path.endswith((".md", ".svg")) or path == "Makefile":
@@ -88,6 +102,36 @@ def tests_of(changed: list[str]) -> list[str]:
     order = {tier: number for number, tier in enumerate(TIERS)}
     known = [one for one in found if one.split("/")[1] in order and (TOP / one).exists()]
     return sorted(known, key=lambda one: (order[one.split("/")[1]], one))
+
+
+def driving(module: str, near: dict[str, str]) -> set[str]:
+    """Name the tests that are called as a module, and those that `near` has for it; there may be none."""
+    name = module.removesuffix("/__init__").rpartition("/")[2]
+    found = {f"tests/{tier}/test_{name}.py" for tier in ("unit", "kernel", "runtime")}
+    return found | {f"tests/{test}.py" for one, test in near.items() if re.match(one, module)}
+
+
+def users(module: str) -> set[str]:
+    """Find the modules of anocir that import one; all by their paths in the package, without the ending."""
+    wanted = module.removesuffix("/__init__")
+    return {user for user, imported in imports_of_all().items() if wanted in imported} - {module}
+
+
+@lru_cache(maxsize=None)
+def imports_of_all() -> dict[str, set[str]]:
+    """Give what each module of anocir imports, and the names that it takes from there, as paths."""
+    found: dict[str, set[str]] = {}
+    for path in (TOP / "anocir").rglob("*.py"):
+        user = str(path.relative_to(TOP / "anocir"))[: -len(".py")]
+        found[user] = set()
+        for dots, base, names in IMPORT.findall(path.read_text()):
+            folder = user.split("/")[: -len(dots)] + [word for word in base.split(".") if word]
+            listed = re.findall(r"\w+", names)
+            found[user] |= {"/".join(folder), *("/".join([*folder, one]) for one in listed)}
+    return found
+
+
+read = lru_cache(maxsize=None)(Path.read_text)
 
 
 def importing(module: str) -> set[str]:
@@ -103,7 +147,7 @@ def importing(module: str) -> set[str]:
         os.path.relpath(path, TOP)
         for tier in TIERS
         for path in (TOP / "tests" / tier).glob("test_*.py")
-        if pattern.search(path.read_text())
+        if name in read(path) and pattern.search(read(path))
     }
 
 

@@ -155,6 +155,33 @@ minutes_of() {
     esac
 }
 
+# The same of the chosen tests in seconds: of a tier's files those that are named, or all of it.
+seconds_of() {
+    for word in "$@"; do
+        name=${word#./}
+        name=${name%%::*}
+        case "$name" in
+            tests/*/test_*.py)
+                tier=${name#tests/}
+                tier=${tier%%/*}
+                all=$(set -- tests/"$tier"/test_*.py; echo $#)
+                echo $(($(minutes_of "$tier") * 60 / all + 1)) ;;
+            *) for tier in $(tiers_of "$word"); do echo $(($(minutes_of "$tier") * 60)); done ;;
+        esac
+    done
+}
+
+# Say how long the tests will take on two cores, with what surrounds them.
+say_time() {
+    total=20
+    for one in $(seconds_of "$@"); do total=$((total + one)); done
+    if [ $total -lt 90 ]; then
+        echo "$(((total + 9) / 10 * 10)) seconds"
+    else
+        echo "$(((total + 59) / 60)) minutes"
+    fi
+}
+
 lacking() {
     sort -u | while read -r package probe; do
         sh -c "$probe" >/dev/null 2>&1 || echo "$package"
@@ -250,15 +277,16 @@ END
 
 what=${1:-}
 [ $# = 0 ] || shift
-[ $# -gt 0 ] || set -- tests
 case "$what" in
     demo) list=$(demo_packages) ;;
-    check) list=$(build_packages) ;;
+    check)
+        [ $# -gt 0 ] || set -- tests/unit tests/repo
+        say "the checks take about $(say_time "$@") on two cores"
+        list=$(build_packages) ;;
     test)
+        [ $# -gt 0 ] || set -- tests
         tiers=$(tiers_of "$@")
-        minutes=1
-        for tier in $tiers; do minutes=$((minutes + $(minutes_of "$tier"))); done
-        say "the tests of" $tiers "take about $minutes minutes on two cores"
+        say "the tests of" $tiers "take about $(say_time "$@") on two cores"
         case "$tiers" in
             *engines*)
                 [ "$suite" = host ] || [ -d "$trees/$suite" ] ||

@@ -17,10 +17,10 @@ TOP = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.repo
 
 
-def check(*command: str) -> None:
+def check(*command: str, said: str = "") -> None:
     result = subprocess.run(command, cwd=TOP, capture_output=True, text=True, check=False)
     if result.returncode:
-        pytest.fail(result.stdout[-6000:] + result.stderr[-2000:], pytrace=False)
+        pytest.fail(result.stdout[-6000:] + result.stderr[-2000:] + said, pytrace=False)
 
 
 def tool(name: str) -> str:
@@ -36,7 +36,9 @@ def test_ruff_finds_nothing() -> None:
 
 
 def test_the_sources_are_formatted() -> None:
-    check(tool("ruff"), "format", "--check", "--quiet", ".")
+    check(
+        tool("ruff"), "format", "--check", "--quiet", ".", said="run: build/venv/bin/ruff format ."
+    )
 
 
 @pytest.mark.timeout(1200)  # without its cache, seconds on most machines
@@ -72,6 +74,16 @@ def test_make_changed_knows_tests_of_every_module() -> None:
     assert changed.tests_of(["tests/unit/test_plan.py"])[0] == "tests/unit/test_plan.py"
     assert changed.tests_of(["tests/kernel/child.py"])[-1].startswith("tests/kernel/test_")
     assert changed.tests_of([".gitignore"]) == []
+
+
+def test_make_changed_knows_tests_of_what_uses_a_module() -> None:
+    assert changed.users("cgroup/unit") == {"cgroup/choice", "cgroup/systemd"}
+    assert {"host/exec", "model/spec/every"} <= changed.users("model/spec/__init__")
+    options = changed.tests_of(["anocir/model/mountoptions.py"])
+    assert {"tests/runtime/test_added_mounts.py", "tests/runtime/test_features.py"} <= {*options}
+    assert "tests/repo/test_imports.py" not in options
+    assert "tests/unit/test_cgroup_unit.py" in changed.tests_of(["anocir/cgroup/convert.py"])
+    assert "tests/repo/test_imports.py" in changed.tests_of(["anocir/host/create.py"], True)
 
 
 def test_the_page_of_the_tests_names_what_there_is() -> None:
