@@ -206,6 +206,10 @@ def pytest_terminal_summary(
         reasons[reason] = reasons.get(reason, 0) + 1
     for reason, count in sorted(reasons.items(), key=lambda row: -row[1]):
         terminalreporter.write_line(f"{count:4d}  {reason}")
+    if any(reason.startswith("[cgroup2") for reason in reasons):
+        terminalreporter.write_line(
+            "what needs cgroup v2: make test TESTS=tests/vm/test_vm.py ARGS='-k AppArmor'"
+        )
     if os.environ.get("CI") != "true":
         return
     strangers = unexpected(skips, expected_skips(config.getoption("--expected-skips")))
