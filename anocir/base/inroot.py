@@ -101,6 +101,29 @@ def source(path: str, link: str, root_fd: int = -1) -> int | str:
             files.close(directory)
 
 
+def beneath(root: str, path: str) -> str:
+    """Return where in the root a path of the host leads that does not exist; empty if elsewhere.
+
+    By the links of the host in the part that is there, for one whose text does not tell.
+    """
+    above, rest = path.rstrip("/"), ""
+    while above and not files.exists(above):
+        above, _, name = above.rpartition("/")
+        rest = f"/{name}{rest}"
+    top, found = _real(root).rstrip("/"), _real(above or "/")
+    if ".." in rest.split("/") or not (found + "/").startswith(top + "/"):
+        return ""
+    return found.rstrip("/")[len(top) :] + rest
+
+
+def _real(path: str) -> str:
+    fd = files.open(path, files.O_PATH)
+    try:
+        return files.readlink(f"/proc/self/fd/{fd}")
+    finally:
+        files.close(fd)
+
+
 def make_directory(root_fd: int, path: str, mode: int = 0o755, may_make: May | None = None) -> int:
     """Open the directory `path`, making it and its parents where they are missing (O_PATH).
 

@@ -433,7 +433,12 @@ def _idmapped(init: Init, container: Container, config: Config) -> dict[int, int
         own = plan.own_user_namespace(config)
         inside, covered = plan.in_root(config, rootfs, index, source)
         known = (source, mount, words, init.subject(), where, linux, own)
-        if covered or (inside and not files.exists(source)):
+        if not covered and not files.exists(source):
+            from ..base import inroot
+
+            inside = inside or inroot.beneath(rootfs, source)
+            covered = bool(inside)
+        if covered:
             init.mapped[index] = (*known, (rootfs, inside))
         else:
             result[index] = idmap.mount(*known)

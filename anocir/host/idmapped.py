@@ -10,7 +10,7 @@ import posix
 from . import idmaps, sources
 from ..base import inroot
 from ..errors import at, strerror
-from ..linux import files, mounts
+from ..linux import files, mounts, processes
 from ..model import plan
 from ..linux.const import (
     AT_EMPTY_PATH,
@@ -128,8 +128,10 @@ def _hint(number: int) -> str:
             "the file system does not support id-mapped mounts: ext4, xfs and fat need Linux 5.12, "
             f"btrfs 5.15, overlay 5.19, tmpfs 6.3, this is {release}"
         )
-    if number == EPERM:
+    if number == EPERM and (posix.geteuid() or processes.in_user_namespace()):
         return "it takes CAP_SYS_ADMIN over the file system, which a rootless runtime has not"
+    if number == EPERM:
+        return "a mount that is id-mapped already cannot be once more"
     return ""
 
 

@@ -40,9 +40,10 @@ def source(
 ) -> None:
     """Open the source of a bind mount as the caller, before the first mount is made.
 
-    `link` is as for inroot.source.  A source that lies `inside` the root, by its text, may come
-    from an earlier mount, and does where that has `covered` it: it is opened later, and never
-    outside of the root.  With `ask` the host side may open what a user namespace may not.
+    `link` is as for inroot.source.  A source that lies `inside` the root, by its text or by what
+    is there of it, may come from an earlier mount, and does where that has `covered` it: it is
+    opened later, and never outside of the root.  With `ask` the host side may open what a user
+    namespace may not.
     """
     if covered:
         context.later[index] = (path, link, inside)
@@ -50,12 +51,19 @@ def source(
     try:
         context.sources[index] = inroot.source(path, link)
     except OSError as error:
+        if error.errno == ENOENT and not inside:
+            inside = inroot.beneath(_rootfs(context), path)
         if error.errno == ENOENT and inside:
             context.later[index] = (path, link, inside)
         elif error.errno == EACCES and ask:
             context.denied.append(index)
         else:
             raise _no_source(error, path, destination) from None
+
+
+def _rootfs(context: Context) -> str:
+    steps = context.plan["prepare"] + context.plan["setup"]
+    return next(str(step[2]) for step in steps if step[0] == "root")
 
 
 def _no_source(error: OSError, path: str, destination: str) -> Error:

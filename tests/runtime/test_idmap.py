@@ -237,6 +237,13 @@ def test_a_source_inside_the_root_may_come_from_an_earlier_mount(
         "grep -o 'Read-only'; grep -c ' /tt[ /]' /proc/self/mountinfo"
     )
     assert said.split() == ["mounted", "mounted", shown, shown, "Read-only", "2"]
+    # who is mapped already is not once more, and a path that only leads into the root does too
+    bundle.make_directory("/c")
+    os.symlink(bundle.rootfs, bundle.path + "/link")
+    add("/c", bundle.path + "/link/data/new", "bind")
+    add("/t", bundle.rootfs + "/c", "bind")
+    assert f"id-mapped mount of {bundle.rootfs}/c: operation not permitted" in container.refused()
+    del container.config["mounts"][-1]
     # CVE-2021-30465: a link that an earlier mount brings stays inside, whoever follows it
     os.symlink(bundle.outside("secret"), first + "/link")
     add("/t", bundle.rootfs + "/data/link", "bind")

@@ -121,11 +121,16 @@ def test_a_source_inside_the_root_may_come_from_an_earlier_mount(container: Cont
     container.bundle.outside("v/inner/file", "text\n")
     container.bundle.add_mount("/data", "bind", source, "rbind")
     container.bundle.add_mount("/again", "bind", container.bundle.rootfs + "/data/inner", "rbind")
+    os.symlink(container.bundle.path, container.bundle.path + "/link")
+    linked = container.bundle.path + "/link/rootfs/data/inner"
+    container.bundle.add_mount("/linked", "bind", linked, "bind")
     container.bundle.add_mount("/t", "tmpfs", "t")
     container.bundle.add_mount("/t/below", "tmpfs", "below")
     container.bundle.add_mount("/tt", "bind", container.bundle.rootfs + "/t", "rbind")
-    said = container.run("cat /again/file; ls /tt; grep -c ' /tt' /proc/self/mountinfo")
-    assert said == "text\nbelow\n2\n"
+    said = container.run(
+        "cat /again/file /linked/file; ls /tt; grep -c ' /tt' /proc/self/mountinfo"
+    )
+    assert said == "text\ntext\nbelow\n2\n"
 
 
 def test_a_destination_may_be_a_path_of_the_host_in_the_root(container: Container) -> None:

@@ -50,6 +50,25 @@ def test_as_long_as_nobody_is_in_the_container_nothing_is_answered(init: launch.
             init.expect(channel.HOOKS, "waiting")
 
 
+def test_where_in_the_root_a_missing_path_leads(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    (root / "dir").mkdir(parents=True)
+    (tmp_path / "beside").mkdir()
+    (tmp_path / "link").symlink_to(root / "dir")
+    (tmp_path / "top").symlink_to(tmp_path)
+    expected = {
+        "link/x/y": "/dir/x/y",
+        "top/root/gone/": "/gone",
+        "top/rootless/x": "",
+        "beside/x": "",
+        "link/x/../../../y": "",
+        "nothing/at/all": "",
+    }
+    told = {path: inroot.beneath(str(root), f"{tmp_path}/{path}") for path in expected}
+    assert told == expected
+    assert inroot.beneath("/", "/gone/file") == "/gone/file"
+
+
 def test_links_inside_of_a_root_stay_inside(tmp_path: Path) -> None:
     root = tmp_path / "root"
     (root / "dir").mkdir(parents=True)
