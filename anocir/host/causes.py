@@ -489,6 +489,26 @@ def _revealing(failure: Failure) -> str:
     return f"the {kind} here is covered on {covered[0]}{more}, and {_NO_MORE}{instead}"
 
 
+def _unmapped_option(failure: Failure) -> str:
+    """Find the owner among the options of a file system who is nobody in the user namespace."""
+    for word in (failure.entry() or {}).get("options") or []:
+        kind, _, value = word.partition("=")
+        if kind not in ("uid", "gid") or not value.isdigit():
+            continue
+        own = failure.namespaces().get("user")
+        if own == "" and failure.outside(int(value), kind) < 0:
+            return f"its option {word}: linux.{kind}Mappings map no {kind} {value}"
+        if own is None and not _has_id(kind, int(value)):
+            return f"its option {word}: the user namespace of the caller has no {kind} {value}"
+    return ""
+
+
+def _has_id(kind: str, number: int) -> bool:
+    """Tell whether an id is somebody here: user_namespaces(7), uid_map and gid_map."""
+    rows = (line.split() for line in _text(f"/proc/self/{kind}_map").splitlines())
+    return any(int(row[0]) <= number < int(row[0]) + int(row[2]) for row in rows)
+
+
 def _kernels_words(failure: Failure) -> str:
     """Have the kernel say what it dislikes about the options of a file system."""
     entry = failure.entry()
@@ -940,7 +960,7 @@ TABLE: Final[dict[tuple[str, int], tuple[Finder, ...]]] = {
     ("bind", ENOSPC): (_root_full, _too_many_mounts),
     ("filesystem", EPERM): (_revealing, *_MOUNTING, _no_rule),
     ("filesystem", EACCES): (_unmapped_owner, _security_module),
-    ("filesystem", EINVAL): (_kernels_words,),
+    ("filesystem", EINVAL): (_unmapped_option, _kernels_words),
     ("filesystem", ENOENT): (_kernels_words,),
     ("filesystem", ENODEV): (_no_such_type,),
     ("filesystem", EROFS): (_read_only,),

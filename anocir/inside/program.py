@@ -18,9 +18,11 @@ from . import procfs
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import NoReturn
+    from typing import Final, NoReturn
 
     from .context import Context
+
+_ST_NOEXEC: Final = 8  # statvfs(3)
 
 
 def home(context: Context, uid: int) -> None:
@@ -197,8 +199,9 @@ def _look_up(context: Context, command: Command, cwd: str) -> None:
             return  # a magic link, or one that root may not follow: execve will say
         found = files.fstat(fd)
         kind = files.kind(found)
+        barred = kind == files.S_IFREG and files.fstatvfs(fd).f_flag & _ST_NOEXEC
         files.close(fd)
-        if kind == files.S_IFREG and found.st_mode & 0o111:
+        if kind == files.S_IFREG and found.st_mode & 0o111 and not barred:
             _refuse_relative(command, path)
             return
         failure = EISDIR if kind == files.S_IFDIR else EACCES

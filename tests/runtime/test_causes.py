@@ -264,6 +264,11 @@ def a_noexec_mount(container: Container) -> None:
     container.process["args"] = ["/tools/busybox", "true"]
 
 
+def a_group_of_nobody(container: Container) -> None:
+    container.bundle.use_user_namespace()
+    container.bundle.add_mount("/dev/pts2", "devpts", "devpts", "newinstance", "gid=70000")
+
+
 def others_program(container: Container) -> None:
     container.bundle.put("/bin/own", "#!/bin/sh\n", 0o700)
     container.process.update(args=["own"], user={"uid": 7, "gid": 7}, capabilities={})
@@ -333,6 +338,7 @@ CAUSES: list[tuple[Trouble, str, str]] = [
     (a_closed_cwd, "permission denied", r"/home/other \(mode 0700, of 0:0\) does not let user 100000 of"),
     (a_noexec_image, "permission denied", "root file system lies on .*rootfs, which is mounted noexec"),
     (a_noexec_mount, "permission denied", r"mounts\[6\] on /tools is noexec, and /tools/busybox lies there"),
+    (a_group_of_nobody, "invalid argument", "its option gid=70000: linux.gidMappings map no gid 70000"),
     (others_program, "permission denied", r"/bin/own \(mode 0700, of 0:0\) may not be executed by user 7"),
     (a_closed_directory, "permission denied", r"/opt \(mode 0700, of 0:0\) does not let user 7"),
     (others_fuse, "permission denied", "/fuse is a FUSE file system of user 7.*allow_other"),
@@ -356,6 +362,13 @@ def test_the_cause_is_named(container: Container, trouble: Trouble, text: str, h
     lines = ["", *said.splitlines()]
     assert re.search(text, lines[-2]), said
     assert re.search(hint, lines[-1]), said
+
+
+def test_a_root_file_system_mounted_noexec_is_told_by_create(container: Container) -> None:
+    said = container.create(ok=False, preexec_fn=bound(container.bundle.rootfs, MS_NOEXEC)).stderr
+    error, hint = said.splitlines()
+    assert error == 'anocir: exec: "/bin/true": permission denied'
+    assert "root file system lies on" in hint and hint.endswith("which is mounted noexec")
 
 
 def test_the_process_that_lost_a_capability_is_named(container: Container) -> None:
