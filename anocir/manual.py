@@ -12,7 +12,7 @@ from .base import log
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from typing import Final
 
     from .cli import Option, Options, Settings, Table
@@ -60,22 +60,26 @@ _MAKERS: Final = ("create", "run", "restore")
 
 def unknown(name: str) -> errors.Error:
     """Return the error for a command that there is not, with the one that may be meant."""
-    import difflib
-
     hint = "anocir --help lists the commands"
-    for like in difflib.get_close_matches(name.lower(), cli.COMMANDS, 1, 0.6):
+    if like := closest(name.lower(), cli.COMMANDS, 0.6):
         hint = f'did you mean "{like}"? {hint}'
     return errors.Error(f'unknown command "{name}"', hint, 3)
 
 
 def like(name: str, *tables: dict[str, Option]) -> str:
     """Ask for the option that may have been meant by one that there is not."""
+    known = {row[0] for table in tables for row in table.values() if row[5]}
+    like = closest(name.lower(), sorted(known), 0.7)
+    return f"did you mean --{like}? " if like else ""
+
+
+def closest(word: str, known: Iterable[str], least: float) -> str:
+    """Return the known word that is most like another, first one of the same letters, or ""."""
     import difflib
 
-    known = {row[0] for table in tables for row in table.values() if row[5]}
-    for like in difflib.get_close_matches(name.lower(), sorted(known), 1, 0.7):
-        return f"did you mean --{like}? "
-    return ""
+    letters = sorted(word)
+    found = [one for one in known if sorted(one) == letters]
+    return (found or difflib.get_close_matches(word, known, 1, least) or [""])[0]
 
 
 def print_help(settings: Settings, _options: Options, args: list[str]) -> int:

@@ -166,25 +166,27 @@ def _indented(value: Json, line: str, step: str, sort_keys: bool) -> str:
     return dumps(value)
 
 
-def load(path: str, piped: bool = False, kind: type = dict) -> Json:
+def load(path: str, piped: bool = False, kind: type = dict, option: str = "") -> Json:
     """Read a JSON object (or, with `kind` list, an array) from a file, unchecked.  Raises Error.
 
     A FIFO or a device would hold the runtime up for ever, so only a regular file is read; a
     `piped` object is one that the caller writes at the same time (/dev/stdin, a shell's <(...)).
+    An error begins with the `option` that named the file.
     """
+    before = f"{option}: " if option else ""
     try:
         flags = files.O_RDONLY | files.O_NOCTTY
         fd = files.open(path, flags if piped else flags | files.O_NONBLOCK)
         try:
             if not piped and files.kind(files.fstat(fd)) != files.S_IFREG:
-                raise Error(f"read {path}: not a regular file")
+                raise Error(f"{before}read {path}: not a regular file")
             data = files.read_fd(fd, MAX_SIZE + 1)
         finally:
             files.close(fd)
     except OSError as error:
         name = "" if error.filename else f"{path}: "
-        raise Error(f"read {name}{reason(error)}") from None
-    value = loads(data, path)
+        raise Error(f"{before}read {name}{reason(error)}") from None
+    value = loads(data, before + path)
     if type(value) is not kind:
-        raise Error(f"{path}: must hold a JSON {'object' if kind is dict else 'array'}")
+        raise Error(f"{before}{path}: must hold a JSON {'object' if kind is dict else 'array'}")
     return value

@@ -55,4 +55,15 @@ def signal_number(text: str) -> int:
         value = getattr(_signal, name, None)
         if isinstance(value, int) and not name.startswith("SIG_"):
             return int(value)
-    raise Error(f'unknown signal "{text}"')
+    raise Error(f'unknown signal "{text}"', _meant(text))
+
+
+def _meant(text: str) -> str:
+    """Name the signal that may have been meant, or what there is."""
+    import _signal
+
+    from .. import manual
+
+    names = [name[3:] for name in dir(_signal) if name.startswith("SIG") and name[3] != "_"]
+    like = manual.closest(text.upper().removeprefix("SIG"), names, 0.6)
+    return f"did you mean {like}?" if like else "a name such as TERM, or a number from 1 to 64"

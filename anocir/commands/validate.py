@@ -37,6 +37,10 @@ def run(settings: Settings, options: Options, args: list[str]) -> int:
     bundle = "" if given and given[0] != "bundle" else options["bundle"] or "."
     path = options[what] or f"{bundle}/config.json"  # type: ignore[literal-required]
     value, unreadable = validation.load(path)
+    if unreadable and bundle:
+        # The directory may be what is missing, and then its name is what helps.
+        path = f"{_absolute(bundle)}/config.json"
+        value, unreadable = validation.load(path)
     found: list[tuple[str, str]] = [("", unreadable)]
     warnings: list[tuple[str, str]] = []
     if not unreadable:

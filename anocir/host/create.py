@@ -118,7 +118,7 @@ def checked(
             if name.startswith("run.oci.") and name not in facts.CRUN_ANNOTATIONS:
                 log.debug(f"{keyed('annotations', name)}: is not known, ignored")
     facts.check_pidfd_socket(options)
-    facts.check_terminal(config.get("process") or {}, options, foreground)
+    facts.check_terminal(config.get("process") or {}, options, foreground, config)
     recorder = None
     if options["record_seccomp"] or options["record_base"]:
         from . import recorder as recording
@@ -265,7 +265,7 @@ def _commit(init: Init, container: Container, options: Options) -> None:
     if options["pid_file"]:
         launch.write_pid_file(options["pid_file"], init.pid)
     if options["pidfd_socket"]:
-        channel.send_fd(options["pidfd_socket"], init.pidfd, b"init")
+        channel.send_fd(options["pidfd_socket"], init.pidfd, b"init", "--pidfd-socket")
     container.lock()
     container.save_state(created=True, **_evidence(container, init.pid))
     init.send(channel.COMMIT)

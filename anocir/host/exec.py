@@ -118,7 +118,7 @@ def execute(
     joining.close_all(fds)
     start.serve_start(container, init.pid, init.channel.sock.fileno())
     if options["pidfd_socket"]:
-        channel.send_fd(options["pidfd_socket"], init.pidfd, b"exec")
+        channel.send_fd(options["pidfd_socket"], init.pidfd, b"exec", "--pidfd-socket")
     if options["pid_file"]:
         launch.write_pid_file(options["pid_file"], init.pid)
     if detached:
@@ -220,7 +220,7 @@ def _namespaces(pid: int, pidfd: int, join: list[tuple[str, str]]) -> list[int]:
 def _process(config: Config, options: Options, argv: Sequence[str]) -> Process:
     """Return the process object: from --process, or the container's own with the options."""
     if options["process"]:
-        process: Process = jsonio.load(options["process"], piped=True)
+        process: Process = jsonio.load(options["process"], piped=True, option="--process")
         facts.drop_newer_capabilities(process, "process")
         spec.check_process(process, "process")
         if not process.get("args"):
@@ -293,7 +293,8 @@ def _user(text: str) -> User:
 
 def _number(text: str, option: str) -> int:
     if not (text.isascii() and text.isdigit()) or int(text) > _MAX_ID:
-        raise Error(f'{option}: "{text}" is not a number from 0 to {_MAX_ID}')
+        hint = "UID or UID:GID: names of the image are not looked up" if option == "--user" else ""
+        raise Error(f'{option}: "{text}" is not a number from 0 to {_MAX_ID}', hint)
     return int(text)
 
 

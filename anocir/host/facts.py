@@ -41,21 +41,26 @@ def absolute(path: str) -> str:
     return f"{here}/{path}".rstrip("/") if path not in ("", ".") else here
 
 
-def _check_callers_terminal() -> None:
+def _check_callers_terminal(config: Config | None) -> None:
     """Refuse to relay a terminal to nobody: the program would wait for input that never comes."""
     if files.isatty(0) or files.isatty(1) or files.isatty(2):
         return
     try:
         files.close(files.open("/dev/tty", files.O_RDWR | files.O_NOCTTY))
     except OSError as error:
-        raise Error(
-            f"process.terminal: open {reason(error)}",
+        hint = (
             "there is no terminal here to relay it to: set process.terminal to false, or give a "
-            "--console-socket",
-        ) from None
+            "--console-socket"
+        )
+        kinds = [one["type"] for one in ((config or {}).get("linux") or {}).get("namespaces") or ()]
+        if config and posix.geteuid() and "user" not in kinds:
+            hint += "; without root containers need a user namespace: anocir spec --rootless"
+        raise Error(f"process.terminal: open {reason(error)}", hint) from None
 
 
-def check_terminal(process: Process, options: Options, foreground: bool) -> None:
+def check_terminal(
+    process: Process, options: Options, foreground: bool, config: Config | None = None
+) -> None:
     """Refuse a terminal that nobody would hold, and a console socket for none."""
     terminal = bool(process.get("terminal"))
     socket = options["console_socket"]
@@ -65,7 +70,7 @@ def check_terminal(process: Process, options: Options, foreground: bool) -> None
             "console socket"
         )
     if terminal and not socket:
-        _check_callers_terminal()
+        _check_callers_terminal(config)
     if socket and not terminal:
         raise Error(
             "--console-socket: cannot use console socket if the runtime will not detach or "

@@ -131,7 +131,7 @@ def hand_console(init: Init, options: Options, foreground: bool) -> None:
         return
     master, name = init.console
     if options["console_socket"]:
-        channel.send_fd(options["console_socket"], master, name.encode())
+        channel.send_fd(options["console_socket"], master, name.encode(), "--console-socket")
     elif foreground:
         from . import relay
 

@@ -435,7 +435,9 @@ class Restoring:
 
         options = self.options
         if self.master >= 0 and options["console_socket"]:
-            channel.send_fd(options["console_socket"], self.master, b"/dev/pts/0")
+            channel.send_fd(
+                options["console_socket"], self.master, b"/dev/pts/0", "--console-socket"
+            )
         if self.master >= 0 and (options["console_socket"] or options["detach"]):
             files.close(self.master)
             self.master = -1

@@ -335,6 +335,8 @@ def _check_owner(path: str, found: posix.stat_result) -> None:
 
 def check_root(root: str, found: posix.stat_result) -> None:
     """Refuse a state root that is not ours, but for one like /tmp, where each has its own."""
+    if files.kind(found) != files.S_IFDIR:
+        raise Error(f"--root: {root}: not a directory")
     if found.st_mode & 0o1000 and found.st_uid in (0, posix.geteuid()):
         return
     _check_owner(root, found)

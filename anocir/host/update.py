@@ -128,7 +128,7 @@ def _wanted(options: Mapping[str, Any]) -> Resources:
         if source == "-":
             value: Resources = jsonio.loads(files.read_fd(0), "--resources")
         else:
-            value = jsonio.load(source)
+            value = jsonio.load(source, option="--resources")
         spec.check_resources(value, "resources")
         return {**value}
     wanted: Any = {}

@@ -185,8 +185,10 @@ def of(fd: int) -> Channel:
     return Channel(_socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, fd))
 
 
-def send_fd(path: str, fd: int, data: bytes) -> None:
+def send_fd(path: str, fd: int, data: bytes, option: str = "") -> None:
     """Connect to the socket at `path` and send one message: `data` and one descriptor.
+
+    An error names the `option` that the path is of.
 
     Raises Error for a path that no socket can have, OSError for the rest.
     """
@@ -202,6 +204,7 @@ def send_fd(path: str, fd: int, data: bytes) -> None:
         rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, pack("=i", fd))]
         sock.sendmsg([data], rights, _socket.MSG_NOSIGNAL)
     except OSError as error:
+        path = f"{option}: {path}" if option else path
         raise OSError(error.errno, "connect", path) from None
     finally:
         sock.close()

@@ -398,11 +398,11 @@ def test_a_cgroup_without_room_for_processes_is_named(container: Container, room
 
 
 def test_who_is_not_root_is_told_of_user_namespaces(container: Container, tmp_path: Any) -> None:
-    container.bundle.write()
     for path in (container.bundle.path, os.path.dirname(container.bundle.path)):
         os.chmod(path, 0o755)
 
     def become() -> None:
+        os.setsid()  # there is no terminal
         os.setgroups([])
         os.setgid(4321)
         os.setuid(4321)
@@ -410,8 +410,11 @@ def test_who_is_not_root_is_told_of_user_namespaces(container: Container, tmp_pa
     root = container.bundle.outside("state")
     os.chown(root, 4321, 4321)
     words = ("--root", root, "run", "--bundle", container.bundle.path, container.id)
-    said = container.runtime.bare(*words, ok=False, preexec_fn=become).stderr
-    assert "rootless containers need a user namespace: anocir spec --rootless" in said
+    for terminal, told in ((False, "rootless"), (True, "without root")):
+        container.process["terminal"] = terminal
+        container.bundle.write()
+        said = container.runtime.bare(*words, ok=False, preexec_fn=become).stderr
+        assert f"{told} containers need a user namespace: anocir spec --rootless" in said
 
 
 def test_where_nothing_is_found_nothing_is_said(container: Container) -> None:

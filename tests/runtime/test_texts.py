@@ -84,7 +84,13 @@ def test_a_script_without_an_interpreter_is_not_run_by_a_shell(container: Contai
 
 @pytest.mark.parametrize(
     ("typed", "meant"),
-    [("stat", "state"), ("exce", "exec"), ("delte", "delete"), ("CREATE", "create")],
+    [
+        ("stat", "state"),
+        ("exce", "exec"),
+        ("delte", "delete"),
+        ("strat", "start"),
+        ("CREATE", "create"),
+    ],
 )
 def test_a_typing_error_in_a_command_gets_a_suggestion(
     runtime: Runtime, typed: str, meant: str
@@ -454,6 +460,14 @@ def test_a_first_mistake_names_option_object_and_what_to_do(container: Container
         (["--log-level", "loud", "list"], 'must be error, warning, info or debug, got "loud"'),
         (["list", "--formt", "json"], "flag provided but not defined: --formt", "did you mean --format?"),
         (["--debgu", "list"], "flag provided but not defined: --debgu", "did you mean --debug?"),
+        (["kill", name, "SIGTREM"], 'unknown signal "SIGTREM"', "did you mean TERM?"),
+        (["kill", name, "hupp"], 'unknown signal "hupp"', "did you mean HUP?"),
+        (["kill", name, "99"], 'unknown signal "99"', "a name such as TERM, or a number from 1 to 64"),
+        (["exec", "--user", "www", name, "true"], '--user: "www" is not a number', "UID or UID:GID: names of the image are not looked up"),
+        (["exec", "--process", "/no", name], "--process: read /no: no such file or directory"),
+        (["exec", "-d", "-t", "--console-socket", "/no", name, "true"], "--console-socket: /no: no such file or directory"),
+        (["exec", "-d", "--pidfd-socket", "/no", name, "true"], "--pidfd-socket: /no: no such file or directory"),
+        (["update", "-r", "/no", name], "--resources: read /no: no such file or directory"),
         (["list", "--zzz"], "flag provided but not defined: --zzz", "anocir list --help lists the options"),
     ):  # fmt: skip
         said = runtime(*words, ok=False).stderr.splitlines()
@@ -465,6 +479,9 @@ def test_a_first_mistake_names_option_object_and_what_to_do(container: Container
         "create", "-b", container.bundle.path, "--pid-file", "/no/dir/x", "other", ok=False
     )
     assert "--pid-file: /no/dir/x: no such file or directory" in said.stderr
+    for words in (("list",), ("state", "x"), ("create", "-b", container.bundle.path, "x")):
+        said = runtime.bare("--root", "/etc/passwd", *words, ok=False)
+        assert "--root: /etc/passwd: not a directory" in said.stderr
 
 
 def test_a_working_directory_that_is_gone_is_named(runtime: Runtime, tmp_path: Any) -> None:
@@ -475,7 +492,7 @@ def test_a_working_directory_that_is_gone_is_named(runtime: Runtime, tmp_path: A
         os.chdir(gone)
         os.rmdir(gone)
 
-    for words in (["create", "x"], ["run", "x"], ["spec"]):
+    for words in (["create", "x"], ["run", "x"], ["spec"], ["validate"], ["validate", "-b", "x"]):
         gone.mkdir(exist_ok=True)
         said = runtime(*words, ok=False, preexec_fn=leave).stderr
         assert "the working directory" in said and "no such file or directory" in said
