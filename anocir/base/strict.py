@@ -68,20 +68,25 @@ def _place(error: Any) -> str:
     return f"not JSON: {reason} (line {error.lineno}, column {error.colno})"
 
 
-def refuse_surrogates(value: Json) -> None:
-    """Refuse halves of surrogate pairs: no file name and no argument can hold them."""
+def refuse_surrogates(value: Json, path: str = "") -> None:
+    """Refuse halves of surrogate pairs: no file name and no argument can hold them.
+
+    `path` is the JSON path of the value, which the error names.
+    """
     if isinstance(value, str):
         try:
             value.encode("utf-8")
         except UnicodeEncodeError:
-            raise ValueError("lone surrogate in a text") from None
+            raise ValueError(f"lone surrogate in {path or 'a text'}") from None
     elif isinstance(value, dict):
         for key, item in value.items():
-            refuse_surrogates(key)
-            refuse_surrogates(item)
+            refuse_surrogates(key, f"{path}[{key!a}]")
+            plain = key.isascii() and key.isidentifier()
+            part = f".{key}" if plain else f"[{key!a}]"
+            refuse_surrogates(item, f"{path}{part}".lstrip("."))
     elif isinstance(value, list):
-        for item in value:
-            refuse_surrogates(item)
+        for index, item in enumerate(value):
+            refuse_surrogates(item, f"{path}[{index}]")
 
 
 # What acts on a terminal but is no control character to JSON: DEL, C1, line ends, directions.
