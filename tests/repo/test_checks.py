@@ -67,10 +67,11 @@ def test_the_pinned_tools_are_one_set() -> None:
 def test_make_changed_knows_tests_of_every_module() -> None:
     """Of more than the linters, but for the empty modules that only make a package."""
     for near in changed.NEAR.values():
-        assert (TOP / f"tests/{near}.py").exists(), near
+        assert (TOP / f"tests/{near}.py").exists(), f"changed.NEAR: there is no tests/{near}.py"
     for path in (TOP / "anocir").rglob("*.py"):
         tests = set(changed.tests_of([str(path.relative_to(TOP))]))
-        assert tests - {*changed.ALWAYS} or len(path.read_text().splitlines()) < 20, path
+        known = tests - {*changed.ALWAYS} or len(path.read_text().splitlines()) < 20
+        assert known, f"{path}: say in changed.NEAR which test drives it"
     assert changed.tests_of(["tests/unit/test_plan.py"])[0] == "tests/unit/test_plan.py"
     assert changed.tests_of(["tests/kernel/child.py"])[-1].startswith("tests/kernel/test_")
     assert changed.tests_of([".gitignore"]) == []
@@ -89,7 +90,10 @@ def test_make_changed_knows_tests_of_what_uses_a_module() -> None:
 def test_the_page_of_the_tests_names_what_there_is() -> None:
     page = (TOP / "tests/README.md").read_text()
     for name in re.findall(r"`([\w/]+(?:\.\w+|/))`", page):
-        assert (TOP / "tests" / name).exists() or (TOP / name).exists(), name
+        there = (TOP / "tests" / name).exists() or (TOP / name).exists()
+        assert there, f"tests/README.md names {name}, which is not there"
     for directory in (TOP / "tests").iterdir():
         if directory.is_dir() and any(directory.glob("*.py")):
-            assert f"`{directory.name}/`" in page, directory
+            assert f"`{directory.name}/`" in page, (
+                f"tests/README.md does not name {directory.name}/"
+            )

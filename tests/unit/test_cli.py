@@ -307,6 +307,7 @@ def test_help_names_each_command_and_each_visible_option(capfd: pytest.CaptureFi
         assert "--start-exec-errors" in text
         assert max(map(len, text.splitlines())) <= 100
     for name in cli.COMMANDS:
+        assert name in manual.EXAMPLES, f"give {name} an example in manual.EXAMPLES"
         text = manual._command_help(name)
         for row in cli.load(name).OPTIONS:
             told = f"--{row[0]}" in text
@@ -318,13 +319,15 @@ def test_help_names_each_command_and_each_visible_option(capfd: pytest.CaptureFi
 def test_the_tables_are_well_formed(name: str) -> None:
     rows = cli.load(name).OPTIONS
     words = [row[0] for row in rows] + [row[1] for row in rows if row[1]]
-    assert len(words) == len(set(words))
+    assert len(words) == len(set(words)), f"an option of {name} is there twice: {words}"
     for long, short, kind, default, metavar, _ in rows:
-        assert len(long) > 1
-        assert len(short) <= 1
-        assert (kind == "flag") == (metavar == "")
-        assert kind != "flag" or default is False
-        assert kind != "choice" or default in ("", *metavar.split("|"))
+        where = f"commands/{name}.py, OPTIONS, {long}"
+        assert len(long) > 1, f"{where}: the long name comes first"
+        assert len(short) <= 1, f"{where}: {short} is no letter"
+        assert (kind == "flag") == (metavar == ""), f"{where}: a word for its value, but for a flag"
+        assert kind != "flag" or default is False, f"{where}: a flag is False if it is not given"
+        known = kind != "choice" or default in ("", *metavar.split("|"))
+        assert known, f"{where}: {default} is none of {metavar}"
 
 
 # Whatever the words are: an answer or an errors.Error in one line, nothing else.
