@@ -235,7 +235,17 @@ class Init:
                 raise ChildProcessError
             return (pid, in_cgroup, *processes.hold_child(pid, self.own_pid))
         except ChildProcessError:
+            if not self._own_proc():
+                hint = "mount that of this one: unshare --mount-proc does"
+                raise Error("/proc is that of another pid namespace", hint) from None
             raise Error(f"process {pid} was named as init and is none of ours") from None
+
+    def _own_proc(self) -> bool:
+        """Tell whether /proc is that of our pid namespace: `unshare -pf` leaves the old one."""
+        try:
+            return files.readlink("/proc/self") == str(self.own_pid)
+        except OSError:
+            return False
 
     def reap_middle(self) -> None:
         """Wait for the end of the middle process, which has nothing to do any more.

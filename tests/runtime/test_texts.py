@@ -282,6 +282,16 @@ def test_groups_are_kept_in_a_user_namespace_too(container: Container) -> None:
     assert container.output().split()[1:] == ["5", "42"]
 
 
+@pytest.mark.parametrize("command", ["run", "create"])
+def test_a_procfs_of_another_pid_namespace_is_named(container: Container, command: str) -> None:
+    container.bundle.sh("true")
+    container.bundle.write()
+    words = container.runtime.command(command, "--bundle", container.bundle.path, container.id)
+    told = drive.call(["unshare", "-pf", "--", *words], ok=False).stderr
+    assert "/proc is that of another pid namespace" in told
+    assert container.id not in os.listdir(container.runtime.root)
+
+
 def test_start_names_a_notify_socket_that_is_not_there(container: Container) -> None:
     container.bundle.sh("sleep 1000")
     environment = dict(os.environ, NOTIFY_SOCKET="/nothing/notify")
