@@ -13,6 +13,9 @@ for it.  `rule` is "" or one of
     else       only when the file of the write before it is missing
     retry      the kernel compares it with another value that may be written after it: when it is
                refused, try again after the other writes
+
+Types and bounds are model/spec/resources.py's, which looks first: its errors are those that users
+see.  What is looked at here again could become a path, or another line, if it came unchecked.
 """
 
 from __future__ import annotations

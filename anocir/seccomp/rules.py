@@ -74,6 +74,7 @@ def _conditions(args: list[SeccompArgument], where: str) -> list[tuple[bytes, ..
     """
     packed = []
     for place, arg in enumerate(args):
+        # model/spec/seccomp.py says so to users before; a profile that came unchecked ends here.
         if not 0 <= arg["index"] <= 5:
             raise at(f"{where}.args[{place}].index", f"must be from 0 to 5, got {arg['index']}")
         if arg["op"] not in library.OPERATORS:

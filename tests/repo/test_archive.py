@@ -344,7 +344,8 @@ def test_what_is_built_is_installed_as_it_is_and_removed_again(archive: str, tmp
         "usr/bin/anocir",
         *(f"usr/{path}" for path in build_module().SHARED.values()),
     }
-    assert found["usr/bin/anocir"].read_bytes() == Path(archive).read_bytes()
+    same = found["usr/bin/anocir"].read_bytes() == Path(archive).read_bytes()
+    assert same, "dist/anocir is of other sources, or of another commit: make build"
     assert call(*words, "uninstall").returncode == 0
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
