@@ -20,7 +20,8 @@ from pathlib import Path
 
 TOP = Path(__file__).resolve().parents[1]
 ARCHIVE = TOP / "dist" / "anocir"
-WIDTH, LINE, MARGIN = 92, 17, 14
+WIDTH, LINE, MARGIN = 94, 17, 14
+SHOWN = "/containers/web"
 SESSION = (
     "anocir run web",
     "anocir validate --config broken.json",
@@ -36,7 +37,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, default=TOP / "tests" / "demo.svg")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="anocir-record-") as directory:
+    # As long as SHOWN, so that columns stay columns.
+    with tempfile.TemporaryDirectory(prefix="r-", dir="/tmp") as directory:
         lines = record(Path(directory))
     options.output.write_text(draw(lines))
     print(f"{options.output}: {len(lines)} lines")
@@ -66,7 +68,7 @@ def record(directory: Path) -> list[tuple[str, str]]:
             )  # fmt: skip
             printed.seek(0)
             shown = printed.read().decode("utf-8", "replace")
-        text = shown.replace(str(directory), "/containers/web")
+        text = shown.replace(str(directory), SHOWN)
         lines += [("printed", line) for line in text.splitlines()]
     return lines
 

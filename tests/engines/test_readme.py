@@ -70,7 +70,7 @@ def test_docker_and_its_buildkit(installed: Box) -> None:
     need(*DOCKER)
     box = installed
     settings = json.loads(block("`/etc/docker/daemon.json`").split("\n")[0])
-    assert "docker run --rm --runtime anocir" in block("`/etc/docker/daemon.json`")
+    assert "docker run --rm --runtime anocir" in TEXT
     put(box, "/etc/docker/daemon.json", json.dumps(settings))
     service = block("**BuildKit** in dockerd")
     (line,) = re.findall(r"^Environment=(.*)$", service, re.MULTILINE)

@@ -90,7 +90,6 @@ BLOCKS = {
     "make build && make install PREFIX=/usr/local": ("repo/test_archive.py", '"install"'),
     '{"runtimes": {"anocir": {"path": "/usr/local/bin/anocir"}}, "default-runtime": "anocir"}':
         ("engines/test_readme.py", "block(\"`/etc/docker/daemon.json`\")"),
-    "docker run --rm --runtime anocir debian echo hello": ("engines/test_readme.py", '"docker run --rm --runtime anocir"'),
     "[Service]": ("engines/test_readme.py", 'block("**BuildKit** in dockerd")'),
     "version = 3": ("engines/test_readme.py", '"With **containerd** 2"'),
     "version = 2": ("engines/test_readme.py", '"With containerd 1.6 and 1.7"'),
