@@ -33,6 +33,7 @@ from .errnos import EINVAL
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Final
 
 _SIOCSIFFLAGS = 0x8914  # include/uapi/linux/sockios.h
 _IFF_UP = 1
@@ -322,8 +323,13 @@ def setsid() -> None:
     posix.setsid()
 
 
+_NGROUPS_MAX: Final = 65536  # include/uapi/linux/limits.h
+
+
 def setgroups(gids: Sequence[int]) -> None:
-    """setgroups(2)."""
+    """setgroups(2); Python has no errno for more than NGROUPS_MAX."""
+    if len(gids) > _NGROUPS_MAX:
+        raise OSError(EINVAL, "setgroups")
     posix.setgroups(list(gids))
 
 

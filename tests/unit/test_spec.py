@@ -440,6 +440,8 @@ BAD = [
         (None, "must be an integer, got null"),
     )),
     ([("process.user.umask", -1)], "process.user.umask: must be between 0 and 4294967295, got -1"),
+    ([("process.user.additionalGids", list(range(65537)))],
+     "process.user.additionalGids: must not have more than 65536 entries, got 65537"),
     ([("process.user.additionalGids[1]", 1 << 32)],
      "process.user.additionalGids[1]: must be between 0 and 4294967294, got 4294967296"),
     ([("process.capabilities.bounding[0]", "CAP_TEST")],

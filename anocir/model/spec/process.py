@@ -60,6 +60,7 @@ SCHEDULER_FLAGS: Final = {
 # include/uapi/linux/ioprio.h
 IO_CLASSES: Final = {"IOPRIO_CLASS_RT": 1, "IOPRIO_CLASS_BE": 2, "IOPRIO_CLASS_IDLE": 3}
 
+NGROUPS_MAX: Final = 65536  # include/uapi/linux/limits.h
 LAST_CPU: Final = 65535  # far above every kernel's NR_CPUS, and a mask of 8 KiB
 
 
@@ -67,6 +68,10 @@ def _user(user: Any) -> None:
     # Go's callers always write both; a hand-written config that does not means 0, as in runc.
     user.setdefault("uid", 0)
     user.setdefault("gid", 0)
+    groups = user.get("additionalGids", ())
+    if len(groups) > NGROUPS_MAX:
+        text = f"must not have more than {NGROUPS_MAX} entries, got {len(groups)}"
+        raise Mistake(text, "additionalGids")
 
 
 def _rlimit(limit: Any) -> None:
