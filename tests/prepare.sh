@@ -43,8 +43,7 @@ runtime_packages() {
     # For python-prctl, the second witness of the kernel tests, and tests that compile a probe.
     echo "gcc command -v gcc"
     echo "libc6-dev test -e /usr/include/stdio.h"
-    echo "python3-dev test -e /usr/include/$($python -c \
-        'import sys; print("python%d.%d" % sys.version_info[:2])' 2>/dev/null)/Python.h"
+    echo "python3-dev $python -c 'import os, sysconfig; os.stat(sysconfig.get_path(\"include\") + \"/Python.h\")'"
     echo "libcap-dev test -e /usr/include/sys/capability.h"
     echo "git command -v git"
     echo "strace command -v strace"

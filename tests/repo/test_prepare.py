@@ -116,3 +116,17 @@ def test_an_unknown_word_is_told(tmp_path: Path) -> None:
     )
     assert done.returncode == 2
     assert done.stderr == "usage: tests/prepare.sh demo | check | test [TESTS...]\n"
+
+
+def test_a_probe_asks_when_it_is_run_and_not_before_anything_is_installed() -> None:
+    """On a fresh system there is no Python yet when the list is made."""
+    text = (TOP / "tests/prepare.sh").read_text()
+    functions = text[text.index("build_packages()") : text.index("# Packages without which")]
+    lists = [
+        subprocess.run(
+            ["/bin/sh", "-c", f"suite=host\npython={python}\n{functions}\nvm_packages"],
+            capture_output=True, text=True, check=True,
+        ).stdout.replace(python, "PYTHON")
+        for python in ("/usr/bin/python3", "/nonexistent/python3")
+    ]  # fmt: skip
+    assert "python3-dev " in lists[0] and lists[0] == lists[1]
