@@ -90,7 +90,9 @@ def tests_of(changed: list[str], imports: bool = False) -> list[str]:
                 # Without the row for everything.
                 near = {one: test for one, test in [*NEAR.items()][:-1] if test != SLOW}
                 for user in using:
-                    found |= driving(user, near)
+                    # Of the lowest tier: what the user does with it is seen there first.
+                    known = {one for one in driving(user, near) if (TOP / one).exists()}
+                    found |= {*sorted(known, key=lambda one: TIERS.index(one.split("/")[1]))[:1]}
             if imports:
                 found.add("tests/repo/test_imports.py")
             if re.match("commands/|cli|door|quantities|version", module):
