@@ -86,13 +86,13 @@ def print_help(settings: Settings, _options: Options, args: list[str]) -> int:
     """Print the help of the program or of one command."""
     if args and args[0] not in cli.COMMANDS:
         raise unknown(args[0])
+    text = _command_help(args[0]) if args else _help()
+    log.result(_coloured(text) if _colour() else text)
     if args:
         # Podman and CRI-O run `checkpoint --help` and take exit status 0 for "supported".
         available = getattr(cli.load(args[0]), "available", None)
         if available:
             available(settings)
-    text = _command_help(args[0]) if args else _help()
-    log.result(_coloured(text) if _colour() else text)
     return 0
 
 

@@ -832,6 +832,7 @@ def test_the_help_says_whether_it_can_be_done(runtime: Runtime) -> None:
         assert "--image-path" in runtime.bare(command, "--help").stdout
         done = runtime.bare(command, "--help", ok=False, env={"PATH": "/nowhere"})
         assert re.search("criu is not installed.*\n.*package", done.stderr)
+        assert "--image-path" in done.stdout  # who reads it wants to know them all the same
 
 
 def test_podmans_probe_for_the_mount_context(runtime: Runtime) -> None:
