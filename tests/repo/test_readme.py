@@ -24,7 +24,7 @@ def test_every_local_link_leads_somewhere() -> None:
         if anchor and not path:
             titles = re.findall(r"^#+ (.*)$", README, re.MULTILINE)
             slugs = [re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles]
-            assert anchor in slugs, target
+            assert anchor in slugs, f"{target}: README has no such title"
 
 
 def test_the_map_names_every_module() -> None:
@@ -58,7 +58,8 @@ def test_the_commands_are_all_there() -> None:
 def test_the_targets_of_make_that_it_names_exist() -> None:
     makefile = (TOP / "Makefile").read_text()
     for target in set(re.findall(r"make ([a-z-]+)", README)):
-        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+        found = re.search(rf"^{target}:", makefile, re.MULTILINE)
+        assert found, f"README says make {target}, which the Makefile has not"
 
 
 def test_ci_calls_the_test_command_of_the_readme() -> None:
@@ -69,7 +70,8 @@ def test_ci_calls_the_test_command_of_the_readme() -> None:
 def test_every_target_of_make_explains_itself() -> None:
     makefile = (TOP / "Makefile").read_text()
     for target in re.findall(r"^([a-z]+):", makefile, re.MULTILINE):
-        assert re.search(rf"^{target}:.*## ", makefile, re.MULTILINE), target
+        told = re.search(rf"^{target}:.*## ", makefile, re.MULTILINE)
+        assert told, f"Makefile: {target}: ## and what it is for, on one line"
 
 
 def test_the_versions_agree() -> None:
