@@ -48,6 +48,11 @@ def test_the_files_that_contributing_names_exist() -> None:
         re.findall(r"`((?:tests|model|inside|host|cgroup|linux)/[\w/]+(?:\.py|/))`", CONTRIBUTING)
     ):
         assert (TOP / "anocir" / name).exists() or (TOP / name).exists(), f"{name} is gone"
+    tables = re.findall(r"`([a-z/]+)\.(_?[A-Z][A-Z_]+)`", CONTRIBUTING)
+    assert ("cli", "COMMANDS") in tables and ("manual", "_ANNOTATIONS") in tables
+    for module, table in tables:
+        source = (TOP / f"anocir/{module}.py").read_text()
+        assert re.search(rf"(?m)^{table}\b.* = ", source), f"{module}.py has no {table} any more"
 
 
 def test_the_commands_are_all_there() -> None:
