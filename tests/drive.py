@@ -6,6 +6,7 @@ Files and never pipes, because a container keeps what it is given: a pipe would 
 from __future__ import annotations
 
 import array
+import contextlib
 import fcntl
 import glob
 import json
@@ -18,6 +19,7 @@ import struct
 import subprocess
 import tempfile
 import termios
+import threading
 import time
 import zipfile
 from typing import IO, Any, Callable, Iterator, Mapping, NamedTuple, Sequence
@@ -571,3 +573,29 @@ class Workshop:
         for container in self.containers:
             remove_tree(container.bundle.path)
         self.containers.clear()
+
+
+@contextlib.contextmanager
+def over_and_over(exchange: Callable[[], None]) -> Iterator[None]:
+    """Meanwhile do something as fast as it goes, as a program of the container could.
+
+    Where the runtime comes in between it may fail; it has to come through more than a hundred times.
+    """
+    stop = threading.Event()
+    done = 0
+
+    def loop() -> None:
+        nonlocal done
+        while not stop.is_set():
+            with contextlib.suppress(OSError):
+                exchange()
+                done += 1
+
+    thread = threading.Thread(target=loop)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+    assert done > 100, f"exchanged {done} times only: nothing was raced"

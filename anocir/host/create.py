@@ -8,7 +8,6 @@ which init ends by itself.
 
 from __future__ import annotations
 
-from _struct import pack
 
 import posix
 
@@ -373,7 +372,7 @@ def _for_init(init: Init, container: Container, config: Config) -> dict[int, int
 def _go(init: Init, spare: dict[int, int]) -> None:
     """Let init go on, with the mounts that were made for it."""
     try:
-        init.send(channel.GO, pack(f"={len(spare)}i", *spare), list(spare.values()))
+        init.send(channel.GO, channel.packed(list(spare)), list(spare.values()))
     finally:
         joining.close_all(spare.values())
 

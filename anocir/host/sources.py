@@ -11,7 +11,6 @@ Source: setns(2).
 from __future__ import annotations
 
 import _socket
-from _struct import calcsize, iter_unpack
 
 import posix
 
@@ -36,10 +35,12 @@ def answer(init: launch.Init, payload: bytes) -> None:
 
     Of a mount that is to be id-mapped it gets the copy, made from what it has mounted by then.
     """
-    if len(payload) % calcsize("=i"):
-        raise Error(f"unexpected sources while {init.waiting}")
+    try:
+        numbers = channel.unpacked(payload)
+    except ValueError:
+        raise Error(f"unexpected sources while {init.waiting}") from None
     steps = []
-    for (index,) in iter_unpack("=i", payload):
+    for index in numbers:
         mapped = init.mapped.pop(index, None)
         if mapped is not None:
             from . import idmapped

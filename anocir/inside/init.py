@@ -13,7 +13,7 @@ import _signal
 import gc
 import marshal
 import sys
-from _struct import iter_unpack, pack, unpack
+from _struct import pack, unpack
 
 import posix
 
@@ -438,9 +438,7 @@ def _settle(context: Context, now: int, waits: bool) -> None:
     if waits:
         line = context.channel
         indices = _await(line, channel.GO)
-        context.spare_fds = {
-            index: fd for (index,), fd in zip(iter_unpack("=i", indices), line.fds)
-        }
+        context.spare_fds = dict(zip(channel.unpacked(indices), line.fds))
         line.fds = []
     process.join_cgroups(context.late_join[:now])
     context.late_join = context.late_join[now:]

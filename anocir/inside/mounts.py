@@ -8,7 +8,6 @@ CVE-2025-52881.
 
 from __future__ import annotations
 
-from _struct import pack
 
 import posix
 
@@ -85,7 +84,7 @@ def denied_sources(context: Context) -> None:
 def _ask(context: Context, indices: list[int]) -> list[int | str]:
     """Return what the host side opens for the mounts with these numbers, all or none."""
     line = context.channel
-    line.send(channel.SOURCES, pack(f"={len(indices)}i", *indices))
+    line.send(channel.SOURCES, channel.packed(indices))
     opened: list[int | str] = []
     for _ in indices:
         kind, payload = line.receive()

@@ -59,7 +59,7 @@ container's side is text or struct (`PID_FRAME`), never marshal.
 from __future__ import annotations
 
 import _socket
-from _struct import iter_unpack, pack, unpack
+from _struct import calcsize, iter_unpack, pack, unpack
 
 from ..errors import Error, named
 from ..linux import files
@@ -100,12 +100,25 @@ if TYPE_CHECKING:
 # whether GO has to be waited for.
 PID_FRAME: Final = "=i?"
 CGROUP_FRAME: Final = "=??i?"
+
 # What fits into report.fifo beside other frames, also when nobody reads it.
 MOST_TEXT: Final = 32 << 10
 
 _LONGEST_PATH: Final = 107  # sun_path of unix(7), without the NUL
 _MAX_FDS = 250  # SCM_MAX_FD is 253
 _MAX_FRAME = 128 << 20
+
+
+def packed(numbers: Sequence[int]) -> bytes:
+    """Return the payload of GO and SOURCES: numbers of sources; `unpacked` reads it."""
+    return pack(f"={len(numbers)}i", *numbers)
+
+
+def unpacked(payload: bytes) -> list[int]:
+    """Return the numbers of `packed`.  Raises ValueError for what is none of its payloads."""
+    if len(payload) % calcsize("=i"):
+        raise ValueError(f"{len(payload)} bytes are no numbers")
+    return [number for (number,) in iter_unpack("=i", payload)]
 
 
 class Channel:
@@ -125,7 +138,7 @@ class Channel:
         """Send one frame, with descriptors.  Raises OSError (EPIPE) when the peer is gone."""
         data = pack("=IB", len(payload), kind) + payload
         if fds:
-            rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, pack(f"={len(fds)}i", *fds))]
+            rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, packed(fds))]
             data = data[self.sock.sendmsg([data], rights, _socket.MSG_NOSIGNAL) :]
         # write(2): the one way out that a container's seccomp profile surely allows.
         files.write_all(self.sock.fileno(), data)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 # The name of a function in inside/init.STEPS, the JSON path that asks for it, and its arguments:
-# tests/unit/test_plan.py binds each step of the golden plans to the function's signature.
+# tests/unit/test_explain.py binds each step of the golden plans to the function's signature.
 Step = tuple[Any, ...]
 
 

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Dict, List, Mapping, Optional, Sequence, Union
 
 from tests.drive import until
+from tests.wait import others_go_on
 
 CGROUP = Path("/sys/fs/cgroup")
 # A wait ends when the thing has happened; its bound must only be beyond what a busy machine takes.
@@ -283,7 +284,7 @@ class Terminal:
 
     def type(self, text: str) -> None:
         """Write keys; a shell that has just shown its prompt takes the terminal over only then."""
-        time.sleep(0.2)
+        others_go_on(40)
         os.write(self.fd, text.encode())
 
     def expect(self, text: str, timeout: float = BOUND) -> str:

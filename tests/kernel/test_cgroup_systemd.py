@@ -9,7 +9,6 @@ import json
 import os
 import signal
 import subprocess
-import time
 
 import pytest
 
@@ -17,7 +16,7 @@ from anocir import cgroup
 from anocir.cgroup import choice, hierarchy
 from anocir.errors import Error
 from tests.kernel import child
-from tests.wait import until
+from tests.wait import others_go_on, until
 
 USER = os.geteuid() != 0
 
@@ -217,7 +216,7 @@ def test_someone_else_s_unit_is_neither_taken_nor_stopped():
             manager.join(pid)
         manager.kill(signal.SIGKILL)
         manager.destroy()
-        time.sleep(0.5)
+        others_go_on(100)
         assert show("ActiveState") == {"ActiveState": "active"}
         assert os.waitpid(other, os.WNOHANG) == (0, 0)
     finally:

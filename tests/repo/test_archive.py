@@ -80,14 +80,16 @@ def test_every_source_is_in_the_zip_and_in_each_block(archive: str) -> None:
         name for name in names if "_bootstrap" in name or "/tests/" in name or name[-4:] == ".pyc"
     ]
     package = {f"site-packages/{path.relative_to(TOP)}" for path in TOP.glob("anocir/**/*.py")}
-    assert package <= sources
+    assert package <= sources, f"build.py has left out {package - sources}"
     blocks = head.parse(Path(archive).read_bytes()).blocks
-    assert blocks
+    assert blocks, "build.py has compiled no block"
     for block in blocks:
         assert set(block.modules()) == {
             head.module_name(name.partition("/")[2])[0] for name in sources
         }
-    assert sources - package == {"site-packages/anocir/build_id.py"}
+    assert sources - package == {"site-packages/anocir/build_id.py"}, (
+        "more than the package is packed"
+    )
     assert "site-packages/anocir/LICENSE" in names
 
 

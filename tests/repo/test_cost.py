@@ -124,12 +124,14 @@ def test_a_command_makes_no_more_system_calls_than_it_did(counted: Counted) -> N
         if name == "kill":
             await_end(counted.directory / "state", counted.id)
     bounds = {name: base + each * hierarchies() for name, (base, each) in BOUNDS.items()}
-    assert set(found) == set(bounds)
+    assert set(found) == set(bounds), "BOUNDS: a row for each command that is called here"
     assert {name: count for name, count in found.items() if count > bounds[name] + LUCK} == {}, (
-        bounds
+        f"find the calls that came with strace -c; if they are meant, raise BOUNDS: {bounds}"
     )
     # a bound that is far off guards nothing
-    assert {name: count for name, count in found.items() if count < bounds[name] // 2} == {}, bounds
+    assert {name: count for name, count in found.items() if count < bounds[name] // 2} == {}, (
+        f"lower BOUNDS to what is made now: {bounds}"
+    )
 
 
 # Instructions in millions more than those of a bare interpreter, which differ between machines by
@@ -160,9 +162,13 @@ def test_a_command_executes_no_more_instructions_than_it_did(counted: Counted) -
         found[name] = (instructions(counted.archive, *root, name, *words) - bare) / 1e6
         if name == "kill":
             await_end(counted.directory / "state", counted.id)
-    assert {name: n for name, n in found.items() if n > INSTRUCTIONS[name]} == {}, found
+    assert {name: n for name, n in found.items() if n > INSTRUCTIONS[name]} == {}, (
+        f"millions of instructions, INSTRUCTIONS allows less: {found}"
+    )
     # a bound that is far off guards nothing
-    assert {name: n for name, n in found.items() if n < INSTRUCTIONS[name] / 2} == {}, found
+    assert {name: n for name, n in found.items() if n < INSTRUCTIONS[name] / 2} == {}, (
+        f"lower INSTRUCTIONS to what is executed now: {found}"
+    )
 
 
 def test_only_what_needs_init_starts_a_process(counted: Counted) -> None:
@@ -171,21 +177,21 @@ def test_only_what_needs_init_starts_a_process(counted: Counted) -> None:
     create = ["create", "--bundle", str(counted.bundle), counted.id]
     # not followed, as the container lives on: the sealed interpreter, which clones init
     made = counted.call(*create)
-    assert sum(made[name] for name in forks) == 1
+    assert sum(made[name] for name in forks) == 1, f"create starts one process, init: {made}"
     for words in (["state", counted.id], ["list"], ["start", counted.id]):
         made = counted.call(*words, options=follow)
         assert made == {"execve": 1}, words
     # the interpreter, the sealed one, the program; one spawn, the worker where there is a cgroup2
     # to be born in, the clone of init
     inside = counted.call("exec", counted.id, "/bin/true", options=follow)
-    assert inside["execve"] == 3
-    assert sum(inside[name] for name in forks) == (3 if machine.v2_mountpoint() else 2)
+    assert inside["execve"] == 3, inside
+    assert sum(inside[name] for name in forks) == (3 if machine.v2_mountpoint() else 2), inside
     for words in (["kill", counted.id, "KILL"], ["delete", "--force", counted.id]):
         assert counted.call(*words, options=follow) == {"execve": 1}, words
     counted.write("/bin/true")
     run = counted.call("run", "--bundle", str(counted.bundle), counted.id, options=follow)
-    assert run["execve"] == 3
-    assert sum(run[name] for name in forks) == 2
+    assert run["execve"] == 3, run
+    assert sum(run[name] for name in forks) == 2, run
 
 
 def test_what_is_not_asked_for_costs_nothing(counted: Counted) -> None:
@@ -193,8 +199,9 @@ def test_what_is_not_asked_for_costs_nothing(counted: Counted) -> None:
     counted.write("/bin/true", hooks={})
     run = counted.call("run", "--bundle", str(counted.bundle), counted.id, options=("-f",))
     unwanted = {"seccomp", "pipe", "pipe2", "fsync", "ioprio_set", "bpf", "sched_setattr"}
-    assert not {name: run[name] for name in unwanted if run[name]}
+    made = {name: run[name] for name in unwanted if run[name]}
+    assert not made, "nothing in the configuration asks for these calls"
     # each state file is written once for a phase: config, intent, state with the pid, created
-    assert run["rename"] + run["renameat"] + run["renameat2"] == 4
-    assert run["unshare"] <= 3
-    assert run["pivot_root"] == 1
+    assert run["rename"] + run["renameat"] + run["renameat2"] == 4, run
+    assert run["unshare"] <= 3, "host/network, init's namespaces and the one of time are the three"
+    assert run["pivot_root"] == 1, run

@@ -87,7 +87,7 @@ def test_no_forbidden_form(name: str, tree: ast.Module) -> None:
     for node in tree.body:
         if set(imported(node)) & LATE_ONLY:
             found.append(f"{node.lineno}: {imported(node)[0]} is imported at each start")
-    assert not found
+    assert not found, f"anocir/{name.replace('.', '/')}: do without, or say in EXCEPTIONS why not"
 
 
 @pytest.mark.parametrize(("name", "tree"), TREES, ids=[name or "anocir" for name, _ in TREES])
@@ -97,7 +97,7 @@ def test_every_public_function_and_module_says_what_it_is_for(name: str, tree: a
         public = isinstance(node, (ast.FunctionDef, ast.ClassDef)) and node.name[:1] != "_"
         if public and not ast.get_docstring(node):
             lacking.append(node.name)
-    assert not lacking
+    assert not lacking, f"anocir/{name.replace('.', '/')}: give these a docstring"
 
 
 @pytest.mark.parametrize("path", sorted(TOP.glob("anocir/**/*.py")), ids=str)
@@ -106,7 +106,9 @@ def test_every_module_postpones_its_annotations(path: Path) -> None:
     if "def " in text or ": " in text.partition('"""')[2].partition('"""')[2]:
         # The package itself is loaded by an interpreter that has not imported __future__ yet.
         postponed = "from __future__ import annotations" in text
-        assert postponed or len(text.splitlines()) < 6 or path == TOP / "anocir/__init__.py"
+        assert postponed or len(text.splitlines()) < 6 or path == TOP / "anocir/__init__.py", (
+            "put `from __future__ import annotations` below the docstring: Final and X | Y cost an import"
+        )
 
 
 def test_a_json_path_with_a_name_is_spelled_in_one_way() -> None:

@@ -101,6 +101,13 @@ def recorded() -> dict[str, list[str]]:
     return rows
 
 
+RENEW = (
+    "each module costs start-up; if it is meant: UPDATE_IMPORTS=1 build/venv/bin/python -m pytest "
+    "tests/repo/test_imports.py, and look at the diff of tests/repo/imports.txt"
+)
+COSTS = "import it in the function that needs it, or measure it and put it into CHEAP"
+
+
 def record(name: str, found: list[str]) -> None:
     if os.environ.get("UPDATE_IMPORTS"):
         rows = {**recorded(), name: found}
@@ -114,7 +121,7 @@ def test_a_command_imports_exactly_what_is_recorded(
 ) -> None:
     found = modules_of(archive, tmp_path, *CALLS[name])
     record(name, found)
-    assert found == recorded().get(name)
+    assert found == recorded().get(name), RENEW
 
 
 @pytest.mark.needs("root")
@@ -142,16 +149,18 @@ def test_the_commands_on_a_container_import_exactly_what_is_recorded(
         if found != recorded().get(name):
             differences[name] = set(found) ^ set(recorded().get(name, []))
         slow = {module for module in found if module.partition(".")[0] != "anocir"} - CHEAP
-        assert not slow, name
-    assert not differences
-    assert not any((tmp_path / "root").iterdir())
+        assert not slow, f"{name}: {COSTS}"
+    assert not differences, RENEW
+    assert not any((tmp_path / "root").iterdir()), (
+        "delete has left something in the state directory"
+    )
 
 
 @pytest.mark.parametrize("name", CALLS)
 def test_no_command_imports_a_slow_module(archive: str, tmp_path: Path, name: str) -> None:
     found = modules_of(archive, tmp_path, *CALLS[name])
     slow = {module for module in found if module.partition(".")[0] != "anocir"} - CHEAP
-    assert not slow
+    assert not slow, COSTS
 
 
 @pytest.mark.parametrize("name", ["state", "start", "kill", "delete", "delete --force", "list"])
@@ -159,7 +168,10 @@ def test_a_command_that_needs_no_system_call_of_its_own_has_no_ctypes(
     archive: str, tmp_path: Path, name: str
 ) -> None:
     found = modules_of(archive, tmp_path, *CALLS[name])
-    assert not {"_ctypes", "ctypes", "anocir.linux.ffi"} & set(found)
+    loaded = {"_ctypes", "ctypes", "anocir.linux.ffi"} & set(found)
+    assert not loaded, (
+        "2 ms at each start: import linux.tasks, mounts or ffi in the function that calls"
+    )
 
 
 def closure(start: str) -> set[str]:
@@ -183,4 +195,4 @@ def test_what_create_and_init_load_is_cheap(start: str) -> None:
         for module in imports(name, top_level_only=True)[1]
         if module not in CHEAP | {"__future__"}
     }
-    assert not slow
+    assert not slow, COSTS

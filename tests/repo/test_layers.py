@@ -117,6 +117,18 @@ def test_a_module_imports_only_from_its_folder_and_from_below(name: str) -> None
         )
 
 
+def test_an_import_within_a_function_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "late.py"
+    path.write_text("def f():\n    if True:\n        from ..host import exec as run_, store\n")
+    monkeypatch.setitem(MODULES, "model.late", path)
+    found = imports("model.late")[0]
+    assert found == {"host.exec", "host.store"} and not imports("model.late", True)[0]
+    with pytest.raises(AssertionError, match="host/ does not lie below model/"):
+        test_a_module_imports_only_from_its_folder_and_from_below("model.late")
+
+
 @pytest.mark.parametrize("name", [name for name in MODULES if folder(name) == "inside"])
 def test_the_inner_side_knows_nothing_of_the_host_side(name: str) -> None:
     strangers = {other for other in imports(name)[0] if folder(other) not in INSIDE}
@@ -127,12 +139,12 @@ def test_the_inner_side_knows_nothing_of_the_host_side(name: str) -> None:
 def test_a_pure_module_cannot_make_a_system_call(name: str) -> None:
     own, others = imports(name)
     reach = {other for other in own if folder(other) == "linux"} - NUMBERS
-    assert not reach
-    assert not others & SYSTEM
+    assert not reach, f"{name} is pure: of linux/ only {sorted(NUMBERS)}"
+    assert not others & SYSTEM, f"{name} is pure: {others & SYSTEM} make system calls"
 
 
 def test_every_pure_module_is_there() -> None:
-    assert PURE <= set(MODULES)
+    assert PURE <= set(MODULES), f"PURE names what is not there: {PURE - set(MODULES)}"
 
 
 def test_the_kernel_layer_knows_no_word_of_the_specification() -> None:
@@ -145,7 +157,7 @@ def test_the_kernel_layer_knows_no_word_of_the_specification() -> None:
 
 def test_ctypes_is_touched_by_one_file() -> None:
     users = {name for name in MODULES if {"ctypes", "_ctypes"} & imports(name)[1]}
-    assert users <= {"linux.ffi"}
+    assert users <= {"linux.ffi"}, "declare the function with linux/ffi.py"
 
 
 def test_calls_are_declared_in_linux_only_where_the_trace_sees_them() -> None:
@@ -167,8 +179,8 @@ def test_calls_are_declared_in_linux_only_where_the_trace_sees_them() -> None:
 
 def test_libraries_are_opened_by_few_files_and_no_package_is_imported() -> None:
     opening = {name for name, path in MODULES.items() if "ffi.library(" in path.read_text()}
-    assert {"seccomp.library", "cgroup.bus"} <= opening
-    assert opening <= {"seccomp.library", "cgroup.bus", "host.report"}
+    known = {"seccomp.library", "cgroup.bus"}
+    assert opening == known, "a library of the host is opened in these files only"
     standard = sys.stdlib_module_names if hasattr(sys, "stdlib_module_names") else None
     if standard is not None:
         foreign = {
@@ -178,7 +190,7 @@ def test_libraries_are_opened_by_few_files_and_no_package_is_imported() -> None:
             if other.partition(".")[0]
             not in {*standard, "_sha2", "_sha256"}  # since, and before, 3.12
         }
-        assert not foreign
+        assert not foreign, "the archive has no dependency: the standard library only"
 
 
 # Shapes for the type checker, which need typing (12 ms).
@@ -186,7 +198,7 @@ SHAPES = {"model.schema", "wire.shapes"}
 
 
 def test_shapes_are_for_the_type_checker_only() -> None:
-    assert SHAPES <= set(MODULES)
+    assert SHAPES <= set(MODULES), "SHAPES names what is not there"
     for name in MODULES:
         own = imports(name)[0] & SHAPES
         assert not own, f"{name} imports {own} at run time: put it below `if TYPE_CHECKING:`"

@@ -232,7 +232,7 @@ def test_nothing_is_compiled_under_any_python_and_the_same_is_imported(
             ours = {module for module in made["import"] if module.startswith("anocir")}
             assert ours == {
                 module for module in usual[name]["import"] if module.startswith("anocir")
-            }
+            }, f"{name}: other modules are loaded under {python} than under {PYTHON}"
             if name not in LIBRARY:
                 # what is built into one Python is a file for another
                 assert made["import"] - {*NATIVE} <= usual[name]["import"], name

@@ -113,25 +113,25 @@ BLOCKS = {
 
 def test_every_block_is_run_by_a_test() -> None:
     found = re.findall(r"(?<=\n\n)    (\S.*)\n", README)
-    assert set(found) == set(BLOCKS)
+    assert set(found) == set(BLOCKS), "name in BLOCKS the test that runs the block of README.md"
     for path, words in BLOCKS.values():
         assert words in (TOP / "tests" / path).read_text(), path
 
 
 def test_it_is_short_and_in_order() -> None:
-    assert len(README.splitlines()) < 250
+    assert len(README.splitlines()) < 250, "README.md: what is said in 250 lines is read; shorten"
     titles = re.findall(r"^## (.*)$", README, re.MULTILINE)
     assert titles == [
         "Two commands", "Install, upgrade, remove", "What it needs", "Use it", "Commands", "When something does not work",
         "Features beside the peers", "Conformance", "Reliability", "Speed", "How it works, and security", "Limits",
-    ]  # fmt: skip
+    ], "README.md: its sections in their order"  # fmt: skip
 
 
 def test_every_figure_is_that_of_a_result_file() -> None:
     """They are written by tests/readme.py --write, when a result file is new."""
     from tests import readme
 
-    assert readme.renewed(README)[1] == []
+    assert readme.renewed(README)[1] == [], "write them anew: python tests/readme.py --write"
     assert readme.renewed(README.replace("| create | ", "| create | 9"))[1] == ["speed"]
 
 
@@ -140,7 +140,7 @@ def test_what_is_said_of_trouble_is_what_the_program_says() -> None:
     told = re.findall(r"^\| `([^`]+)`", section, re.MULTILINE)
     sources = "".join(path.read_text() for path in (TOP / "anocir").rglob("*.py"))
     joined = re.sub(r'"\s*\n\s*f?"', "", sources)  # a long text is two strings
-    assert len(told) == 5
+    assert len(told) == 5, "the table of README.md has five troubles, each with the program's words"
     for text in told:
         for part in text.split(" ... "):
             assert part in joined or part == "permission denied", text

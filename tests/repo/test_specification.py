@@ -36,10 +36,13 @@ def test_every_demand_has_tests_and_all_of_them_exist() -> None:
             path = path if "/" in path else f"runtime/{path}"
             if test not in known.setdefault(path, existing(path)):
                 missing.append(name)
-    assert not missing
+    assert not missing, "tests/specification.md names tests that are not there"
 
 
 def test_the_map_has_every_file_and_says_each_thing_once() -> None:
     found = rows()
-    assert {where.partition(":")[0] for where, _, _ in found} == FILES
-    assert len({(where, what) for where, what, _ in found}) == len(found) > 100
+    assert {where.partition(":")[0] for where, _, _ in found} == FILES, "specification.md and FILES"
+    once = {(where, what) for where, what, _ in found}
+    assert len(once) == len(found) > 100, (
+        "tests/specification.md says something twice, or lost rows"
+    )

@@ -11,7 +11,6 @@ import struct
 import subprocess
 import sys
 import termios
-import time
 
 import pytest
 
@@ -20,6 +19,7 @@ from tests.host import describe
 from tests.security.conftest import Arena
 from tests.security.test_inodes import chown_tree
 from tests.security.test_identity import SLEEP, status
+from tests.wait import others_go_on
 
 # What dash and busybox add themselves.
 SHELLS_OWN = ("PWD=", "SHLVL=1", "PATH=/sbin:/usr/sbin:/bin:/usr/bin")
@@ -249,17 +249,17 @@ def test_a_job_in_the_background_does_not_read_the_terminal(arena: Arena) -> Non
     container.launch(SLEEP)
     command = " ".join(container.runtime.command("exec", container.id, "/bin/cat"))
     program = (
-        "import fcntl, os, signal, subprocess, sys, termios, time\n"
+        "import fcntl, os, signal, subprocess, sys, termios\n"
         "signal.signal(signal.SIGTTOU, signal.SIG_IGN)\n"
         f"job = subprocess.Popen({command.split()!r}, preexec_fn=os.setpgrp)\n"
         "print('mine', input(), flush=True)\n"
-        "time.sleep(0.5)\n"
         "os.tcsetpgrp(0, job.pid)\n"
         "print('given', flush=True)\n"
         "sys.exit(job.wait())\n"
     )
     terminal = drive.Terminal([sys.executable, "-c", program])
-    time.sleep(0.5)
+    drive.until("cat", lambda: "/bin/cat" in container.runtime("ps", container.id).stdout)
+    others_go_on()
     terminal.send("first\n")
     terminal.expect("given\r\n")
     terminal.send("second\n\4")

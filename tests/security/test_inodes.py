@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import stat
 import subprocess
-import time
 from typing import Any, Callable, Iterator
 
 import pytest
@@ -331,9 +330,14 @@ def streams_after(
             container.wait()
         else:
             container.launch(SLEEP)
-            options = ["--user", f"{uid}:{uid}", *(["-d"] if verb == "exec -d" else [])]
+            options = ["--user", f"{uid}:{uid}"]
+            pid_file = os.path.join(container.bundle.path, "exec.pid")
+            if verb == "exec -d":
+                options += ["-d", "--pid-file", pid_file]
             container.exec("/bin/true", options=options, stdin=fd)
-            time.sleep(0.2 if verb == "exec -d" else 0)
+            if verb == "exec -d":
+                with open(pid_file) as file:
+                    container.wait_exit(int(file.read()))
         return before, of(fd)
     finally:
         os.close(fd)

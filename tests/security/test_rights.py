@@ -254,7 +254,7 @@ def pod(
         second.bundle.hook("createContainer", "/bin/sleep 0.1")
         second.create(**more)
         assert second.status == "created"
-        time.sleep(0.1)
+        others_go_on()
         second.start()
         assert second.status == "running"
         # Its /proc is that of the pod.

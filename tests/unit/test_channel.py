@@ -293,3 +293,14 @@ def test_the_picture_names_every_kind_that_there_is() -> None:
     assert names
     missing = [name for name in names if not re.search(rf"\b{name}\b", picture)]
     assert missing == []
+
+
+@given(st.lists(st.integers(-(1 << 31), (1 << 31) - 1)))
+def test_numbers_come_as_they_were_sent(numbers: list[int]) -> None:
+    assert channel.unpacked(channel.packed(numbers)) == numbers
+
+
+@pytest.mark.parametrize("payload", [b"x", b"12345"])
+def test_what_is_no_list_of_numbers_is_refused(payload: bytes) -> None:
+    with pytest.raises(ValueError, match=f"{len(payload)} bytes are no numbers"):
+        channel.unpacked(payload)

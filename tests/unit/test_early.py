@@ -14,9 +14,13 @@ COMMANDS = Path(first.__file__).parent / "commands"
 
 
 def test_the_words_are_those_of_the_parser() -> None:
-    assert set(first._VALUED) == {row[0] for row in cli.GLOBALS if row[2] != "flag"}
+    assert set(first._VALUED) == {row[0] for row in cli.GLOBALS if row[2] != "flag"}, (
+        "anocir/__main__.py, _VALUED: the global options of cli.GLOBALS that take a value"
+    )
     with_init = {path.stem for path in COMMANDS.glob("*.py") if "launch.ahead(" in path.read_text()}
-    assert set(first._WITH_INIT) == with_init == {"create", "exec", "run"}
+    assert set(first._WITH_INIT) == with_init == {"create", "exec", "run"}, (
+        "anocir/__main__.py, _WITH_INIT: the commands that call launch.ahead"
+    )
 
 
 @pytest.mark.parametrize(

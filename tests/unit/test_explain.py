@@ -42,7 +42,7 @@ PLANS = plans()
 
 @pytest.mark.parametrize(("name", "made"), PLANS, ids=[name for name, _ in PLANS])
 def test_every_step_of_a_plan_can_be_called_with_its_values(name: str, made: dict) -> None:
-    for phase in ("prepare", "setup", "launch"):
+    for phase in init.PHASES:
         for step, path, *values in made[phase]:
             assert isinstance(path, str)
             inspect.signature(init.STEPS[step]).bind(None, *values)
