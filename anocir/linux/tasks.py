@@ -161,6 +161,8 @@ def close_range(first: int, last: int) -> None:
     try:
         _close_range(first, last, 0)
     except OSError:  # whatever it is, for each one alone is another way
+        if last < first:
+            raise
         found = _open_ones(first, last)
         if isinstance(found, range):
             posix.closerange(found.start, found.stop)  # in C, and passes over what is not open
