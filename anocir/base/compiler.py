@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import CodeType
 
+    Links = tuple[tuple[str, tuple[str, ...]], ...]
+
 SITE = "site-packages/"
 # What decides how code comes out, this module and the one that starts the interpreter for it.
 _MAKERS = ("site-packages/anocir/base/compiler.py", "site-packages/anocir/host/repack.py")
@@ -43,15 +45,23 @@ def compile_block(sources: dict[str, bytes], old: archive.Archive | None) -> arc
     magic: bytes = external.MAGIC_NUMBER
     version = ".".join(map(str, sys.version_info[:3]))
     codes = _reusable(sources, old, magic, version) if old else {}
-    for name, source in sources.items():
-        if name.endswith(".py") and name.startswith(SITE) and name not in codes:
-            codes[name] = _code(name[len(SITE) :], source)
-    ours = {name[len(SITE) :]: code for name, code in sorted(codes.items())}
-    needs = _needs(sources, list(ours))
+    paths = [
+        name[len(SITE) :]
+        for name in sorted(sources)
+        if name.endswith(".py") and name.startswith(SITE)
+    ]
+    trees = {path: ast.parse(sources[SITE + path], path) for path in paths}
+    needs = _needs(trees)
+    links = {}
+    ours = {}
+    for path, tree in trees.items():
+        name, package = archive.module_name(path)
+        links[name] = () if path == PRELOAD else _link(tree, name, package, needs[name])
+        ours[path] = codes.get(SITE + path) or _code(path, tree)
     modules = {}
     for path, code in ours.items():
         name, package = archive.module_name(path)
-        modules[name] = (name, package, needs[name], code)
+        modules[name] = (name, package, needs[name], links[name], code)
     records = []
     for names, members in _grouped(needs):
         rows = tuple(modules[name] for name in members)
@@ -97,28 +107,23 @@ def _gather(
     members.append(name)
 
 
-def _needs(sources: dict[str, bytes], paths: list[str]) -> dict[str, tuple[str, ...]]:
+def _needs(trees: dict[str, ast.Module]) -> dict[str, tuple[str, ...]]:
     """Return for each module those of the block that it imports at its top, packages before.
 
     preload.py loads these first, without the import system, which costs 60,000 instructions each.
     """
-    names = dict(archive.module_name(path) for path in paths)
+    names = dict(archive.module_name(path) for path in trees)
     found = {}
-    for path in paths:
+    for path, tree in trees.items():
         name, package = archive.module_name(path)
-        base = name.split(".") if package else name.split(".")[:-1]
         wanted: dict[str, None] = {}
-        tree = (
-            ast.parse(sources[SITE + path]) if name.partition(".")[0] == "anocir" else ast.parse("")
-        )
         for node in _imports(tree.body):
             if isinstance(node, ast.Import):
                 wanted.update((alias.name, None) for alias in node.names if alias.name in NATIVE)
             elif not node.level:
-                wanted.update({node.module: None} if node.module in NATIVE else {})
+                wanted.update({node.module or "": None} if node.module in NATIVE else {})
             else:
-                start = base[: len(base) - node.level + 1] + (node.module or "").split(".")
-                module = ".".join(part for part in start if part)
+                module = _source(node, name, package)
                 for one in [module, *(f"{module}.{alias.name}" for alias in node.names)]:
                     parts = one.split(".")
                     for size in range(1, len(parts) + 1):
@@ -138,6 +143,35 @@ def _needs(sources: dict[str, bytes], paths: list[str]) -> dict[str, tuple[str, 
     for name in found:
         _refuse_circle(found, name, (), done)
     return found
+
+
+def _source(node: ast.ImportFrom, name: str, package: bool) -> str:
+    """Return the absolute name of what a relative import is from."""
+    base = name.split(".") if package else name.split(".")[:-1]
+    start = base[: len(base) - node.level + 1] + (node.module or "").split(".")
+    return ".".join(part for part in start if part)
+
+
+def _link(tree: ast.Module, name: str, package: bool, needs: tuple[str, ...]) -> Links:
+    """Take from a module's top the imports from modules that are made before it; return them.
+
+    Each as what preload.py does in its place: module, attributes.  An import costs 7,000
+    instructions also where all is there.
+    """
+    links = []
+    rest: list[ast.stmt] = []
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom) and node.level:
+            module = _source(node, name, package)
+            attributes = [alias.name for alias in node.names if alias.asname in (None, alias.name)]
+            below = any(f"{module}.{one}".startswith(f"{name}.") for one in attributes)
+            made = module in needs or f"{name}.".startswith(f"{module}.")
+            if made and not below and module != name and len(attributes) == len(node.names):
+                links.append((module, tuple(attributes)))
+                continue
+        rest.append(node)
+    tree.body = rest
+    return tuple(links)
 
 
 def _imports(body: list[ast.stmt]) -> Iterator[ast.Import | ast.ImportFrom]:
@@ -172,7 +206,7 @@ def _reusable(
         return {}
     codes: dict[str, CodeType] = {}
     for record in block.records().values():
-        codes.update({name: code for name, _, _, code in marshal.loads(record)})
+        codes.update({row[0]: row[-1] for row in marshal.loads(record)})
     found = {}
     for path, source in sources.items():
         if path.endswith(".py") and path.startswith(SITE):
@@ -182,9 +216,8 @@ def _reusable(
     return found
 
 
-def _code(name: str, source: bytes) -> CodeType:
+def _code(name: str, tree: ast.Module) -> CodeType:
     """Return the code of a module."""
-    tree = ast.parse(source, name)
     ours = name.startswith("anocir/")
     if ours:
         # Read at each start and used by nobody then: annotations (with the import of

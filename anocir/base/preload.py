@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from types import CodeType, ModuleType
     from typing import Any, BinaryIO
 
+    Links = tuple[tuple[str, tuple[str, ...]], ...]
+    Row = tuple[str, bool, tuple[str, ...], Links, CodeType]
+
 
 _Module = type(sys)
 _FD = 1000  # above what anybody passes on
@@ -35,8 +38,9 @@ class Block:
         self.index = file.readline()
         file.readline()
         self.start = file.tell()
-        # Read and not made yet: whether it is a package, what it needs, its code.
-        self.ready: dict[str, tuple[str, bool, tuple[str, ...], CodeType]] = {}
+        # Read and not made yet: whether it is a package, what it needs, what it has of that by
+        # which names (compiler.py has taken these imports from its code), its code.
+        self.ready: dict[str, Row] = {}
         # Out of the way of descriptors that a caller passes on, and closed by execve.
         try:
             self.fd = posix.dup2(file.fileno(), _FD, False)
@@ -48,7 +52,7 @@ class Block:
         """Return the specification of a module that is in the block, else None."""
         if not name.startswith("anocir") or not self._read(name):
             return None
-        _name, package, needs, _code = self.ready[name]
+        _name, package, needs, _links, _code = self.ready[name]
         self._load_all(needs)
         spec = self.spec(name, self, is_package=package)
         if package:
@@ -63,7 +67,7 @@ class Block:
         modules = sys.modules
         if not self._read(name):
             return __import__(name, fromlist=["main"])
-        _, package, needs, code = self.ready.pop(name)
+        _, package, needs, links, code = self.ready.pop(name)
         self._load_all(needs)
         parent, _, last = name.rpartition(".")
         if parent and parent not in modules:
@@ -75,7 +79,7 @@ class Block:
             module.__path__ = self._path(name)
         modules[name] = module
         try:
-            exec(code, module.__dict__)  # noqa: S102
+            _run(code, links, module.__dict__)
         except BaseException:
             del modules[name]
             raise
@@ -88,7 +92,7 @@ class Block:
             if name not in sys.modules:
                 if not name.startswith("anocir"):
                     self.native(name)
-                elif self._read(name):
+                else:
                     self.load(name)
 
     def _read(self, name: str) -> bool:
@@ -136,7 +140,18 @@ class Block:
 
     def exec_module(self, module: ModuleType) -> None:
         """Execute the bytecode of a module."""
-        exec(self.ready.pop(module.__name__)[3], module.__dict__)  # noqa: S102
+        _, _, _, links, code = self.ready.pop(module.__name__)
+        _run(code, links, module.__dict__)
+
+
+def _run(code: CodeType, links: Links, space: dict[str, Any]) -> None:
+    """Give a module the names that it has from others, which are made, and execute it."""
+    modules = sys.modules
+    for source, names in links:
+        found = modules[source].__dict__
+        for name in names:
+            space[name] = found[name]
+    exec(code, space)  # noqa: S102
 
 
 def start(file: BinaryIO, entry: str) -> Any:
