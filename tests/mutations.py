@@ -613,7 +613,7 @@ MUTATIONS = (
     ),
     Mutation(
         "delete takes what is running",
-        "host/states",
+        "host/transitions",
         "TRANSITIONS['delete'][RUNNING] = None",
         ["test_lifecycle.py::test_delete_of_a_running_container_is_refused_without_effect"],
     ),

@@ -27,8 +27,9 @@ PRELOAD = "anocir/base/preload.py"
 # and a name that several modules use is made once.  What both sides need may be there twice.
 LEADS = (
     "anocir.__main__", "anocir.linux.errnos", "anocir.linux.processes", "anocir.door",
-    "anocir.host.states", "anocir.wire.line", "anocir.wire.channel", "anocir.host.launch",
-    "anocir.host.create",
+    "anocir.host.states", "anocir.host.transitions", "anocir.host.lock", "anocir.wire.line",
+    "anocir.host.fifos", "anocir.host.ending", "anocir.linux.entries",
+    "anocir.wire.channel", "anocir.host.launch", "anocir.host.create",
 )  # fmt: skip
 # These with all that they need: in the sealed interpreter there is no record before.
 WHOLE = ("anocir.inside.init",)

@@ -17,7 +17,7 @@ import posix
 
 from . import HOOK_OUTPUTS
 from ..errors import Error, at, keyed, strerror
-from ..linux import files, processes, spawn, tasks
+from ..linux import descriptors, entries, files, processes, spawn, tasks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def run(hook: Hook, state: bytes, what: str, place: Place, watch_fd: int = -1) -
     errors ("prestart hook #0").  While it runs, an end of file on `watch_fd` (the host side's
     channel) ends it.  Raises Error when it cannot be run, fails, or runs past its timeout.
     """
-    pipes = [files.pipe(), files.pipe(), files.pipe()]
+    pipes = [descriptors.pipe(), descriptors.pipe(), descriptors.pipe()]
     ours = [pipes[0][1], pipes[1][0], pipes[2][0]]
     ends = [pipes[0][0], pipes[1][1], pipes[2][1]]
     for index, given in enumerate(place.outputs, 1):
@@ -149,7 +149,7 @@ def _spawn(hook: Hook, ends: list[int], place: Place) -> int:
         if isinstance(place.directory, int):
             files.fchdir(place.directory)
         else:
-            files.chdir(place.directory)
+            entries.chdir(place.directory)
         return spawn.spawn(path, args, env, actions)
     finally:
         files.fchdir(back)

@@ -12,7 +12,7 @@ Sources: openat2(2); CVE-2019-19921, CVE-2021-30465, CVE-2024-45310.
 
 from __future__ import annotations
 
-from ..linux import files, mounts
+from ..linux import entries, files, mounts
 from ..linux.const import (
     PROC_SUPER_MAGIC,
     RESOLVE_IN_ROOT,
@@ -93,7 +93,7 @@ def source(path: str, link: str, root_fd: int = -1) -> int | str:
         if link == "copy":
             found = files.lstat(path or ".", directory)
             if files.kind(found) == files.S_IFLNK:
-                return files.readlink(path, directory)
+                return entries.readlink(path, directory)
         flags = files.O_PATH | (0 if link == "follow" else files.O_NOFOLLOW)
         return files.open(path or ".", flags, dir_fd=directory)
     finally:
@@ -184,7 +184,7 @@ def _walk(
             fd = _step(stack[-1], name, make, file and not todo, path, may_make)
             kind = files.kind(files.fstat(fd))
             if kind == files.S_IFLNK:
-                target = files.readlink("", dir_fd=fd)
+                target = entries.readlink("", dir_fd=fd)
                 if mounts.fstatfs_type(fd) == PROC_SUPER_MAGIC:  # a magic link
                     files.close(fd)
                     raise OSError(ELOOP, "open", path)
@@ -236,7 +236,7 @@ def _step(
                 flags_new = files.O_CREAT | files.O_EXCL | files.O_NOFOLLOW | files.O_WRONLY
                 files.close(files.open(name, flags_new, 0o644, dir_fd=dir_fd))
             else:
-                files.mkdir(name, make, dir_fd=dir_fd)
+                entries.mkdir(name, make, dir_fd=dir_fd)
         except OSError as error:
             if error.errno != EEXIST:  # EEXIST: somebody else was faster, look again
                 raise OSError(error.errno, "mkdir", path) from None

@@ -1,7 +1,7 @@
-"""Cgroups of a container by its record: is it paused, which manager, remove them.
+"""Cgroups of a container by its record: is it paused, which manager.
 
 Side: host.  `choice.choose` decides and makes nothing: its record, plain JSON, is in the state
-before the first directory is made, so that `destroy` can remove what a killed runtime left behind.
+before the first directory is made, so that `removal` can remove what a killed runtime left behind.
 Later commands come without --systemd-cgroup and use the record: what they ask for is here.
 
 Managers are imported when they are used: `v1` (also hybrid), `v2`, `systemd` and `disabled`.
@@ -197,16 +197,3 @@ def has_parts(record: CgroupRecord) -> bool:
             except OSError:
                 return False
     return False
-
-
-def destroy(record: CgroupRecord) -> None:
-    """Remove what was made for a container, and nothing else; what is gone already is fine."""
-    if record.get("manager") not in ("v1", "v2") or "foreign" in record:
-        load(record).destroy()
-        return
-    from . import tree
-
-    if record["manager"] == "v2":
-        tree.remove([(record["mountpoint"] + record["path"], record["made"])])
-    else:
-        tree.remove([(mount + path, made) for mount, _, path, made in record["hierarchies"]])

@@ -15,7 +15,8 @@ Where a cgroupsPath leads (config-linux.md, "Cgroups Path"):
 from __future__ import annotations
 
 from ..errors import Error, at, keyed, reason
-from ..linux import files, processes
+from ..linux import entries, files, processes
+from . import making
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -134,10 +135,8 @@ def _place(words: list[str], container_id: str, tolerant: bool, own: str) -> str
 
 def _missing(mountpoint: str, path: str) -> int:
     """Return how many directories are to be made; refuse a cgroup that is in use."""
-    from . import tree
-
-    count = tree.missing(mountpoint, path)
-    error = None if count else tree.in_use(mountpoint + path)
+    count = making.missing(mountpoint, path)
+    error = None if count else making.in_use(mountpoint + path)
     if error:
         raise error
     return count
@@ -248,7 +247,7 @@ def _named(mountpoint: str, container_id: str) -> list[str]:
             fd = files.open(mountpoint + above, files.O_RDONLY | files.O_DIRECTORY)
         except OSError:
             continue  # gone meanwhile
-        names = files.subdirectories(fd)
+        names = entries.subdirectories(fd)
         files.close(fd)
         for name in names:
             if above and (name == container_id or name.endswith(f"-{container_id}.scope")):

@@ -1,8 +1,7 @@
-"""Directories of a cgroup hierarchy: make, remove, and the processes in them.
+"""Directories of a cgroup hierarchy: those below one, and the processes in them.
 
-Side: host.  Sources: cgroups(7); Documentation/admin-guide/cgroup-v1/cgroups.rst.  What is made
-is known before (`missing`, written to the state), so that a removal after a crash takes away
-exactly that.
+Side: host.  Sources: cgroups(7); Documentation/admin-guide/cgroup-v1/cgroups.rst.  `making`
+makes them, `removal` takes them away.
 
 A container that may write to its cgroups can make thousands of levels below them, of names so
 long that no path reaches the last.  So whatever goes down does it by descriptors, one level at a
@@ -11,75 +10,30 @@ time, holding one of them, and comes back by "..": the kernel moves no cgroup to
 
 from __future__ import annotations
 
-from ..linux.errnos import EBUSY, ENODEV, ENOENT, ENOTEMPTY, EOPNOTSUPP, EROFS
 from time import monotonic, sleep
 
-
 from ..errors import Error, strerror
-from ..linux import files
+from ..linux import entries, files
 from ..linux import processes as pidfds
+from ..linux.errnos import EBUSY, ENODEV, ENOENT, EOPNOTSUPP
+from . import removal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from typing import Final
 
-# How long a removal waits for processes to go away.  Also for those that cgroup.procs lists no
-# more: a process that exits holds its cgroup until it has given back all else.
-PATIENCE: Final = 10.0
+SIGKILL: Final = 9
 # And for processes that live on, as somebody else's do, once they have been seen twice.
 STRANGERS: Final = 1.0
-SIGKILL: Final = 9
 _GONE: Final = (ENOENT, ENODEV)
 _AT_ONCE: Final = 32  # pidfds
-
-
-def missing(mountpoint: str, path: str) -> int:
-    """Return how many directories at the end of `path` are not there yet."""
-    count = 0
-    while path and not files.exists(mountpoint + path):
-        count += 1
-        path = path[: path.rindex("/")]
-    return count
-
-
-def make(directory: str, mountpoint: str) -> bool:
-    """Make a directory and the parents it lacks; False when it was there.
-
-    A parent can vanish between two calls, when the last other container in it is deleted.
-    """
-    lacking = [directory]
-    for _ in range(100):
-        try:
-            while lacking:
-                files.mkdir(lacking[-1])
-                lacking.pop()
-            return True
-        except FileExistsError:
-            if len(lacking) == 1:
-                return False
-            lacking.pop()
-        except FileNotFoundError:
-            parent = lacking[-1][: lacking[-1].rindex("/")]
-            while len(parent) > len(mountpoint) and not files.exists(parent):
-                lacking.append(parent)
-                parent = parent[: parent.rindex("/")]
-            if not files.exists(mountpoint):
-                raise
-        except OSError as error:
-            if error.errno != EROFS:
-                raise
-            raise Error(
-                f"make cgroup {directory}: {strerror(EROFS)}",
-                "mount the cgroup file system for writing, or use --cgroup-manager=disabled",
-            ) from None
-    raise Error(f"make cgroup {directory}: its parent directory keeps vanishing")
 
 
 def _below(fd: int) -> list[str]:
     """Return the names of the cgroups directly below an open one."""
     # A cgroup directory has one link for itself, its name and each child.
-    return [] if files.fstat(fd).st_nlink == 2 else files.subdirectories(fd)
+    return [] if files.fstat(fd).st_nlink == 2 else entries.subdirectories(fd)
 
 
 def walk(directory: str, leave: Callable[[str, int], None] | None = None) -> Iterator[int]:
@@ -122,56 +76,6 @@ def walk(directory: str, leave: Callable[[str, int], None] | None = None) -> Ite
             names.pop()
     finally:
         files.close(fd)
-
-
-def in_use(directory: str) -> Error | None:
-    """Return the error for a cgroup that was there before and whose processes are not ours."""
-    pids = processes(directory)
-    if pids:
-        return Error(
-            f"container's cgroup is not empty: {len(pids)} process(es) found in {directory}"
-        )
-    return None
-
-
-def frozen(directory: str, mountpoint: str) -> None:
-    """Raise Error when nothing would run in a cgroup, since it or one above it is frozen.
-
-    `freezer.state` of version 1 and `cgroup.events` of version 2 tell of those above as well.
-    """
-    for file, own, words in (
-        ("cgroup.events", "cgroup.freeze", (b"frozen 1",)),
-        ("freezer.state", "freezer.self_freezing", (b"FROZEN", b"FREEZING")),
-    ):
-        try:
-            fd = files.open(f"{directory}/{file}", files.O_RDONLY)
-        except OSError:
-            continue
-        try:
-            told = files.read(fd, 256)
-        finally:
-            files.close(fd)
-        if not any(word in told for word in words):
-            return
-        above = directory
-        while len(above) > len(mountpoint) and not _says_one(f"{above}/{own}"):
-            above = above.rpartition("/")[0]
-        where = above if above == directory else f"{above}, above {directory}"
-        raise Error(f"container's cgroup unexpectedly frozen: {where}")
-
-
-def _says_one(file: str) -> bool:
-    try:
-        return files.read_file(file).strip() == b"1"
-    except OSError:
-        return False
-
-
-def taken(directory: str, made: int) -> Error | None:
-    """Return why a cgroup that is there cannot be used; `made` says what was missing before."""
-    if made:
-        return Error(f"make cgroup {directory}: someone else made it at the same time")
-    return in_use(directory)
 
 
 def processes(directory: str) -> list[int]:
@@ -267,81 +171,6 @@ def thaw_all(directory: str) -> None:
                 raise
 
 
-def sub_cgroups(subs: list[str], controllers: set[str]) -> dict[str, str]:
-    """Return the paths below the container's cgroups by controller, "*" for all others."""
-    result = {}
-    for sub in subs:
-        names, colon, path = sub.rpartition(":")
-        words = [word for word in path.split("/") if word not in ("", ".")]
-        if ".." in words:
-            raise Error(f"--cgroup {sub}: bad sub cgroup path, it leads out of the container's")
-        below = "".join(f"/{word}" for word in words)
-        for name in names.split(",") if colon else ["*"]:
-            if name != "*" and name not in controllers:
-                raise Error(f"--cgroup {sub}: unknown controller {name!a} in the container")
-            result[name] = below
-    return result
-
-
-def remove(directories: list[tuple[str, int]], patience: float = PATIENCE) -> None:
-    """Remove cgroups: (directory, how many at its end were made by us) each.
-
-    A cgroup that is busy is tried again with growing pauses, `patience` seconds for all together;
-    then the error names the processes in it.  Parents that others use by now stay.  What fails
-    in one hierarchy keeps nothing in the others; the first failure is raised.
-    """
-    deadline = monotonic() + patience
-    failure: Exception | None = None
-    for directory, made in directories:
-        if made <= 0:
-            continue
-        try:
-            _remove(directory, deadline)
-            parent = directory
-            for _ in range(made - 1):
-                parent = parent[: parent.rindex("/")]
-                if not _rmdir(parent):
-                    break
-        except (Error, OSError) as error:
-            failure = failure or error
-    if failure:
-        raise failure
-
-
-def _rmdir(path: str, dir_fd: int | None = None) -> bool:
-    """Remove a directory: whether it is gone now.  Raises OSError for another reason than use."""
-    try:
-        files.rmdir(path, dir_fd)
-    except OSError as error:
-        if error.errno in (EBUSY, ENOTEMPTY):
-            return False
-        # A file system that is read-only says so also of what is not there.
-        if error.errno not in _GONE and (error.errno != EROFS or files.exists(path, dir_fd)):
-            raise
-    return True
-
-
-def _remove(directory: str, deadline: float) -> None:
-    pause = 0.01
-    before: list[int] = []
-    while not _rmdir(directory):
-        if not _remove_below(directory) and _rmdir(directory):
-            return
-        pids = processes(directory)
-        stay = [pid for pid in pids if pid in before and not _is_dying(pid)]
-        if stay and stay == before:
-            deadline = min(deadline, monotonic() + STRANGERS)
-        before = pids
-        if monotonic() > deadline:
-            text = f"remove cgroup {directory}: {strerror(EBUSY)}"
-            if pids:
-                text += f", processes in it: {', '.join(str(pid) for pid in pids[:20])}"
-                text += ", ..." if len(pids) > 20 else ""
-            raise Error(text, "they may hang in the kernel (state D) or belong to someone else")
-        sleep(pause)
-        pause = min(pause * 2, 1.28)
-
-
 def _is_dying(pid: int) -> bool:
     """Tell whether a process is gone, or hangs in the kernel: proc_pid_stat(5), state."""
     try:
@@ -357,8 +186,30 @@ def _remove_below(directory: str) -> bool:
 
     def leave(name: str, parent_fd: int) -> None:
         nonlocal left
-        left = not _rmdir(name, parent_fd) or left
+        left = not removal.rmdir(name, parent_fd) or left
 
     for _ in walk(directory, leave):
         pass
     return left
+
+
+def insist(directory: str, deadline: float) -> None:
+    """Remove a cgroup that was busy, as soon as it is empty; raises Error at the deadline."""
+    pause = 0.01
+    before: list[int] = []
+    while not removal.rmdir(directory):
+        if not _remove_below(directory) and removal.rmdir(directory):
+            return
+        pids = processes(directory)
+        stay = [pid for pid in pids if pid in before and not _is_dying(pid)]
+        if stay and stay == before:
+            deadline = min(deadline, monotonic() + STRANGERS)
+        before = pids
+        if monotonic() > deadline:
+            text = f"remove cgroup {directory}: {strerror(EBUSY)}"
+            if pids:
+                text += f", processes in it: {', '.join(str(pid) for pid in pids[:20])}"
+                text += ", ..." if len(pids) > 20 else ""
+            raise Error(text, "they may hang in the kernel (state D) or belong to someone else")
+        sleep(pause)
+        pause = min(pause * 2, 1.28)

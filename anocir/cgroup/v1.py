@@ -16,7 +16,7 @@ from time import sleep
 from ..base import log
 from ..errors import Error, strerror
 from ..linux import files
-from . import knobs, tree
+from . import knobs, making, removal, tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -105,8 +105,8 @@ class Manager:
         mountpoint, _, path, made = self.hierarchies[0]
         error = None
         try:
-            if not tree.make(mountpoint + path, mountpoint):
-                error = tree.taken(mountpoint + path, made)
+            if not making.make(mountpoint + path, mountpoint):
+                error = making.taken(mountpoint + path, made)
         except OSError as refusal:
             if not self.tolerant or refusal.errno not in knobs.DENIED:
                 raise
@@ -122,7 +122,7 @@ class Manager:
         for mountpoint, controllers, path, _ in self.hierarchies:
             self._make(mountpoint, controllers, path, writes)
             if not controllers or "freezer" in controllers:
-                tree.frozen(mountpoint + path, mountpoint)
+                making.frozen(mountpoint + path, mountpoint)
         if "cpuset" in self.directories:
             given = [write[1] for write in writes if write[0] == "cpuset"]
             self._inherit_cpuset(self.directories["cpuset"], given)
@@ -145,7 +145,7 @@ class Manager:
 
     def _make(self, mountpoint: str, controllers: str, path: str, writes: list[Write]) -> None:
         try:
-            tree.make(mountpoint + path, mountpoint)
+            making.make(mountpoint + path, mountpoint)
         except OSError as error:
             if not self.tolerant or error.errno not in knobs.DENIED:
                 raise
@@ -314,7 +314,7 @@ class Manager:
 
     def _targets(self, subs: list[str]) -> list[tuple[list[str], str, str]]:
         """Return of each hierarchy controllers, directory, and path below it; memory's last."""
-        below = tree.sub_cgroups(subs, set(self.directories))
+        below = making.sub_cgroups(subs, set(self.directories))
         hierarchies: dict[str, list[str]] = {}
         for controller, directory in self.directories.items():
             hierarchies.setdefault(directory, []).append(controller)
@@ -522,11 +522,11 @@ class Manager:
                 sleep(0.002)
         self.thaw_below()
 
-    def destroy(self, patience: float = tree.PATIENCE) -> None:
+    def destroy(self, patience: float = removal.PATIENCE) -> None:
         """Remove what was made, and nothing else; what is gone already is fine."""
         if "foreign" in self.place:
             return
-        tree.remove([(m + path, made) for m, _, path, made in self.hierarchies], patience)
+        removal.remove([(m + path, made) for m, _, path, made in self.hierarchies], patience)
 
     # Looking
 

@@ -12,8 +12,8 @@ from time import sleep
 
 from ..base import log
 from ..errors import Error, at, strerror
-from ..linux import files
-from . import knobs, tree
+from ..linux import entries, files
+from . import knobs, making, removal, tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -94,8 +94,8 @@ class Manager:
         made: int = self.place["made"]
         error = None
         try:
-            if not tree.make(self.directory, self.place["mountpoint"]):
-                error = tree.taken(self.directory, made)
+            if not making.make(self.directory, self.place["mountpoint"]):
+                error = making.taken(self.directory, made)
         except OSError as refusal:
             if not self.tolerant or refusal.errno not in knobs.DENIED:
                 raise
@@ -129,7 +129,7 @@ class Manager:
         """Write the limits into the directory that is there; `late` ones wait for `finish`."""
         from . import devices
 
-        tree.frozen(self.directory, self.place["mountpoint"])
+        making.frozen(self.directory, self.place["mountpoint"])
         self._enable(writes)
         self.late = [write for write in writes if write[0] == "memory"]
         self._write([write for write in writes if write[0] != "memory"])
@@ -145,7 +145,7 @@ class Manager:
         """
         from . import convert, devices
 
-        tree.make(self.home, self.place["mountpoint"])
+        making.make(self.home, self.place["mountpoint"])
         writes = convert.v2(resources)
         if not in_place or not self.place.get("at_top", True):
             Manager.join(self, pid)
@@ -161,7 +161,7 @@ class Manager:
         directory = self.directory
         if self.home == directory:
             return
-        tree.make(self.home, directory)
+        making.make(self.home, directory)
         for word in self.home[len(directory) + 1 :].split("/"):
             reason = self._pass_on(directory)
             if reason:
@@ -222,7 +222,7 @@ class Manager:
         ]
         for path in (self.home, *(f"{self.home}/{name}" for name in names)):
             try:
-                files.chown(path, owner, -1)
+                entries.chown(path, owner, -1)
             except OSError as error:
                 if error.errno != ENOENT and not (self.tolerant and error.errno in knobs.DENIED):
                     raise
@@ -241,7 +241,7 @@ class Manager:
         """
         from .joining import Joining
 
-        below = tree.sub_cgroups(subs or [], set()).get("*", "")
+        below = making.sub_cgroups(subs or [], set()).get("*", "")
         target = (self.directory if subs else self.home) + below
         if self.tolerant and not files.exists(target):
             return Joining()
@@ -293,7 +293,7 @@ class Manager:
         A systemd in the container moves itself to a cgroup below and enables controllers; the
         container's own then takes no process (EBUSY, runc issue 2416).
         """
-        below = tree.sub_cgroups(subs, set()).get("*", "")
+        below = making.sub_cgroups(subs, set()).get("*", "")
         target = (self.directory if subs else self.home) + below
         try:
             files.write_file(f"{target}/cgroup.procs", str(pid))
@@ -432,11 +432,11 @@ class Manager:
         if self.frozen():
             self.thaw()
 
-    def destroy(self, patience: float = tree.PATIENCE) -> None:
+    def destroy(self, patience: float = removal.PATIENCE) -> None:
         """Remove what was made, and nothing else; what is gone already is fine."""
         if "foreign" in self.place:
             return
-        tree.remove([(self.directory, self.place["made"])], patience)
+        removal.remove([(self.directory, self.place["made"])], patience)
 
     # Looking
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from ..base import jsonio, log
 from ..errors import Error
-from ..host import states
+from ..host import listing
 from ..linux import files
 
 TYPE_CHECKING = False
@@ -31,7 +31,7 @@ def run(settings: Settings, options: Options, args: list[str]) -> int:
     del args
     if settings.root_given and not files.exists(settings.root):
         raise Error(f"--root {settings.root}: no such file or directory")
-    found = states.list_(settings)
+    found = listing.list_(settings)
     if options["quiet"]:
         log.result("".join(f"{state['id']}\n" for state in found))
     elif options["format"] == "json":

@@ -14,7 +14,7 @@ import posix
 
 from ..base import inroot, jsonio
 from ..errors import Error, at, concealed, strerror
-from ..linux import files, mounts, processes
+from ..linux import entries, files, mounts, processes
 from ..linux.const import (
     AT_EMPTY_PATH,
     AT_RECURSIVE,
@@ -26,7 +26,7 @@ from ..linux.const import (
     SYSFS_MAGIC,
 )
 from ..model import mountoptions, spec
-from . import idmapped, sources, states
+from . import idmapped, lock, saving, sources, states, transitions
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def add(settings: Settings, container_id: str, path: str) -> None:
                 "number": int(number),
             }
         )
-    container.save_state(added=rows)
+    saving.state(container, added=rows)
 
 
 def remove(settings: Settings, container_id: str, path: str) -> None:
@@ -91,14 +91,14 @@ def remove(settings: Settings, container_id: str, path: str) -> None:
     there = {int(line.split(b" ", 1)[0]) for line in table if line}
     gone = [row for row in gone if row["number"] in there]
     sources.in_container(pid, pidfd, lambda proc: _detach(gone, proc))
-    container.save_state(added=rows)
+    saving.state(container, added=rows)
 
 
 def _open(settings: Settings, container_id: str) -> Container:
     container, _ = states.open_(settings, container_id, hold=True)
-    container.lock()
+    lock.take(container)
     container.load()
-    states.check("update", container, states.status_of(container))
+    transitions.check("update", container, states.status_of(container))
     return container
 
 
@@ -247,7 +247,7 @@ def unmount(fd: int, proc: int) -> None:
     """
     files.fchdir(proc)
     mounts.umount2(f"{posix.getpid()}/fd/{fd}", MNT_DETACH)
-    files.chdir("/")
+    entries.chdir("/")
 
 
 def _same(one: int, other: int) -> bool:

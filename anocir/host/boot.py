@@ -13,7 +13,7 @@ from __future__ import annotations
 import posix
 
 from ..errors import Error, reason
-from ..linux import files, mounts, processes, sockets, spawn
+from ..linux import descriptors, entries, files, mounts, processes, sockets, spawn
 from ..linux.const import AT_EMPTY_PATH, MOUNT_ATTR_RDONLY, OPEN_TREE_CLONE
 from ..linux.errnos import ENOENT, EPERM
 
@@ -77,10 +77,10 @@ def start(import_path: str, preserved: int, holes: Sequence[int] = ()) -> tuple[
     `preserved` descriptors from 3 on are the container's, but for `holes`; all others of the
     caller's it closes.  Returns its pid and our end of the channel.
     """
-    interpreter = files.readlink("/proc/self/exe")
+    interpreter = entries.readlink("/proc/self/exe")
     sealed, executable = seal(interpreter)
     mine, theirs = sockets.pair()
-    theirs_high = files.dup_above(theirs, 3 + preserved)
+    theirs_high = descriptors.dup_above(theirs, 3 + preserved)
     files.close(theirs)
     files.set_inheritable(theirs_high, True)
     path, boot_code = import_path, _BOOT_SOURCE
@@ -88,7 +88,7 @@ def start(import_path: str, preserved: int, holes: Sequence[int] = ()) -> tuple[
         path, boot_code = path[: -len(_ARCHIVE)], _BOOT_ARCHIVE
     # By descriptor: init's command line is seen in the container.
     opened = files.open(path, files.O_RDONLY)
-    archive = files.dup_above(opened, 3 + preserved)
+    archive = descriptors.dup_above(opened, 3 + preserved)
     files.close(opened)
     files.set_inheritable(archive, True)
     argv = [
@@ -110,7 +110,7 @@ def _occupied(holes: Sequence[int]) -> list[tuple[int, ...]]:
     """Return what posix_spawn(3) has to do so that init finds its holes occupied."""
     if not holes:
         return []
-    null = files.dup_above(files.open("/dev/null", files.O_PATH), max(holes) + 1)
+    null = descriptors.dup_above(files.open("/dev/null", files.O_PATH), max(holes) + 1)
     return [(posix.POSIX_SPAWN_DUP2, null, fd) for fd in holes]
 
 

@@ -34,7 +34,7 @@ import posix
 
 from .. import errors
 from ..base import codes
-from ..linux import files, mounts, processes, tasks
+from ..linux import descriptors, files, mounts, processes, tasks
 from ..linux.capabilities import NAMES
 from ..model import plan
 from . import mountinfo
@@ -734,7 +734,7 @@ def _foreign_namespace(failure: Failure) -> str:
             continue
         fd = files.open(path, files.O_RDONLY)
         try:
-            owner = int(files.ioctl(fd, _NS_GET_USERNS))
+            owner = int(descriptors.ioctl(fd, _NS_GET_USERNS))
         except PermissionError:
             owner = -1
         finally:

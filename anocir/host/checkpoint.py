@@ -12,9 +12,9 @@ from __future__ import annotations
 from .. import cgroup
 from ..base import jsonio, log
 from ..errors import Error, reason, strerror
-from ..linux import files, processes
+from ..linux import descriptors, entries, files, processes
 from ..model import plan
-from . import criu, ending, externals, images, mountinfo, states
+from . import criu, ending, externals, images, lock, mountinfo, states, transitions
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,10 +36,10 @@ def checkpoint(settings: Settings, container_id: str, options: Options) -> None:
     """
     container, _ = states.open_(settings, container_id)
     try:
-        container.lock()
+        lock.take(container)
         container.load()
         status = states.status_of(container)
-        states.check("checkpoint", container, status)
+        transitions.check("checkpoint", container, status)
         if container.state.get("added"):
             raise Error(
                 "checkpoint: the container has mounts that were added while it ran",
@@ -69,7 +69,7 @@ def checkpoint(settings: Settings, container_id: str, options: Options) -> None:
             directory.close()
         if options["leave_running"] or options["pre_dump"]:
             return
-        container.lock()
+        lock.take(container)
         ending.destroy(container, config)
     finally:
         container.close()
@@ -108,7 +108,7 @@ def _dump(
         log.debug(f"criu: {script}")
         if script == "status-ready":
             # The pages are served from here on, for as long as it takes: let others look.
-            container.unlock()
+            lock.give(container)
             if status_fd >= 0:
                 files.write(status_fd, b"\0")
                 files.close(status_fd)
@@ -203,7 +203,7 @@ def _status_fd(options: Options) -> int:
     if fd == -1:
         return -1
     try:
-        flags = files.status_flags(fd)
+        flags = descriptors.status_flags(fd)
     except OSError as error:
         text = strerror(error.errno or 0)
         raise Error(f"checkpoint: --status-fd: descriptor {fd}: {text}") from None
@@ -237,7 +237,7 @@ def _descriptors(pid: int) -> tuple[list[str], dict[int, str]]:
     for fd in (0, 1, 2):
         path = f"/proc/{pid}/fd/{fd}"
         try:
-            links.append(files.readlink(path))
+            links.append(entries.readlink(path))
             found = files.stat(path)
             mount = _mount_id(pid, fd)
         except OSError:

@@ -18,7 +18,7 @@ from ..errors import Error, keyed, reason, scene, scope
 from ..linux import files, processes
 from ..model import mountoptions, plan, spec
 from ..wire import channel
-from . import facts, joining, launch, reserve, states
+from . import belonging, facts, joining, launch, lock, reserve, saving, states
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -222,14 +222,14 @@ def _make(
 
 def _record(container: Container, config: Config, intent: Intent) -> None:
     """Write down what will be made, for whoever has to remove it; from here on others may look."""
-    container.save_config(config)
-    container.save_intent(intent)
+    saving.config(container, config)
+    saving.intent(container, intent)
     if posix.environ.get(b"NOTIFY_SOCKET"):
         from . import notify
 
         if notify.wanted():
             notify.prepare(container.dir_fd)
-    container.unlock()
+    lock.give(container)
 
 
 def _hand_over(
@@ -241,7 +241,7 @@ def _hand_over(
     fds: list[int],
 ) -> None:
     """Send PLAN with what it counts on: `fds`, the namespaces, and the line to start."""
-    line = container.make_line()
+    line = reserve.make_line(container)
     try:
         compiled["fifos"] = True
         launch.hand_over(init, compiled, [*fds, *line], settings)
@@ -265,10 +265,10 @@ def _commit(init: Init, container: Container, options: Options) -> None:
         launch.write_pid_file(options["pid_file"], init.pid)
     if options["pidfd_socket"]:
         channel.send_fd(options["pidfd_socket"], init.pidfd, b"init", "--pidfd-socket")
-    container.lock()
-    container.save_state(created=True, **_evidence(container, init.pid))
+    lock.take(container)
+    saving.state(container, created=True, **_evidence(container, init.pid))
     init.send(channel.COMMIT)
-    container.unlock()
+    lock.give(container)
 
 
 def _died_at_birth(init: Init, container: Container) -> bool:
@@ -296,7 +296,7 @@ def _inside(
     waits = _needs_us(config) or groups.waits()
     joining.send_cgroups(init, groups, _network(config, mapped), waits)
     init.adopt(init.expect(channel.PID, "joining and making namespaces"))
-    container.save_state(pid=init.pid, start_time=init.start_time)
+    saving.state(container, pid=init.pid, start_time=init.start_time)
     if groups.into and not init.in_cgroup:
         groups.by_host.append(groups.into)  # it could not be born there
     if groups.waits():
@@ -324,7 +324,7 @@ def _outside(
     waits = _needs_us(config) or groups.waits()
     joining.send_cgroups(init, groups, _network(config, mapped), waits)
     init.adopt_worker(init.expect(channel.WORKER, "joining the cgroups"))
-    container.save_state(pid=init.worker, start_time=init.start_time)
+    saving.state(container, pid=init.worker, start_time=init.start_time)
     _write_maps(init, config, init.worker)
     if groups.into and not init.in_cgroup:
         groups.by_host.append(groups.into)
@@ -335,7 +335,7 @@ def _outside(
         _go(init, _for_init(init, container, config))
     _host_hooks(init, container, config)
     init.adopt(init.expect(channel.PID, "setting up the container"))
-    container.save_state(pid=init.pid, start_time=init.start_time)
+    saving.state(container, pid=init.pid, start_time=init.start_time)
     init.reap_worker()
     launch.adjust(init, config, posix.geteuid() != 0 or mapped)
     init.expect(channel.READY, "becoming the container's process")
@@ -381,9 +381,8 @@ def _evidence(container: Container, pid: int) -> StateFile:
     """Return by what processes that outlive init are known, where some can."""
     if container.intent["private_pids"]:
         return {}
-    from . import ending
 
-    return ending.evidence(pid)
+    return belonging.evidence(pid)
 
 
 def _needs_us(config: Config) -> bool:
@@ -405,7 +404,7 @@ def _host_hooks(init: Init, container: Container, config: Config) -> None:
 
     init.expect(channel.HOOKS, "setting up mounts and devices")
     # From here on hooks may have made something, which poststop hooks are there to take back.
-    container.save_state(hooked=True)
+    saving.state(container, hooked=True)
     hosthooks.before(entries, container, init.subject())
     init.send(channel.DONE)
 
@@ -460,8 +459,10 @@ def intel_rdt(container: Container, config: Config, pid: int) -> None:
         from . import resctrl
 
         made = resctrl.plan(entry, container.id)
-        container.save_intent({**container.intent, "resctrl": made})
-        container.save_state()  # which has a copy of the intent
+        saving.intent(container, {**container.intent, "resctrl": made})
+        saving.state(
+            container,
+        )  # which has a copy of the intent
         resctrl.apply(made, entry, pid)
 
 
@@ -490,7 +491,7 @@ def _undo(
     if classes and not classes["there"] and classes["group"] not in classes["made"]:
         classes["made"].insert(0, classes["group"])  # a new class that nobody has used yet
     try:
-        container.lock()
+        lock.take(container)
         ending.destroy(container, config if hooked else {})
     except (Error, OSError) as failure:
         log.warn(f"cleaning up after a failed create: {reason(failure)}")

@@ -16,7 +16,7 @@ import posix
 from ..base import protobuf
 from ..base.protobuf import INT, TEXT
 from ..errors import Error, reason
-from ..linux import files, processes, spawn, tasks
+from ..linux import descriptors, files, processes, spawn, tasks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -266,7 +266,7 @@ class Worker:
         try:
             # Out of the way of the numbers that they get.
             for fd in (theirs.fileno(), *fds):
-                opened.append(files.dup_above(fd, _FIRST_FD + len(fds) + 1))
+                opened.append(descriptors.dup_above(fd, _FIRST_FD + len(fds) + 1))
             tasks.close_on_exec(3)
             actions: list[tuple[Any, ...]] = [
                 (posix.POSIX_SPAWN_DUP2, fd, _FIRST_FD + index) for index, fd in enumerate(opened)
@@ -380,7 +380,7 @@ def _hold(
     path: bytes, argv: list[bytes], opened: Sequence[int], setup: Callable[[], None]
 ) -> tuple[int, int]:
     """Fork a process that waits for a byte and then executes CRIU: its pid, where to write."""
-    read_end, write_end = files.pipe()
+    read_end, write_end = descriptors.pipe()
     pid = posix.fork()
     if pid:
         files.close(read_end)

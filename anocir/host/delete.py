@@ -11,7 +11,7 @@ from .. import cgroup
 from ..base import log
 from ..errors import Error, reason
 from ..linux import files, processes
-from . import ending, states, store
+from . import ending, lock, removal, states, store, transitions
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def delete(settings: Settings, container_id: str, options: Options) -> None:
         except Error as error:
             if not force or error.kind == "missing":
                 raise
-            if not store.remove_other(settings.root, container_id):
+            if not removal.other(settings.root, container_id):
                 raise
             return
         try:
@@ -43,11 +43,11 @@ def delete(settings: Settings, container_id: str, options: Options) -> None:
 
 
 def _delete(container: Container, force: bool) -> None:
-    container.lock()
+    lock.take(container)
     container.load(damaged=force)
     status = states.status_of(container) if container.intent else states.STOPPED
     if not force:
-        states.check("delete", container, status)
+        transitions.check("delete", container, status)
     elif not container.intent.get("cgroup"):
         _remember(container)
     if status != states.STOPPED or not container.state.get("created"):

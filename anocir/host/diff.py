@@ -15,7 +15,7 @@ from ..cgroup import devices
 from ..errors import CONTRACT, Error
 from ..linux import files
 from ..model import mountoptions, plan
-from . import mountinfo, states
+from . import mountinfo, states, transitions
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ _FLAGS: Final = ("ro", "nosuid", "nodev", "noexec")
 def diff(settings: Settings, container_id: str) -> list[Difference]:
     """Return the differences.  Raises Error for a container that does not run."""
     container, status = states.open_(settings, container_id, hold=True)
-    states.check("update", container, status)
+    transitions.check("update", container, status)
     config = container.config()
     manager = states.manager(container)
     created = container.state.get("resources")

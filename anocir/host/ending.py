@@ -6,84 +6,20 @@ Side: host.  What several operations need: kill, delete, start and create when t
 from __future__ import annotations
 
 
-from sys import byteorder
-
 from .. import cgroup
+from ..cgroup import removal as cgroup_removal
 from ..errors import Error
 from ..linux import files, processes
-from . import states
+from . import removal, states
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Final
 
     from .store import Container
-    from ..model.schema import Config, Intent, StateFile
+    from ..model.schema import Config, Intent
 
 KILL_PATIENCE: Final = 10.0  # seconds
-# include/uapi/linux/nsfs.h
-NS_GET_PARENT: Final = 0xB702
-NS_GET_MNTNS_ID: Final = 0x8008B705
-
-
-def signal_process(container: Container, number: int) -> bool:
-    """Signal init by its pidfd; False when it is gone, was never made, or the state is damaged."""
-    # Who holds it already has looked: what exits in between is signalled in vain, as by kill(1).
-    pidfd = container.pidfd if container.pidfd >= 0 else container.hold()
-    if pidfd < 0:
-        return False
-    try:
-        processes.pidfd_send_signal(pidfd, number)
-    except ProcessLookupError:
-        return False
-    return True
-
-
-def evidence(pid: int) -> StateFile:
-    """Return by what a process is known as the container's once init is dead: for the state."""
-    identity = mount_namespace(pid)
-    return {"mount_namespace": identity} if identity != mount_namespace("self") else {}
-
-
-def mount_namespace(pid: int | str) -> list[int]:
-    """Return the mount namespace of a process: its inode, and since Linux 6.11 what never recurs.
-
-    Empty where there is no such process.  The inode alone is given out again when it is free.
-    """
-    try:
-        fd = files.open(f"/proc/{pid}/ns/mnt", files.O_RDONLY)
-    except OSError:
-        return []
-    try:
-        answer = files.ioctl(fd, NS_GET_MNTNS_ID, bytes(8))
-        unique = int.from_bytes(answer, byteorder) if isinstance(answer, bytes) else 0
-    except OSError:
-        unique = 0
-    try:
-        return [files.fstat(fd).st_ino, unique]
-    finally:
-        files.close(fd)
-
-
-def mine(container: Container) -> Callable[[int], bool]:
-    """Return a function that tells whether a process of the recorded cgroup is the container's.
-
-    Another container, or anything else, may be in the same cgroup by now.  What is provably ours:
-    a process in init's pid namespace, or below it; and without a pid namespace of the container's
-    own one in its mount namespace, or in one of a process that is.  Where neither says anything (no
-    mount namespace, a damaged state) all in a cgroup that we made ourselves count.
-    """
-    if container.intent.get("private_pids") and container.state.get("start_time") is not None:
-        init = container.state.get("pid", 0)
-        if not processes.alive(init, container.state["start_time"]):
-            return lambda _pid: False  # the kernel has ended all of them
-        return lambda pid: pid == init or _below(pid, init)
-    known = container.state.get("mount_namespace")
-    if known:
-        return lambda pid: mount_namespace(pid) == known
-    record = container.intent.get("cgroup") or {}
-    return lambda _pid: cgroup.is_made(record)
 
 
 def kill_rest(container: Container) -> None:
@@ -91,26 +27,9 @@ def kill_rest(container: Container) -> None:
     pid, started = container.state.get("pid", 0), container.state.get("start_time", -1)
     known = container.intent.get("private_pids") and started >= 0
     if not known or processes.alive(pid, started):
-        states.manager(container).kill(processes.SIGKILL, mine(container))
+        from . import belonging
 
-
-def _below(pid: int, init: int) -> bool:
-    """Tell whether a process is in the pid namespace of another one, or in one below that."""
-    try:
-        wanted = files.stat(f"/proc/{init}/ns/pid").st_ino
-        fd = files.open(f"/proc/{pid}/ns/pid", files.O_RDONLY)
-    except OSError:
-        return False
-    while files.fstat(fd).st_ino != wanted:
-        try:
-            parent = files.ioctl(fd, NS_GET_PARENT)
-        except OSError:  # EPERM: the next one is not below ours
-            return False
-        finally:
-            files.close(fd)
-        fd = int(parent)
-    files.close(fd)
-    return True
+        states.manager(container).kill(processes.SIGKILL, belonging.mine(container))
 
 
 def kill_and_wait(container: Container) -> None:
@@ -119,7 +38,7 @@ def kill_and_wait(container: Container) -> None:
     pidfd = container.hold()
     if pidfd < 0 or not container.intent.get("private_pids"):
         kill_rest(container)  # with a pid namespace of their own all others end with init
-    if pidfd < 0 or not signal_process(container, processes.SIGKILL):
+    if pidfd < 0 or not states.signal_process(container, processes.SIGKILL):
         return
     if manager.frozen():
         manager.thaw()
@@ -136,7 +55,7 @@ def destroy(container: Container, config: Config) -> None:
     """Undo what create made, run the poststop hooks, remove the directory."""
     if not container.intent.get("private_pids"):
         kill_rest(container)
-    cgroup.destroy(container.intent.get("cgroup") or {})
+    cgroup_removal.destroy(container.intent.get("cgroup") or {})
     if container.intent.get("host_mounts") is not None:
         _unmount(container.intent)
     classes = container.intent.get("resctrl")
@@ -150,7 +69,7 @@ def destroy(container: Container, config: Config) -> None:
 
         state = states.oci_state(container, states.STOPPED)
         hosthooks.run("poststop", entries, container, state, tolerant=True)
-    container.remove()
+    removal.remove(container)
 
 
 def _unmount(intent: Intent) -> None:

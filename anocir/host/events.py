@@ -11,7 +11,7 @@ import time
 
 from ..base import jsonio, log
 from ..linux import files
-from . import states
+from . import states, transitions
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def events(settings: Settings, container_id: str, options: Options) -> None:
     """Print statistics and out-of-memory events as JSON lines."""
     container, status = states.open_(settings, container_id)
-    states.check("events", container, status)
+    transitions.check("events", container, status)
     follow(container, states.manager(container), options, lambda: states.status_of(container))
 
 

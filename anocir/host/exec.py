@@ -15,7 +15,7 @@ from ..linux import files, processes
 from ..linux.capabilities import NAMES
 from ..model import plan, spec
 from ..wire import channel
-from . import facts, foreground, joining, launch, start, states
+from . import facts, foreground, joining, launch, start, states, transitions
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def exec_(
     try:
         container, status = states.open_(settings, container_id, hold=True)
         if not (status == states.PAUSED and options["ignore_paused"]):
-            states.check("exec", container, status)
+            transitions.check("exec", container, status)
 
         return execute(settings, container, options, argv, init)
     except Error as error:

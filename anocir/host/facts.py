@@ -11,7 +11,7 @@ import posix
 from .. import SPEC_VERSION, cgroup
 from ..base import HOOK_OUTPUTS, log, normal
 from ..errors import Error, at, keyed, reason, strerror
-from ..linux import files, processes
+from ..linux import entries, files, processes
 from ..linux.capabilities import NAMES, SETS
 from ..model import plan
 
@@ -32,7 +32,7 @@ def absolute(path: str) -> str:
     if path.startswith("/"):
         return path.rstrip("/") or "/"
     try:
-        here = files.getcwd()
+        here = entries.getcwd()
     except OSError as error:
         raise Error(
             f"--bundle: the working directory: {strerror(error.errno or 0)}",

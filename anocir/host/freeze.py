@@ -6,7 +6,7 @@ Side: host.
 from __future__ import annotations
 
 
-from . import states
+from . import states, transitions
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 def pause(settings: Settings, container_id: str) -> None:
     """Freeze every process of the container."""
     container, status = states.open_(settings, container_id)
-    states.check("pause", container, status)
+    transitions.check("pause", container, status)
     states.manager(container).freeze()
 
 
 def resume(settings: Settings, container_id: str) -> None:
     """Thaw the processes of the container."""
     container, status = states.open_(settings, container_id)
-    states.check("resume", container, status)
+    transitions.check("resume", container, status)
     states.manager(container).thaw()

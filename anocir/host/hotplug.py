@@ -17,7 +17,7 @@ import posix
 from ..base import inroot, log, normal
 from ..cgroup import changes, devices
 from ..errors import Error, reason, strerror
-from ..linux import files, mounts, processes, spawn, tasks
+from ..linux import descriptors, entries, files, mounts, processes, spawn, tasks
 from ..linux.const import (
     AT_EMPTY_PATH,
     MOUNT_ATTR_NOEXEC,
@@ -28,7 +28,7 @@ from ..linux.const import (
 )
 from ..linux.errnos import ENOENT, ENOTDIR, EOVERFLOW
 from ..model import plan
-from . import added, sources, states
+from . import added, saving, sources, states
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -188,7 +188,7 @@ class Plug:
         }  # fmt: skip
         if self.made or self.new:
             self._save([row for row in rows if row["number"] >= 0])
-            self.undoing.append(lambda: self.container.save_state(**state))
+            self.undoing.append(lambda: saving.state(self.container, **state))
         try:
             if self.made:
                 self._make(pid)
@@ -220,7 +220,8 @@ class Plug:
 
     def _save(self, rows: list[AddedDevice], taken: Sequence[str] = ()) -> None:
         before = self.container.state.get("taken") or []
-        self.container.save_state(
+        saving.state(
+            self.container,
             rules=[changes.document(rule) for rule in self.after],
             devices=rows,
             taken=[path for path in (*before, *taken) if all(path != row["path"] for row in rows)],
@@ -295,7 +296,7 @@ class Plug:
         """Return the first of these rules that is not in force for a process of the container."""
         if len(fds) < len(rules):
             return None
-        read_end, write_end = files.pipe()
+        read_end, write_end = descriptors.pipe()
         child = posix.fork()
         if child == 0:
             code = 0
@@ -397,7 +398,7 @@ class _Places:
         files.fchdir(proc)
         theirs = files.read_file(f"{posix.getppid()}/mountinfo").split(b"\n")
         mine = files.read_file(f"{posix.getpid()}/mountinfo").split(b"\n")
-        files.chdir("/")
+        entries.chdir("/")
         self.host = {row.split(b" ", 3)[2] for row in theirs if row}
         self.table = {
             int(words[0]): words[2] not in self.host and files.decode(words[4]) not in bounds
@@ -488,8 +489,8 @@ def _one(root: int, row: AddedDevice, mount_fd: int, places: _Places) -> str:
             return _bind(directory, name, mount_fd)
         if files.fstatvfs(directory).f_flag & _ST_NODEV:
             raise Error("lies in a mount with nodev, where no device can be opened")
-        files.mknod(name, wanted[0] | row["mode"], wanted[1], dir_fd=directory)
-        files.chown(name, row["uid"], row["gid"], dir_fd=directory, follow=False)
+        entries.mknod(name, wanted[0] | row["mode"], wanted[1], dir_fd=directory)
+        entries.chown(name, row["uid"], row["gid"], dir_fd=directory, follow=False)
         return "made"
     finally:
         files.close(directory)
@@ -550,7 +551,7 @@ def _nodes(rules: Sequence[Rule]) -> list[int]:
         files.close(fs_fd)
         for index, (_, kind, major, minor, _access) in enumerate(rules):
             number = files.makedev(major or 0, minor or 0)
-            files.mknod(f"{index}", _TYPES[kind] | 0o666, number, dir_fd=directory)
+            entries.mknod(f"{index}", _TYPES[kind] | 0o666, number, dir_fd=directory)
             flags = files.O_PATH | files.O_NOFOLLOW
             fds.append(files.open(f"{index}", flags, dir_fd=directory))
         files.close(directory)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import posix
 
 from ..errors import Error, at, strerror
-from ..linux import files, processes, spawn, tasks
+from ..linux import descriptors, files, processes, spawn, tasks
 from ..model import plan
 from ..linux.const import (
     CLONE_NEWUSER,
@@ -41,8 +41,8 @@ def check_maps(fd: int, linux: Linux) -> None:
 
 def _maps_of(fd: int) -> dict[str, list[tuple[int, int, int]]]:
     """Return the maps of a namespace as we see them; nothing where we may not join."""
-    ready_read, ready_write = files.pipe()
-    end_read, end_write = files.pipe()
+    ready_read, ready_write = descriptors.pipe()
+    end_read, end_write = descriptors.pipe()
     pid = tasks.clone()
     if pid == 0:
         files.close(end_write)
@@ -126,7 +126,7 @@ def make_user_namespace(uids: Sequence[tuple[int, int, int]],
 
     Side: host.  For id-mapped mounts: mount_setattr(2), MOUNT_ATTR_IDMAP.
     """
-    read_end, write_end = files.pipe()
+    read_end, write_end = descriptors.pipe()
     pid = tasks.clone(CLONE_NEWUSER)
     if pid == 0:
         files.close(write_end)

@@ -13,7 +13,7 @@ from _struct import unpack_from
 from ..base import jsonio, protobuf
 from ..base.protobuf import INT, TEXT
 from ..errors import Error, reason
-from ..linux import files
+from ..linux import descriptors, entries, files
 from ..linux.const import CLONE_NEWNET
 from . import criu
 
@@ -115,7 +115,7 @@ class Directories:
         """Let CRIU read the images at another path, and work where it did; empty for no other."""
         if path:
             if self.work_fd < 0:
-                self.work_fd = files.dup_above(self.image_fd, 3)
+                self.work_fd = descriptors.dup_above(self.image_fd, 3)
             again = files.open(path, files.O_RDONLY | files.O_DIRECTORY)
             files.dup2(again, self.image_fd, inheritable=False)
             files.close(again)
@@ -176,7 +176,7 @@ def _identity(fd: int) -> tuple[int, int]:
 
 
 def _absolute(path: str) -> str:
-    return path if path.startswith("/") else f"{files.getcwd()}/{path}"
+    return path if path.startswith("/") else f"{entries.getcwd()}/{path}"
 
 
 def _make(path: str) -> None:
@@ -185,7 +185,7 @@ def _make(path: str) -> None:
     if parent and not files.exists(parent):
         _make(parent)
     try:
-        files.mkdir(path, 0o700)
+        entries.mkdir(path, 0o700)
     except FileExistsError:
         return
 
@@ -295,7 +295,7 @@ def check_files(directory: Directories) -> None:
                 return
             if depth == _DEEPEST or count > _MOST_FILES:
                 break
-            target = files.readlink("parent", fd)
+            target = entries.readlink("parent", fd)
             if target.startswith("/"):
                 raise Error("--image-path: parent must be a relative link")
             try:
@@ -329,7 +329,7 @@ def read_record(directory: Directories) -> Record | None:
     return checked
 
 
-def descriptors(directory: Directories, found: Record | None) -> list[Inherited]:
+def descriptor_names(directory: Directories, found: Record | None) -> list[Inherited]:
     """Return CRIU's names for what descriptors 0 to 2 were: pipes, and files outside of it."""
     try:
         links = jsonio.loads(directory.read(DESCRIPTORS), DESCRIPTORS)

@@ -9,7 +9,7 @@ from _struct import pack
 
 from ..base import jsonio
 from ..errors import at, keyed, reason, strerror
-from ..linux import files, mounts
+from ..linux import descriptors, files, mounts
 from ..linux.const import AT_FDCWD, NS_GET_NSTYPE, OPEN_TREE_CLONE
 from ..linux.errnos import EINVAL, ENOSYS, EPERM
 from ..model import plan
@@ -35,7 +35,7 @@ def open_namespace(path: str, kind: int, where: str) -> int:
     except OSError as error:
         raise at(where, f"{path}: {strerror(error.errno or 0)}") from None
     try:
-        found = files.ioctl(fd, NS_GET_NSTYPE)
+        found = descriptors.ioctl(fd, NS_GET_NSTYPE)
     except OSError:
         files.close(fd)
         raise at(where, f"{path} is not a namespace") from None

@@ -9,10 +9,12 @@ from __future__ import annotations
 from .. import cgroup
 from ..errors import CONTRACT, Error
 from ..linux import files, processes
-from . import ending, states
+from . import states, transitions
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ..cli import Options, Settings
     from .store import Container
 
@@ -23,23 +25,23 @@ def kill(settings: Settings, container_id: str, number: int, options: Options) -
     everyone = bool(options["all"])
     if status == states.STOPPED and everyone:
         # Without a pid namespace of its own the container's other processes may outlive init.
-        states.manager(container).kill(number, ending.mine(container))
+        states.manager(container).kill(number, _mine(container))
         return
     orphans = number == processes.SIGKILL and not container.intent.get("private_pids")
     if status == states.STOPPED and orphans:
         # init of a shared pid namespace has ended before the others.
-        mine = ending.mine(container)
+        mine = _mine(container)
         if any(mine(pid) for pid in states.manager(container).pids()):
             states.manager(container).kill(number, mine)
             return
-    states.check("kill", container, status)
+    transitions.check("kill", container, status)
     together = everyone or orphans
     if together:
-        states.manager(container).kill(number, ending.mine(container))
+        states.manager(container).kill(number, _mine(container))
     if status == states.CREATED and number in _ENDING and _ended(container, number):
         return
     # That may have ended init already.
-    if not ending.signal_process(container, number) and not together:
+    if not states.signal_process(container, number) and not together:
         raise Error(CONTRACT["not running"])
     if number == processes.SIGKILL:
         # cgroup v1 delivers no signal to a frozen process, nor does init of a pid namespace end
@@ -48,6 +50,12 @@ def kill(settings: Settings, container_id: str, number: int, options: Options) -
             states.manager(container).thaw()
         if cgroup.has_parts(container.intent.get("cgroup") or {}):
             states.manager(container).thaw_below()
+
+
+def _mine(container: Container) -> Callable[[int], bool]:
+    from . import belonging
+
+    return belonging.mine(container)
 
 
 # SIGHUP, SIGINT, SIGQUIT, SIGTERM: they end a container that waits for start, as with runc.
@@ -61,9 +69,10 @@ def _ended(container: Container, number: int) -> bool:
     what it waits for itself (inside/process.hold_signals) it cannot under every filter.
     """
     from ..wire import line as wire
+    from . import fifos
 
     try:
-        line = container.open_line()
+        line = fifos.open_(container)
     except OSError:
         return False
     wire.Line(-1, line[0]).send(wire.END, bytes([number]))

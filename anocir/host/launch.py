@@ -14,7 +14,7 @@ from ..base import activation, log
 from . import boot
 from ..wire import channel
 from ..errors import Error, reason, received, strerror
-from ..linux import files, processes, spawn
+from ..linux import entries, files, processes, spawn
 from ..linux.errnos import EACCES, EPERM
 
 TYPE_CHECKING = False
@@ -447,4 +447,4 @@ def _write_pid_file(path: str, pid: int) -> None:
         files.write_all(fd, str(pid).encode())
     finally:
         files.close(fd)
-    files.rename(temporary, path)
+    entries.rename(temporary, path)

@@ -21,7 +21,7 @@ import posix
 
 from ..base import log
 from ..errors import Error, named, reason, strerror
-from ..linux import files, processes
+from ..linux import descriptors, entries, files, processes
 from ..linux.errnos import ENAMETOOLONG
 
 TYPE_CHECKING = False
@@ -77,9 +77,9 @@ def facts(container_path: str) -> Facts:
 
 def prepare(container_fd: int) -> None:
     """Make the directory below the state directory; every user of the container may enter it."""
-    files.mkdir(DIRECTORY, 0o755, container_fd)
+    entries.mkdir(DIRECTORY, 0o755, container_fd)
     fd = _open_directory(container_fd)
-    files.chmod(f"/proc/self/fd/{fd}", 0o755)
+    entries.chmod(f"/proc/self/fd/{fd}", 0o755)
     files.close(fd)
 
 
@@ -201,7 +201,7 @@ class Proxy:
 
 def _barrier(sock: Any) -> None:
     """Send BARRIER=1 with the end of a pipe, and wait until the manager has closed it."""
-    read_end, write_end = files.pipe()
+    read_end, write_end = descriptors.pipe()
     try:
         rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, pack("=i", write_end))]
         sock.sendmsg([b"BARRIER=1"], rights, _socket.MSG_NOSIGNAL)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import posix
 
-from . import states
+from . import belonging, states
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,10 +23,8 @@ def ps(settings: Settings, container_id: str) -> list[int]:
     disabled = (container.intent.get("cgroup") or {}).get("manager") == "disabled"
     known = container.intent.get("private_pids") or container.state.get("mount_namespace")
     if disabled and known:
-        from . import ending
-
         # Without a cgroup: by the namespaces.
-        mine = ending.mine(container)
+        mine = belonging.mine(container)
         return sorted(
             int(name) for name in posix.listdir("/proc") if name.isdigit() and mine(int(name))
         )

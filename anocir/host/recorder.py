@@ -24,7 +24,7 @@ import posix
 
 from ..base import jsonio, log
 from ..errors import Error, at, reason, strerror
-from ..linux import files, notifications, spawn, tasks, watch
+from ..linux import entries, files, notifications, spawn, tasks, watch
 from ..model import spec
 from ..seccomp import recording
 from . import facts
@@ -162,7 +162,7 @@ def _serve(caller: Recorder, control: Any, listening: Any) -> None:
 
             kept.append(trace.fd())
         _keep_only(kept)
-        files.chdir("/")
+        entries.chdir("/")
         said = _record(control, listening, caller)
     except (Error, OSError) as error:
         said, status = "!" + reason(error), 1
@@ -220,7 +220,7 @@ def _write(path: str, text: str) -> None:
     fd = files.open(aside, files.O_WRONLY | files.O_CREAT | files.O_EXCL | files.O_NOFOLLOW, 0o644)
     try:
         files.write_all(fd, text.encode())
-        files.rename(aside, path)
+        entries.rename(aside, path)
     except OSError:
         files.unlink(aside)
         raise

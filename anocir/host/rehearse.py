@@ -14,7 +14,7 @@ from ..base import activation, log
 from ..errors import Error
 from ..linux import files
 from ..model import plan
-from . import boot, joining, store
+from . import boot, joining, listing
 from . import create as making
 
 TYPE_CHECKING = False
@@ -46,7 +46,7 @@ def create(settings: Settings, container_id: str, options: Options) -> None:
 
 def _check_state(root: str) -> None:
     """Refuse a state directory in which nothing can be made, or that has no place to be made."""
-    store.ids(root)  # refuses one of somebody else
+    listing.ids(root)  # refuses one of somebody else
     place = root if files.exists(root) else root.rpartition("/")[0] or "/"
     if not posix.access(place, posix.W_OK | posix.X_OK):
         raise Error(f"--root: nothing can be written in {place}")

@@ -13,7 +13,7 @@ import time
 
 from ..base import archive
 from ..errors import Error, strerror
-from ..linux import files
+from ..linux import descriptors, entries, files
 from ..linux.errnos import EISDIR, ENOENT, ENOTSUP
 
 TYPE_CHECKING = False
@@ -102,7 +102,7 @@ def _lock(path: str) -> int:
     last = time.monotonic() + _PATIENCE
     while True:
         fd = files.open(path, files.O_RDONLY)
-        if files.flock(fd, wait=False):
+        if descriptors.flock(fd, wait=False):
             mine, named = files.fstat(fd), files.stat(path)
             if (mine.st_dev, mine.st_ino) == (named.st_dev, named.st_ino):
                 return fd
@@ -129,7 +129,7 @@ def _replace(path: str, data: bytes, like_fd: int, suffix: str) -> None:
                 # link(2) does not follow the link in /proc, linkat(2) does.
                 posix.link(f"/proc/self/fd/{fd}", temporary, src_dir_fd=fd, follow_symlinks=True)
                 named = True
-            files.rename(temporary, path)
+            entries.rename(temporary, path)
         except BaseException:
             if named:
                 files.unlink(temporary)

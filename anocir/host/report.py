@@ -13,7 +13,7 @@ from __future__ import annotations
 import posix
 
 from ..errors import Error, reason, strerror
-from ..linux import files, mounts, tasks
+from ..linux import entries, files, mounts, tasks
 from ..linux.capabilities import NAMES
 from ..linux.const import AT_EMPTY_PATH, AT_FDCWD, CLONE_NEWUSER, MOUNT_ATTR_IDMAP, OPEN_TREE_CLONE
 from ..linux.errnos import EINVAL, ENOSYS, EPERM
@@ -381,7 +381,7 @@ def _security_modules(_: Settings) -> list[Finding]:
 def _interpreter(settings: Settings) -> list[Finding]:
     from . import boot
 
-    path = files.readlink("/proc/self/exe")
+    path = entries.readlink("/proc/self/exe")
     found = []
     ways = {
         boot.seal_overlay: "a read-only overlay",

@@ -6,7 +6,7 @@ Side: host.  Sources: config-linux.md, IntelRdt; Documentation/filesystems/resct
 from __future__ import annotations
 
 from ..errors import at, Error, strerror
-from ..linux import files
+from ..linux import entries, files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def join(record: ResctrlRecord, pid: int) -> None:
 
 def _mkdir(path: str) -> None:
     try:
-        files.mkdir(path, 0o755)
+        entries.mkdir(path, 0o755)
     except OSError as error:
         raise at("linux.intelRdt", f"mkdir {path}: {strerror(error.errno or 0)}") from None
 

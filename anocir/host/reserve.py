@@ -8,8 +8,8 @@ from __future__ import annotations
 import time
 
 from ..errors import CONTRACT, Error
-from ..linux import files
-from . import store
+from ..linux import entries, files
+from . import lock, store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def reserve(root: str, container_id: str) -> Container:
     path = f"{root}/{container_id}"
     while True:
         try:
-            files.mkdir(path, 0o700)
+            entries.mkdir(path, 0o700)
         except FileExistsError:
             if _taken(path):
                 raise _there(root, container_id) from None
@@ -35,7 +35,7 @@ def reserve(root: str, container_id: str) -> Container:
             if error.kind != "missing":
                 raise
             continue  # removed between our two calls
-        store.take_lock(container.dir_fd)
+        lock.take_fd(container.dir_fd)
         if files.fstat(container.dir_fd).st_nlink == 0:
             container.close()  # removed between our two calls
             continue
@@ -65,7 +65,7 @@ def _make_root(root: str) -> None:
         if parent and not files.exists(parent):
             _make_root(parent)
         try:
-            files.mkdir(root, 0o700)
+            entries.mkdir(root, 0o700)
         except FileExistsError:
             found = files.stat(root)
         else:
@@ -77,6 +77,20 @@ def _there(root: str, container_id: str) -> Error:
     """Return the error for an id that is taken."""
     again = f"anocir --root {root} delete {container_id}"
     return Error(CONTRACT["exists"], f"{container_id} in {root}: `{again}` removes it")
+
+
+def make_line(container: Container) -> list[int]:
+    """Make the two FIFOs between init and start; descriptors for init.
+
+    Each is open for reading and writing, so that init neither sees an end of what others
+    write nor gets SIGPIPE for what nobody reads.
+    """
+    fds = []
+    for name in (store.START, store.REPORT):
+        store.unlink(name, container.dir_fd)  # of a delete that was killed
+        entries.mknod(name, files.S_IFIFO | 0o600, 0, container.dir_fd)
+        fds.append(files.open(name, files.O_RDWR | files.O_NOFOLLOW, dir_fd=container.dir_fd))
+    return fds
 
 
 def now() -> str:

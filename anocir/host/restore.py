@@ -35,7 +35,9 @@ from . import (
     images,
     joining,
     launch,
+    lock,
     reserve,
+    saving,
     restored,
 )
 from .checkpoint import EXTERNAL_NAMESPACES
@@ -128,7 +130,7 @@ class Restoring:
             images.check_files(self.directory)
             record = images.read_record(self.directory)
             tables = images.mount_tables(self.directory)
-            inherited = images.descriptors(self.directory, record)
+            inherited = images.descriptor_names(self.directory, record)
             self._open_namespaces()
             if not self.options["detach"]:
                 self._pipe(inherited)
@@ -173,9 +175,9 @@ class Restoring:
         inherited: list[criu.Inherited],
     ) -> None:
         container = self.container
-        container.save_config(self.config)
-        container.save_intent(self.intent)
-        container.unlock()
+        saving.config(container, self.config)
+        saving.intent(container, self.intent)
+        lock.give(container)
         self.manager.prepare((self.config.get("linux") or {}).get("resources") or {})
         stage = Stage(container.path)
         worker = None
@@ -187,7 +189,7 @@ class Restoring:
             stage.leave()
             # Before it is in the cgroups: who kills the restore would leave it there.
             self.intent["criu"] = [worker.pid, processes.stat(worker.pid)[3]]
-            container.save_intent(self.intent)
+            saving.intent(container, self.intent)
             self._join(worker.pid, opts)
             worker.go()
             worker.ask(criu.RESTORE, opts, notify=self._notify)
@@ -362,14 +364,14 @@ class Restoring:
             self.master = fds.pop()
         elif script == "pre-resume":
             self._check()
-            self.container.lock()
-            self.container.save_state(created=True)
-            self.container.unlock()
+            lock.take(self.container)
+            saving.state(self.container, created=True)
+            lock.give(self.container)
 
     def _adopt(self, pid: int) -> None:
         self.pid = pid
         self.pidfd = processes.pidfd_open(pid)
-        self.container.save_state(pid=pid, start_time=processes.stat(pid)[3])
+        saving.state(self.container, pid=pid, start_time=processes.stat(pid)[3])
 
     def _network(self) -> None:
         """Bring up the loopback of a new network namespace and give it its devices."""
@@ -455,7 +457,7 @@ class Restoring:
                 processes.pidfd_send_signal(self.pidfd, processes.SIGKILL)
             self.manager.kill(processes.SIGKILL)
             self._reap()
-            container.lock()
+            lock.take(container)
             ending.destroy(container, self.config if self.hooked else {})
         except (Error, OSError) as failure:
             log.warn(f"cleaning up after a failed restore: {reason(failure)}")

@@ -17,7 +17,7 @@ import posix
 from . import launch
 from ..base import inroot
 from ..errors import CONTRACT, Error, named, reason, strerror
-from ..linux import files, processes, spawn, tasks
+from ..linux import entries, files, processes, spawn, tasks
 from ..linux.const import CLONE_NEWNS
 from ..linux.errnos import EACCES, EPERM
 from ..wire import channel
@@ -163,6 +163,6 @@ def _enter(pid: int, fresh: bool, pidfd: int) -> None:
         raise Error(CONTRACT["not running"])
     tasks.setns(theirs, CLONE_NEWNS)
     files.fchdir(root)
-    files.chroot(".")
+    entries.chroot(".")
     if fresh:
         tasks.unshare(CLONE_NEWNS)

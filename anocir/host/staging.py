@@ -17,7 +17,7 @@ import posix
 
 from ..base import inroot, log, normal
 from ..errors import Error, at, reason, strerror
-from ..linux import files, mounts, tasks
+from ..linux import descriptors, entries, files, mounts, tasks
 from ..linux.const import (
     AT_EMPTY_PATH,
     AT_RECURSIVE,
@@ -126,7 +126,7 @@ class Stage:
         fd = files.open(external.source, files.O_PATH)
         top = -1
         try:
-            path = files.readlink(f"/proc/self/fd/{fd}")
+            path = entries.readlink(f"/proc/self/fd/{fd}")
             mount = mountinfo.of(posix.getpid()).get(mountinfo.id_of(fd))
             if mount is None or not path.startswith(mount.point.rstrip("/") + "/"):
                 return
@@ -166,7 +166,7 @@ class Stage:
         """Cover the state directory, in the new namespace, and put the root there."""
         mounts.mount("anocir", self.path, "tmpfs", 0, "mode=711")
         mounts.mount("", self.path, "", MS_PRIVATE)
-        files.mkdir(self.root, 0o711)
+        entries.mkdir(self.root, 0o711)
         _attach(self.root_fd, self.root)
 
     def leave(self) -> None:
@@ -197,20 +197,20 @@ class Stage:
         """
         if plan.namespaces(config).get("user") != "":
             return ""
-        fds = [files.dup_above(image_fd, 3)]
+        fds = [descriptors.dup_above(image_fd, 3)]
         try:
             for level in range(_DEEPEST):
                 target = f"{self.path}/images{level}"
                 upper, work = f"{self.path}/upper{level}", f"{self.path}/work{level}"
                 for directory in (target, upper, work):
-                    files.mkdir(directory, 0o711)
-                files.chmod(upper, 0o711)
+                    entries.mkdir(directory, 0o711)
+                entries.chmod(upper, 0o711)
                 try:
-                    link = files.readlink("parent", fds[-1])
+                    link = entries.readlink("parent", fds[-1])
                 except OSError:
                     link = ""
                 if link:
-                    files.symlink(f"../images{level + 1}", f"{upper}/parent")
+                    entries.symlink(f"../images{level + 1}", f"{upper}/parent")
                 data = f"lowerdir=/proc/self/fd/{fds[-1]},upperdir={upper},workdir={work}"
                 mounts.mount("anocir", target, "overlay", 0, data)
                 if not link:
@@ -231,7 +231,7 @@ class Stage:
         Fills `points`: where the mount of each name lies, links resolved.
         """
         build = f"{self.path}/build"
-        files.mkdir(build, 0o700)
+        entries.mkdir(build, 0o700)
         _attach(mounts.open_tree(self.root_fd, "", _CLONE | AT_RECURSIVE), build, close=True)
         root_fd = files.open(build, files.O_PATH | files.O_DIRECTORY)
         by_where: dict[str, list[External]] = {}
@@ -290,7 +290,7 @@ class Stage:
         path = f"{self.path}/{len(self.places)}"
         fd = self.fds[key]
         if files.kind(files.fstat(fd)) == files.S_IFDIR:
-            files.mkdir(path, 0o711)
+            entries.mkdir(path, 0o711)
         else:
             files.close(files.open(path, files.O_CREAT | files.O_EXCL | files.O_WRONLY, 0o600))
         _attach(fd, path)
@@ -303,7 +303,7 @@ class Stage:
         """Attach the whole mount of a source; the source's path there, if it is the same file."""
         fd, below = self.wide[key]
         path = f"{narrow}-wide"
-        files.mkdir(path, 0o711)
+        entries.mkdir(path, 0o711)
         _attach(fd, path)
         found, wanted = files.lstat(f"{path}/{below}"), files.fstat(self.fds[key])
         same = (found.st_dev, found.st_ino) == (wanted.st_dev, wanted.st_ino)
@@ -395,7 +395,7 @@ def _attach(fd: int, path: str, close: bool = False) -> None:
 
 def _refuse_leaving(target: int, build: str) -> str:
     """Return the place of a mount point inside the root."""
-    path = files.readlink(f"/proc/self/fd/{target}")
+    path = entries.readlink(f"/proc/self/fd/{target}")
     if not path.startswith(f"{build}/"):
         raise Error(f"a mount point lies outside of the root, at {path!a}")
     return path[len(build) :]

@@ -10,7 +10,8 @@ import posix
 from ..base import log
 from ..errors import CONTRACT, Error, received, scene
 from ..linux import files
-from . import states, store
+from ..wire import line as wire
+from . import fifos, lock, states, store, transitions
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,10 +37,10 @@ def start(
     proxy = None
     line: tuple[int, ...] = ()
     try:
-        container.lock()
+        lock.take(container)
         container.load()
         status = states.status_of(container)
-        states.check("start", container, status)
+        transitions.check("start", container, status)
         pid = container.state["pid"]
         if not notified and posix.environ.get(b"NOTIFY_SOCKET"):
             from . import notify
@@ -49,7 +50,7 @@ def start(
                 proxy = notify.open_proxy(container.dir_fd)
         mode = b"container" if settings.start_exec_errors == "container" else b""
         line = _say_start(container, mode)
-        container.unlock()
+        lock.give(container)
         hooks = container.hooks()
         try:
             serve_start(container, pid, line[1])
@@ -61,7 +62,7 @@ def start(
         for fd in line:
             files.close(fd)
         line = ()
-        container.close_line()
+        fifos.close(container)
         _poststart(container, hooks)
         if proxy:
             proxy.wait(pid, container.hold())
@@ -75,10 +76,8 @@ def start(
 
 def _say_start(container: Container, mode: bytes) -> tuple[int, int]:
     """Tell init to start; descriptors of what it reads and of what it writes."""
-    from ..wire import line as wire
-
     try:
-        line = container.open_line()
+        line = fifos.open_(container)
     except FileNotFoundError:
         raise Error(CONTRACT["already running"]) from None  # another start is on its way
     except OSError as error:
@@ -87,14 +86,12 @@ def _say_start(container: Container, mode: bytes) -> tuple[int, int]:
         raise Error(CONTRACT["already stopped"]) from None
     wire.Line(-1, line[0]).send(wire.START, mode)
     # Whoever comes now finds that a start is on its way.
-    container.started()
+    fifos.started(container)
     return line
 
 
 def serve_start(container: Container, pid: int, fd: int) -> None:
     """Answer init until execve has succeeded; raises Error when something failed before it."""
-    from ..wire import line as wire
-
     line = wire.Line(fd, -1)
     executing = False
     while True:
@@ -139,7 +136,7 @@ def _after_failed_start(container: Container, config: Config, error: Error) -> N
 
     ending.kill_and_wait(container)
     if error.kind == "hooks":  # of init, which runs no others at start
-        container.lock()
+        lock.take(container)
         ending.destroy(container, config)
 
 
@@ -157,6 +154,6 @@ def _poststart(container: Container, config: Config) -> None:
         from . import ending
 
         ending.kill_and_wait(container)
-        container.lock()
+        lock.take(container)
         ending.destroy(container, config)
         raise

@@ -30,6 +30,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, Final
+
     from ..model.schema import Config, Intent, StateFile
 
     Check = Callable[[Any, str], "str | None"]
@@ -37,17 +38,6 @@ if TYPE_CHECKING:
 VERSION: Final = 1
 START: Final = "start.fifo"
 REPORT: Final = "report.fifo"
-_FILES: Final = ("state.json", "config.json", START, REPORT, "intent.json")
-
-
-def take_lock(fd: int, call: Callable[[int], Any] = files.flock) -> None:
-    """Take the lock, or give it back; where there is none to be had, do without as runc does."""
-    try:
-        call(fd)
-    except OSError as error:
-        from ..base import log
-
-        log.debug(f"the state directory cannot be locked: {strerror(error.errno or 0)}")
 
 
 class Container:
@@ -64,20 +54,6 @@ class Container:
         self.pidfd = -1
         self.intent: Intent = {}
         self.state: StateFile = {}
-
-    def lock(self) -> None:
-        """Wait for the lock; raise Error when the container was removed in the meantime.
-
-        It is held over a change of the state, never while a hook or a program of the container
-        runs, and the kernel gives it back when we die.
-        """
-        take_lock(self.dir_fd)
-        if files.fstat(self.dir_fd).st_nlink == 0:
-            raise missing()
-
-    def unlock(self) -> None:
-        """Give the lock back."""
-        take_lock(self.dir_fd, files.funlock)
 
     def load(self, damaged: bool = False) -> None:
         """Read the intent and the state.  Raises Error unless both are whole.
@@ -135,33 +111,6 @@ class Container:
         hooks = self.intent.get("hooks")
         return self.config() if hooks is None else {"hooks": hooks}
 
-    def save_intent(self, intent: Intent) -> None:
-        """Write what will be made, before it is."""
-        self.intent = {"version": VERSION, "id": self.id, **intent}
-        self._write("intent.json", jsonio.dumps(self.intent))
-
-    def save_state(self, **changes: Any) -> None:
-        """Replace the state by itself with these changes."""
-        self.state = {**self.state, **changes, "intent": self.intent}  # type: ignore[typeddict-item]
-        self._write("state.json", jsonio.dumps(self.state))
-
-    def save_config(self, config: Config) -> None:
-        """Keep the configuration (also with changed resources, after update)."""
-        self._write("config.json", jsonio.dumps(config))
-
-    def make_line(self) -> list[int]:
-        """Make the two FIFOs between init and start; descriptors for init.
-
-        Each is open for reading and writing, so that init neither sees an end of what others
-        write nor gets SIGPIPE for what nobody reads.
-        """
-        fds = []
-        for name in (START, REPORT):
-            _unlink(name, self.dir_fd)  # of a delete that was killed
-            files.mknod(name, files.S_IFIFO | 0o600, 0, self.dir_fd)
-            fds.append(files.open(name, files.O_RDWR | files.O_NOFOLLOW, dir_fd=self.dir_fd))
-        return fds
-
     def waits(self) -> bool:
         """Tell whether an init that lives still waits for start: it has start.fifo open.
 
@@ -173,63 +122,6 @@ class Container:
         except OSError:
             return False
         return True
-
-    def open_line(self) -> tuple[int, int]:
-        """Open what init reads and what it writes, for start.
-
-        Raises FileNotFoundError when another start is on its way and OSError (ENXIO) when init
-        has closed it.
-        """
-        start = self._open_fifo(START, files.O_WRONLY)
-        try:
-            return start, self._open_fifo(REPORT, files.O_RDONLY)
-        except OSError:
-            files.close(start)
-            raise
-
-    def started(self) -> None:
-        """Take away what another start would need."""
-        files.unlink(REPORT, self.dir_fd)
-
-    def _open_fifo(self, name: str, flags: int) -> int:
-        fd = files.open(name, flags | files.O_NONBLOCK | files.O_NOFOLLOW, dir_fd=self.dir_fd)
-        if files.kind(files.fstat(fd)) != files.S_IFIFO:
-            files.close(fd)
-            raise FileNotFoundError(2, "open", f"{self.path}/{name}")
-        return fd
-
-    def close_line(self) -> None:
-        """Remove the FIFOs: the program runs, or never will."""
-        for name in (REPORT, START):
-            _unlink(name, self.dir_fd)
-
-    def _write(self, name: str, text: str) -> None:
-        temporary = f".{name}.{posix.getpid()}"
-        flags = files.O_WRONLY | files.O_CREAT | files.O_TRUNC | files.O_NOFOLLOW
-        try:
-            fd = files.open(temporary, flags, 0o600, dir_fd=self.dir_fd)
-            try:
-                files.write_all(fd, files.encode(text))
-            finally:
-                files.close(fd)
-            files.rename(temporary, name, self.dir_fd, self.dir_fd)
-        except OSError as error:
-            raise OSError(error.errno, "write", f"{self.path}/{name}") from None
-
-    def remove(self) -> None:
-        """Remove the directory with all that is in it; the intent goes last."""
-        for name in _FILES[:-1]:
-            if not _unlink(name, self.dir_fd) and name == START:
-                break  # it was started, and the other one has gone before this one
-        _unlink(_FILES[-1], self.dir_fd)
-        try:
-            files.rmdir(self.path)
-        except FileNotFoundError:
-            return
-        except OSError:
-            # Temporary files of a runtime that was killed, or files that somebody put there.
-            _remove_tree(self.dir_fd)
-            files.rmdir(self.path)
 
     def alive(self) -> bool:
         """Tell whether init runs."""
@@ -276,26 +168,13 @@ def _content(name: str, dir_fd: int) -> bytes:
         files.close(fd)
 
 
-def _unlink(name: str, dir_fd: int) -> bool:
+def unlink(name: str, dir_fd: int) -> bool:
     """Remove a file; tell whether it was there.  A directory keeps `remove` from ending here."""
     try:
         files.unlink(name, dir_fd)
     except (FileNotFoundError, IsADirectoryError):
         return False
     return True
-
-
-def _remove_tree(dir_fd: int) -> None:
-    for name in files.listdir(dir_fd):
-        found = files.lstat(name, dir_fd)
-        if files.kind(found) == files.S_IFDIR:
-            flags = files.O_RDONLY | files.O_DIRECTORY | files.O_NOFOLLOW
-            inner = files.open(name, flags, dir_fd=dir_fd)
-            _remove_tree(inner)
-            files.close(inner)
-            files.rmdir(name, dir_fd)
-        else:
-            files.unlink(name, dir_fd)
 
 
 def missing(root: str = "", container_id: str = "") -> Error:
@@ -340,26 +219,3 @@ def check_root(root: str, found: posix.stat_result) -> None:
     if found.st_mode & 0o1000 and found.st_uid in (0, posix.geteuid()):
         return
     _check_owner(root, found)
-
-
-def remove_other(root: str, container_id: str) -> bool:
-    """Remove what is no directory where one should be; tell whether there was such a thing."""
-    path = f"{root}/{container_id}"
-    found = files.lstat(path)
-    if files.kind(found) == files.S_IFDIR:
-        return False
-    check_root(root, files.stat(root))
-    if found.st_uid != posix.geteuid():
-        raise Error(f"{path} belongs to another user")
-    files.unlink(path)
-    return True
-
-
-def ids(root: str) -> list[str]:
-    """Return the ids below a state root, sorted; none when the root does not exist."""
-    try:
-        check_root(root, files.stat(root))
-        names = files.listdir(root)
-    except FileNotFoundError:
-        return []
-    return sorted(name for name in names if ":" not in name)

@@ -13,7 +13,7 @@ import select
 
 import posix
 
-from ..linux import files
+from ..linux import descriptors, files
 from ..linux.errnos import EIO
 
 TYPE_CHECKING = False
@@ -93,7 +93,7 @@ class Flow:
 
     def drain(self) -> None:
         """Write out what is in the pipe now: nobody waits for what others add who still have it."""
-        counted = files.ioctl(self.source, _FIONREAD, bytes(4))
+        counted = descriptors.ioctl(self.source, _FIONREAD, bytes(4))
         left = int.from_bytes(counted, "little") if isinstance(counted, bytes) else 0
         poll = select.poll()
         poll.register(self.target, select.POLLOUT)
@@ -133,7 +133,7 @@ class Streams:
             if fd and device in outputs:
                 self.places.append((fd, outputs[device]))
                 continue
-            reading, writing = files.pipe()
+            reading, writing = descriptors.pipe()
             if fd:
                 outputs[device] = len(self.ends)
                 flow = Flow(reading, _reopened(fd, files.O_WRONLY), inward=False)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import posix
 
 from ..errors import Error, strerror
-from ..linux import files, mounts, spawn
+from ..linux import descriptors, entries, files, mounts, spawn
 from ..linux.const import (
     AT_EMPTY_PATH,
     AT_FDCWD,
@@ -95,13 +95,13 @@ def _busybox() -> int:
     files.close(target)
     for name in _applets(found):
         if name != "busybox":
-            files.symlink("busybox", name, fd)
+            entries.symlink("busybox", name, fd)
     mounts.mount_setattr(fd, AT_EMPTY_PATH, _ATTRIBUTES)
     return fd
 
 
 def _applets(busybox: str) -> list[str]:
-    read_end, write_end = files.pipe()
+    read_end, write_end = descriptors.pipe()
     actions: list[tuple[Any, ...]] = [(posix.POSIX_SPAWN_DUP2, write_end, 1)]
     pid = spawn.spawn(files.encode(busybox), [b"busybox", b"--list"], {}, actions)
     files.close(write_end)

@@ -10,7 +10,7 @@ from ..base import jsonio
 from ..errors import Error
 from ..linux import files
 from ..model import spec
-from . import states
+from . import lock, saving, states, transitions
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -53,10 +53,10 @@ _UNSET_BY_ZERO: Final = {
 def update(settings: Settings, container_id: str, options: Options) -> None:
     """Change the limits of a container."""
     container, _ = states.open_(settings, container_id)
-    container.lock()
+    lock.take(container)
     container.load()
     status = states.status_of(container)
-    states.check("update", container, status)
+    transitions.check("update", container, status)
     apply(container, states.manager(container), options, status)
 
 
@@ -82,7 +82,7 @@ def apply(container: Container, manager: Manager, options: Options, status: str)
         plug.do(status)
     try:
         if "resources" not in container.state:
-            container.save_state(resources=old)  # what config.json said: for `diff`
+            saving.state(container, resources=old)  # what config.json said: for `diff`
         _limit(container, manager, options, config, new, given(wanted))
     except (Error, OSError):
         if plug:
@@ -119,7 +119,7 @@ def _limit(
             raise Error(f"{given_by}: the container has no linux.intelRdt")
         linux["intelRdt"] = {**(linux.get("intelRdt") or {}), **schemas}
         resctrl.write_schemata(classes, linux["intelRdt"])
-    container.save_config(config)
+    saving.config(container, config)
 
 
 def _wanted(options: Mapping[str, Any]) -> Resources:

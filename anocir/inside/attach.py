@@ -16,7 +16,7 @@ from __future__ import annotations
 import posix
 
 from ..errors import Error
-from ..linux import files, mounts
+from ..linux import entries, files, mounts
 from ..linux.const import (
     AT_EMPTY_PATH,
     AT_RECURSIVE,
@@ -354,7 +354,7 @@ def on_top(target: int, again: Callable[[], int], same: int = -1) -> int:
     `target` lies, and be the same file as `same` if that is one.
     """
     fd = again()
-    places = {files.readlink(f"/proc/self/fd/{one}") for one in (fd, target)}
+    places = {entries.readlink(f"/proc/self/fd/{one}") for one in (fd, target)}
     found, wanted = files.fstat(fd), files.fstat(same if same >= 0 else fd)
     if len(places) > 1 or (found.st_dev, found.st_ino) != (wanted.st_dev, wanted.st_ino):
         files.close(fd)

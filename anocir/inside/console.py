@@ -11,7 +11,7 @@ import posix
 
 from ..base import inroot
 from ..errors import Error
-from ..linux import files, mounts, terminals
+from ..linux import descriptors, files, mounts, terminals
 from ..linux.const import DEVPTS_SUPER_MAGIC, TIOCGPTN, TIOCGPTPEER, TIOCSPTLCK
 from ..linux.errnos import ENOENT
 from ..wire import channel
@@ -34,9 +34,9 @@ def console(context: Context, uid: int, height: int, width: int, bind: bool, own
     is for the session of the process that is cloned later.
     """
     master = _multiplexer(context)
-    files.ioctl(master, TIOCSPTLCK, pack("=i", 0))
+    descriptors.ioctl(master, TIOCSPTLCK, pack("=i", 0))
     flags = files.O_RDWR | files.O_NOCTTY | files.O_CLOEXEC
-    slave = files.ioctl(master, TIOCGPTPEER, flags)
+    slave = descriptors.ioctl(master, TIOCGPTPEER, flags)
     if not isinstance(slave, int):
         raise Error("no slave for the pty")
     if posix.major(files.fstat(slave).st_rdev) not in _UNIX98_PTY_SLAVE_MAJOR:
@@ -47,7 +47,7 @@ def console(context: Context, uid: int, height: int, width: int, bind: bool, own
         files.fchown(slave, uid, -1)
     if bind:
         _bind_console(context, slave)
-    number = files.ioctl(master, TIOCGPTN, bytes(4))
+    number = descriptors.ioctl(master, TIOCGPTN, bytes(4))
     index = int.from_bytes(number, "little") if isinstance(number, bytes) else 0
     context.channel.send(channel.CONSOLE, f"/dev/pts/{index}".encode(), [master])
     files.close(master)

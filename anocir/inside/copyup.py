@@ -9,7 +9,7 @@ from __future__ import annotations
 import posix
 
 from ..errors import Error
-from ..linux import files, mounts
+from ..linux import entries, files, mounts
 from ..linux.errnos import ELOOP
 
 TYPE_CHECKING = False
@@ -73,15 +73,15 @@ def _entry(source_fd: int, target_fd: int, name: str) -> str:
     found = files.lstat(name, dir_fd=source_fd)
     kind = files.kind(found)
     if kind == files.S_IFLNK:
-        files.symlink(files.readlink(name, dir_fd=source_fd), name, dir_fd=target_fd)
-        files.chown(name, found.st_uid, found.st_gid, dir_fd=target_fd, follow=False)
+        entries.symlink(entries.readlink(name, dir_fd=source_fd), name, dir_fd=target_fd)
+        entries.chown(name, found.st_uid, found.st_gid, dir_fd=target_fd, follow=False)
         return ""
     if kind == files.S_IFDIR:
-        files.mkdir(name, 0o700, dir_fd=target_fd)
+        entries.mkdir(name, 0o700, dir_fd=target_fd)
         return name
     if kind != files.S_IFREG:
-        files.mknod(name, found.st_mode, found.st_rdev, dir_fd=target_fd)
-        files.chown(name, found.st_uid, found.st_gid, dir_fd=target_fd, follow=False)
+        entries.mknod(name, found.st_mode, found.st_rdev, dir_fd=target_fd)
+        entries.chown(name, found.st_uid, found.st_gid, dir_fd=target_fd, follow=False)
         return ""
     looked_at = files.open(name, _NOFOLLOW, dir_fd=source_fd)
     try:

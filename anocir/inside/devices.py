@@ -7,7 +7,7 @@ from __future__ import annotations
 
 
 from ..errors import Error
-from ..linux import files
+from ..linux import entries, files
 from ..linux.errnos import EBUSY, EEXIST, ELOOP, ENOENT, EPERM
 from . import attach, places
 
@@ -45,7 +45,7 @@ def device(
             _bind_device(directory, name, path, wanted)
             return
         try:
-            files.mknod(name, wanted[0] | mode, wanted[1], dir_fd=directory)
+            entries.mknod(name, wanted[0] | mode, wanted[1], dir_fd=directory)
         except FileExistsError:
             _take_over(context, directory, name, path, wanted, (mode, uid, gid))
             return
@@ -55,7 +55,7 @@ def device(
             _bind_device(directory, name, path, wanted)
             return
         if uid or gid or _lends_group(context, directory, path):
-            files.chown(name, uid, gid, dir_fd=directory, follow=False)
+            entries.chown(name, uid, gid, dir_fd=directory, follow=False)
     finally:
         files.close(directory)
 
@@ -102,9 +102,9 @@ def _take_over(
             return
         itself = f"/proc/self/fd/{fd}"
         if uid or gid:
-            files.chown(itself, uid, gid)
+            entries.chown(itself, uid, gid)
         if found.st_mode & 0o7777 != mode:
-            files.chmod(itself, mode)
+            entries.chmod(itself, mode)
     finally:
         files.close(fd)
 
@@ -161,7 +161,7 @@ def device_links(context: Context) -> None:
             links.append(("core", "/proc/kcore"))
         for name, text in links:
             try:
-                files.symlink(text, name, dir_fd=directory)
+                entries.symlink(text, name, dir_fd=directory)
             except FileExistsError:
                 continue
         try:
@@ -170,7 +170,7 @@ def device_links(context: Context) -> None:
             if error.errno not in (ENOENT, EBUSY, EPERM):
                 raise
         try:
-            files.symlink("pts/ptmx", "ptmx", dir_fd=directory)
+            entries.symlink("pts/ptmx", "ptmx", dir_fd=directory)
         except FileExistsError:
             return
     finally:

@@ -13,7 +13,7 @@ import posix
 
 from ..base import inroot
 from ..errors import CONTRACT, Error, strerror
-from ..linux import files, mounts
+from ..linux import descriptors, entries, files, mounts
 from ..linux.const import MOUNT_ATTR_RDONLY, PROC_SUPER_MAGIC
 from ..linux.errnos import EACCES, EBUSY, EEXIST, EINVAL, ELOOP, ENODEV, ENOENT, ENOTDIR, EPERM
 from ..wire import channel
@@ -232,7 +232,7 @@ def _opened(context: Context, index: int, destination: str, mapped: bool) -> int
         if isinstance(copy, str):
             posix._exit(1)
         context.spare_fds[index] = copy
-    return files.dup_above(context.spare_fds[index], 0)
+    return descriptors.dup_above(context.spare_fds[index], 0)
 
 
 def _bind_target(context: Context, destination: str, is_directory: bool, nofollow: bool) -> int:
@@ -266,11 +266,11 @@ def _check_bind(context: Context, target: int, opened: int, destination: str) ->
 def _copy_link(context: Context, text: str, destination: str) -> None:
     directory, name = places.parent(context, destination)
     try:
-        if files.readlink(name, dir_fd=directory) != text:
+        if entries.readlink(name, dir_fd=directory) != text:
             raise OSError(EEXIST, "symlink", destination)
     except FileNotFoundError:
         places.check(context, directory, destination)
-        files.symlink(text, name, dir_fd=directory)
+        entries.symlink(text, name, dir_fd=directory)
     finally:
         files.close(directory)
 
@@ -322,7 +322,7 @@ def cgroup_mount(
         for name, data, own_path, mountpoint in view["hierarchies"]:
             _hierarchy(tmpfs, name, data, f"{mountpoint}{own_path}", own_namespace, options)
         for link, text in view["links"]:
-            files.symlink(text, link, dir_fd=tmpfs)
+            entries.symlink(text, link, dir_fd=tmpfs)
         attach.propagate(tmpfs, options)
         places.own(context, tmpfs)
         if options["set"] & MOUNT_ATTR_RDONLY:
@@ -370,7 +370,7 @@ def _hierarchy(
     tmpfs: int, name: str, data: str, own: str, own_namespace: bool, options: MountOptions
 ) -> None:
     """Mount one hierarchy of cgroup v1 below the tmpfs."""
-    files.mkdir(name, 0o755, dir_fd=tmpfs)
+    entries.mkdir(name, 0o755, dir_fd=tmpfs)
 
     def again() -> int:
         return files.open(name, files.O_PATH | files.O_DIRECTORY, dir_fd=tmpfs)

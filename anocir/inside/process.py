@@ -12,7 +12,7 @@ import posix
 
 from ..base import inroot
 from ..errors import Error, named, strerror
-from ..linux import files, tasks
+from ..linux import entries, files, tasks
 from ..linux.errnos import EBUSY, EINVAL, ENOSYS, ENOTSUP, EPERM
 from . import attach, procfs
 
@@ -94,7 +94,7 @@ def join_cgroups(fds: Sequence[int]) -> None:
 def _name(fd: int) -> str:
     """Return the path of an open file where a procfs tells it, for an error."""
     try:
-        return files.readlink(f"/proc/self/fd/{fd}")
+        return entries.readlink(f"/proc/self/fd/{fd}")
     except OSError:
         return "the container's cgroup"
 
@@ -243,7 +243,7 @@ def _private_null(null: tuple[int, int]) -> int:
     if mount_fd is None:
         return -1
     try:
-        files.mknod("null", null[0] | 0o666, null[1], dir_fd=mount_fd)
+        entries.mknod("null", null[0] | 0o666, null[1], dir_fd=mount_fd)
         return files.open("null", files.O_RDWR | files.O_NOCTTY, dir_fd=mount_fd)
     except OSError:
         return -1  # a user namespace makes no devices; its root does not own the host's

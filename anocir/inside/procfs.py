@@ -11,7 +11,7 @@ import posix
 
 from ..base import inroot
 from ..errors import Error, named, strerror
-from ..linux import files, mounts, spawn, tasks
+from ..linux import entries, files, mounts, spawn, tasks
 from ..linux.const import (
     CLONE_NEWIPC,
     CLONE_NEWNET,
@@ -78,7 +78,7 @@ def _walk(proc_fd: int, path: str, flags: int) -> int:
     """Open a file one component at a time, each on the same file system none through a link."""
     device = files.fstat(proc_fd).st_dev
     if path.startswith("thread-self/"):  # a plain link to PID/task/TID
-        path = files.readlink("thread-self", dir_fd=proc_fd) + path[len("thread-self") :]
+        path = entries.readlink("thread-self", dir_fd=proc_fd) + path[len("thread-self") :]
     *directories, name = path.split("/")
     fd = files.open(".", files.O_PATH | files.O_DIRECTORY, dir_fd=proc_fd)
     try:
@@ -201,7 +201,7 @@ def _leave_for(mount_fd: int) -> None:
     mounts.pivot_root(".", ".")
     files.fchdir(old_root)
     mounts.umount2(".", MNT_DETACH)
-    files.chdir("/")
+    entries.chdir("/")
     files.close(old_root)
     files.close(mount_fd)
 

@@ -10,7 +10,7 @@ import _signal
 
 from ..base import inroot
 from ..errors import CONTRACT, Error, cwd_error, strerror
-from ..linux import files, spawn, tasks
+from ..linux import entries, files, spawn, tasks
 from ..linux.errnos import EACCES, EISDIR, ELOOP, ENOENT, ENOTDIR
 from ..wire import channel
 from . import procfs
@@ -68,8 +68,8 @@ def chdir(context: Context, path: str, as_user: bool) -> None:
         if not context.cwd_refused:
             return
         try:
-            files.chdir(path)
-            inside = files.getcwd().startswith("/")
+            entries.chdir(path)
+            inside = entries.getcwd().startswith("/")
         except OSError as error:
             raise cwd_error(path, error.errno or 0) from None
         if not inside:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 
 from ..errors import Error, cwd_error, strerror
-from ..linux import files, mounts
+from ..linux import entries, files, mounts
 from ..linux.const import MNT_DETACH, MS_MOVE, MS_PRIVATE, MS_RDONLY, MS_REC, MS_SLAVE
 from ..linux.errnos import EINVAL, ELOOP, ENOTDIR, EPERM
 from . import attach, places
@@ -102,7 +102,7 @@ def pivot_root(context: Context) -> None:
     mounts.mount("", ".", "", MS_SLAVE | MS_REC)
     mounts.umount2(".", MNT_DETACH)
     files.close(old_root)
-    files.chdir("/")
+    entries.chdir("/")
 
 
 def move_root(context: Context) -> None:
@@ -121,8 +121,8 @@ def move_root(context: Context) -> None:
     finally:
         files.close(slash)
     files.fchdir(context.root_fd)
-    files.chroot(".")
-    files.chdir("/")
+    entries.chroot(".")
+    entries.chdir("/")
 
 
 def _hide_host(context: Context) -> None:
@@ -189,14 +189,14 @@ def _take_away(kind: str, point: str) -> None:
 def chroot(context: Context) -> None:
     """Enter the root without a mount namespace."""
     files.fchdir(context.root_fd)
-    files.chroot(".")
-    files.chdir("/")
+    entries.chroot(".")
+    entries.chdir("/")
 
 
 def root_here(context: Context) -> None:
     """Take the root of the joined mount namespace as the container's (exec)."""
     context.root_fd = files.open("/", files.O_PATH | files.O_DIRECTORY)
-    files.chdir("/")
+    entries.chdir("/")
 
 
 def final_propagation(context: Context, flags: int) -> None:

@@ -11,7 +11,7 @@ Sources: mount_namespaces(7), pivot_root(2), open_tree(2).
 from __future__ import annotations
 
 from ..errors import Error, strerror
-from ..linux import files, mounts, tasks
+from ..linux import entries, files, mounts, tasks
 from ..linux.const import (
     AT_RECURSIVE,
     AT_SYMLINK_NOFOLLOW,
@@ -44,14 +44,14 @@ def tools(context: Context, index: int) -> None:
     new = _new_root()
     mounts.move_mount(new, old)
     _show(old, new)
-    files.mkdir(DIRECTORY, 0o755, new)
-    files.mkdir(f"{DIRECTORY}/{NAME}", 0o755, new)
+    entries.mkdir(DIRECTORY, 0o755, new)
+    entries.mkdir(f"{DIRECTORY}/{NAME}", 0o755, new)
     _mount_at(fd, f"{DIRECTORY}/{NAME}", new, files.O_DIRECTORY)
     attach.read_only(new)
     files.fchdir(new)
     mounts.pivot_root(".", ".")
     mounts.umount2(".", MNT_DETACH)
-    files.chdir("/")
+    entries.chdir("/")
     for each in (old, new, fd):
         files.close(each)
 
@@ -85,7 +85,7 @@ def _show(old: int, new: int) -> None:
 
 def _show_one(name: str, old: int, new: int) -> None:
     if files.kind(files.lstat(name, old)) == files.S_IFLNK:
-        files.symlink(files.readlink(name, old), name, new)
+        entries.symlink(entries.readlink(name, old), name, new)
         return
     flags = OPEN_TREE_CLONE | AT_RECURSIVE | AT_SYMLINK_NOFOLLOW
     mount_fd = mounts.open_tree(old, name, flags)
@@ -94,7 +94,7 @@ def _show_one(name: str, old: int, new: int) -> None:
         if kind == files.S_IFLNK:
             return  # exchanged meanwhile
         if kind == files.S_IFDIR:
-            files.mkdir(name, 0o755, new)
+            entries.mkdir(name, 0o755, new)
             _mount_at(mount_fd, name, new, files.O_DIRECTORY)
         else:
             flags = files.O_WRONLY | files.O_CREAT | files.O_EXCL | files.O_NOFOLLOW

@@ -7,7 +7,6 @@ functions of this module are replaced by ones that log.
 
 from __future__ import annotations
 
-import fcntl as _fcntl
 import sys as _sys
 import posix
 
@@ -69,24 +68,38 @@ def decode(path: bytes) -> str:
     return path.decode("utf-8", "surrogateescape")
 
 
+# Those of descriptors alone are the interpreter's own, without a frame of ours around them.
+# close(2).
+close: Final = posix.close
+# read(2): up to `size` bytes, empty at the end of the file.
+read: Final = posix.read
+# write(2): the number of bytes that were written.
+write: Final = posix.write
+# dup2(2); `inheritable` says whether the copy survives execve(2).
+dup2: Final = posix.dup2
+# Clear or set close-on-exec.
+set_inheritable: Final = posix.set_inheritable
+# fstat(2), also of an O_PATH descriptor.
+fstat: Final = posix.fstat
+# statvfs(3): f_flag has the ST_* flags of the mount.
+fstatvfs: Final = posix.fstatvfs
+# makedev(3).
+makedev: Final = posix.makedev
+# fchmod(2).
+fchmod: Final = posix.fchmod
+# fchown(2).
+fchown: Final = posix.fchown
+# fchdir(2).
+fchdir: Final = posix.fchdir
+# umask(2): the old mask.
+umask: Final = posix.umask
+# Tell whether a descriptor is a terminal.
+isatty: Final = posix.isatty
+
+
 def open(path: str | bytes, flags: int, mode: int = 0o666, dir_fd: int | None = None) -> int:
     """open(2) or openat(2), always with O_CLOEXEC.  Returns a descriptor the caller owns."""
     return posix.open(encode(path), flags | O_CLOEXEC, mode, dir_fd=dir_fd)
-
-
-def close(fd: int) -> None:
-    """close(2)."""
-    posix.close(fd)
-
-
-def read(fd: int, size: int) -> bytes:
-    """read(2): up to `size` bytes, empty at the end of the file."""
-    return posix.read(fd, size)
-
-
-def write(fd: int, data: bytes) -> int:
-    """write(2): the number of bytes that were written."""
-    return posix.write(fd, data)
 
 
 def write_all(fd: int, data: bytes) -> None:
@@ -137,50 +150,6 @@ def write_file(path: str | bytes, data: str | bytes, dir_fd: int | None = None) 
         close(fd)
 
 
-def dup2(fd: int, target: int, inheritable: bool = True) -> None:
-    """dup2(2); `inheritable` says whether the copy survives execve(2)."""
-    posix.dup2(fd, target, inheritable)
-
-
-def dup_above(fd: int, lowest: int) -> int:
-    """fcntl(2) F_DUPFD_CLOEXEC: a copy with a number of at least `lowest`."""
-    return _fcntl.fcntl(fd, _fcntl.F_DUPFD_CLOEXEC, lowest)
-
-
-def set_inheritable(fd: int, inheritable: bool) -> None:
-    """Clear or set close-on-exec."""
-    posix.set_inheritable(fd, inheritable)
-
-
-def status_flags(fd: int) -> int:
-    """fcntl(2) F_GETFL: how a descriptor was opened, and its O_NONBLOCK."""
-    return _fcntl.fcntl(fd, _fcntl.F_GETFL)
-
-
-def pipe() -> tuple[int, int]:
-    """pipe2(2) with O_CLOEXEC: the end to read, the end to write."""
-    return posix.pipe2(O_CLOEXEC)
-
-
-def flock(fd: int, wait: bool = True) -> bool:
-    """flock(2) LOCK_EX; without `wait`, tell whether the lock was had."""
-    try:
-        _fcntl.flock(fd, _fcntl.LOCK_EX | (0 if wait else _fcntl.LOCK_NB))
-    except BlockingIOError:
-        return False
-    return True
-
-
-def funlock(fd: int) -> None:
-    """flock(2) LOCK_UN."""
-    _fcntl.flock(fd, _fcntl.LOCK_UN)
-
-
-def ioctl(fd: int, request: int, argument: int | bytes = 0) -> int | bytes:
-    """ioctl(2): the result, or the changed bytes when `argument` is bytes."""
-    return _fcntl.ioctl(fd, request, argument)
-
-
 def stat(path: str | bytes, dir_fd: int | None = None) -> posix.stat_result:
     """stat(2): follows a symbolic link."""
     return posix.stat(encode(path), dir_fd=dir_fd)
@@ -189,11 +158,6 @@ def stat(path: str | bytes, dir_fd: int | None = None) -> posix.stat_result:
 def lstat(path: str | bytes, dir_fd: int | None = None) -> posix.stat_result:
     """lstat(2): does not follow a symbolic link."""
     return posix.stat(encode(path), dir_fd=dir_fd, follow_symlinks=False)
-
-
-def fstat(fd: int) -> posix.stat_result:
-    """fstat(2), also of an O_PATH descriptor."""
-    return posix.fstat(fd)
 
 
 def kind(found: posix.stat_result) -> int:
@@ -206,11 +170,6 @@ def device(found: posix.stat_result) -> tuple[int, int]:
     return found.st_mode & S_IFMT, found.st_rdev
 
 
-def fstatvfs(fd: int) -> posix.statvfs_result:
-    """statvfs(3): f_flag has the ST_* flags of the mount."""
-    return posix.fstatvfs(fd)
-
-
 def exists(path: str | bytes, dir_fd: int | None = None) -> bool:
     """Tell whether a path is there, following links."""
     try:
@@ -218,11 +177,6 @@ def exists(path: str | bytes, dir_fd: int | None = None) -> bool:
     except OSError:
         return False
     return True
-
-
-def mkdir(path: str | bytes, mode: int = 0o755, dir_fd: int | None = None) -> None:
-    """mkdir(2) or mkdirat(2); the umask applies."""
-    posix.mkdir(encode(path), mode, dir_fd=dir_fd)
 
 
 def rmdir(path: str | bytes, dir_fd: int | None = None) -> None:
@@ -235,58 +189,6 @@ def unlink(path: str | bytes, dir_fd: int | None = None) -> None:
     posix.unlink(encode(path), dir_fd=dir_fd)
 
 
-def rename(
-    source: str | bytes,
-    target: str | bytes,
-    source_dir_fd: int | None = None,
-    target_dir_fd: int | None = None,
-) -> None:
-    """rename(2) or renameat(2)."""
-    posix.rename(encode(source), encode(target), src_dir_fd=source_dir_fd, dst_dir_fd=target_dir_fd)
-
-
-def symlink(target: str | bytes, path: str | bytes, dir_fd: int | None = None) -> None:
-    """symlink(2): make the link `path` that says `target`."""
-    posix.symlink(encode(target), encode(path), dir_fd=dir_fd)
-
-
-def readlink(path: str | bytes, dir_fd: int | None = None) -> str:
-    """readlink(2), as text."""
-    return decode(posix.readlink(encode(path), dir_fd=dir_fd))
-
-
-def mknod(path: str | bytes, mode: int, device: int = 0, dir_fd: int | None = None) -> None:
-    """mknod(2); the umask applies."""
-    posix.mknod(encode(path), mode, device, dir_fd=dir_fd)
-
-
-def makedev(major: int, minor: int) -> int:
-    """makedev(3)."""
-    return posix.makedev(major, minor)
-
-
-def chmod(path: str | bytes, mode: int) -> None:
-    """chmod(2): follows a symbolic link."""
-    posix.chmod(encode(path), mode)
-
-
-def fchmod(fd: int, mode: int) -> None:
-    """fchmod(2)."""
-    posix.fchmod(fd, mode)
-
-
-def chown(
-    path: str | bytes, uid: int, gid: int, dir_fd: int | None = None, follow: bool = True
-) -> None:
-    """chown(2) or fchownat(2); -1 leaves an id as it is."""
-    posix.chown(encode(path), uid, gid, dir_fd=dir_fd, follow_symlinks=follow)
-
-
-def fchown(fd: int, uid: int, gid: int) -> None:
-    """fchown(2)."""
-    posix.fchown(fd, uid, gid)
-
-
 def listdir(path: str | bytes | int) -> list[str]:
     """getdents(2): the names in a directory, without . and .."""
     if isinstance(path, int):
@@ -294,41 +196,3 @@ def listdir(path: str | bytes | int) -> list[str]:
         encoding = _sys.getfilesystemencoding()
         return [decode(name.encode(encoding, "surrogateescape")) for name in posix.listdir(path)]
     return [decode(name) for name in posix.listdir(encode(path))]
-
-
-def subdirectories(fd: int) -> list[str]:
-    """getdents(2): the names of the directories in an open directory, by what it says they are."""
-    encoding = _sys.getfilesystemencoding()
-    with posix.scandir(fd) as entries:
-        names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
-    return [decode(name.encode(encoding, "surrogateescape")) for name in names]
-
-
-def chdir(path: str | bytes) -> None:
-    """chdir(2)."""
-    posix.chdir(encode(path))
-
-
-def fchdir(fd: int) -> None:
-    """fchdir(2)."""
-    posix.fchdir(fd)
-
-
-def chroot(path: str | bytes) -> None:
-    """chroot(2)."""
-    posix.chroot(encode(path))
-
-
-def getcwd() -> str:
-    """getcwd(2)."""
-    return decode(posix.getcwdb())
-
-
-def umask(mask: int) -> int:
-    """umask(2): the old mask."""
-    return posix.umask(mask)
-
-
-def isatty(fd: int) -> bool:
-    """Tell whether a descriptor is a terminal."""
-    return posix.isatty(fd)

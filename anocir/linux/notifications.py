@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from _struct import Struct
 
-from . import files
+from . import descriptors
 from .errnos import EINTR, ENOENT
 
 TYPE_CHECKING = False
@@ -32,7 +32,7 @@ def let_go(listener: int) -> tuple[int, int] | None:
     comes again if it is made again.  Raises OSError.
     """
     try:
-        taken = files.ioctl(listener, SECCOMP_IOCTL_NOTIF_RECV, _EMPTY)
+        taken = descriptors.ioctl(listener, SECCOMP_IOCTL_NOTIF_RECV, _EMPTY)
         fields = _NOTIF.unpack(taken if isinstance(taken, bytes) else _EMPTY)
         _answer(listener, _RESPONSE.pack(fields[0], 0, 0, _CONTINUE))
     except OSError as error:
@@ -46,7 +46,7 @@ def _answer(listener: int, response: bytes) -> None:
     """Send what was taken back, whatever interrupts it: a call without an answer waits for ever."""
     while True:
         try:
-            files.ioctl(listener, SECCOMP_IOCTL_NOTIF_SEND, response)
+            descriptors.ioctl(listener, SECCOMP_IOCTL_NOTIF_SEND, response)
         except OSError as error:
             if error.errno != EINTR:
                 raise

@@ -9,7 +9,7 @@ import _signal
 
 import posix
 
-from . import files
+from . import descriptors, files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def _spawn_by_fork(
     session: bool,
 ) -> int:
     """Do what `spawn` does by fork(2), of which no C library makes a clone3(2)."""
-    read_end, write_end = files.pipe()
+    read_end, write_end = descriptors.pipe()
     pid = posix.fork()
     if pid == 0:
         try:

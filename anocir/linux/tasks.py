@@ -11,7 +11,7 @@ from _struct import iter_unpack, pack, unpack
 import posix
 
 from ..errors import named
-from . import ffi, files
+from . import descriptors, ffi, files
 from .const import (
     AT_EMPTY_PATH,
     CLONE_INTO_CGROUP,
@@ -83,7 +83,7 @@ def loopback_up() -> None:
     """SIOCSIFFLAGS (netdevice(7)): bring up the loopback interface of our network namespace."""
     sock = named("socket", _socket.socket, _socket.AF_UNIX, _socket.SOCK_DGRAM)
     try:
-        files.ioctl(sock.fileno(), _SIOCSIFFLAGS, pack("=16sH22x", b"lo", _IFF_UP))
+        descriptors.ioctl(sock.fileno(), _SIOCSIFFLAGS, pack("=16sH22x", b"lo", _IFF_UP))
     except OSError as error:
         raise OSError(error.errno, "SIOCSIFFLAGS", "lo") from None
     finally:

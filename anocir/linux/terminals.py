@@ -6,14 +6,14 @@ from _struct import pack
 
 import posix
 
-from . import files
+from . import descriptors
 from .const import TIOCGPGRP, TIOCGWINSZ, TIOCSCTTY, TIOCSWINSZ
 from .errnos import EIO, ENOTTY
 
 
 def control(fd: int) -> None:
     """Make it the terminal of our session, which has none."""
-    files.ioctl(fd, TIOCSCTTY, 0)
+    descriptors.ioctl(fd, TIOCSCTTY, 0)
 
 
 def foreground(fd: int) -> bool:
@@ -23,7 +23,7 @@ def foreground(fd: int) -> bool:
     hung up.
     """
     try:
-        data = files.ioctl(fd, TIOCGPGRP, bytes(4))
+        data = descriptors.ioctl(fd, TIOCGPGRP, bytes(4))
     except OSError as error:
         if error.errno not in (ENOTTY, EIO):
             raise
@@ -33,7 +33,7 @@ def foreground(fd: int) -> bool:
 
 def size(fd: int) -> tuple[int, int]:
     """Return (rows, columns) of a terminal."""
-    data = files.ioctl(fd, TIOCGWINSZ, bytes(8))
+    data = descriptors.ioctl(fd, TIOCGWINSZ, bytes(8))
     if not isinstance(data, bytes):
         return 0, 0
     return int.from_bytes(data[0:2], "little"), int.from_bytes(data[2:4], "little")
@@ -41,4 +41,4 @@ def size(fd: int) -> tuple[int, int]:
 
 def set_size(fd: int, rows_columns: tuple[int, int]) -> None:
     """Set the size of a terminal."""
-    files.ioctl(fd, TIOCSWINSZ, pack("=HHHH", *rows_columns, 0, 0))
+    descriptors.ioctl(fd, TIOCSWINSZ, pack("=HHHH", *rows_columns, 0, 0))

@@ -22,8 +22,8 @@ from errno import errorcode
 import posix
 
 from .. import errors
-from . import bpf, const, files, mounts, netlink, notifications, processes, sockets, spawn, tasks
-from . import watch
+from . import bpf, const, descriptors, entries, files, mounts, netlink, notifications, processes
+from . import sockets, spawn, tasks, watch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -160,28 +160,32 @@ _DECODE: Final[dict[Any, dict[str, tuple[str, tuple[Any, ...]]]]] = {
         "stat": ("stat", (_text,)),
         "lstat": ("lstat", (_text,)),
         "fstat": ("fstat", ()),
-        "mkdir": ("mkdirat", (_text, _octal)),
         "rmdir": ("rmdir", (_text,)),
         "unlink": ("unlinkat", (_text,)),
+        "fchmod": ("fchmod", (None, _octal)),
+        "fchown": ("fchown", ()),
+        "fchdir": ("fchdir", ()),
+        "umask": ("umask", (_octal,)),
+        "listdir": ("getdents64", (_text,)),
+    },
+    entries: {
+        "mkdir": ("mkdirat", (_text, _octal)),
         "rename": ("renameat", (_text, _text)),
         "symlink": ("symlinkat", (_text, _text)),
         "readlink": ("readlinkat", (_text,)),
         "mknod": ("mknodat", (_text, _octal)),
         "chmod": ("chmod", (_text, _octal)),
-        "fchmod": ("fchmod", (None, _octal)),
         "chown": ("fchownat", (_text,)),
-        "fchown": ("fchown", ()),
+        "chdir": ("chdir", (_text,)),
+        "chroot": ("chroot", (_text,)),
+        "subdirectories": ("getdents64", ()),
+    },
+    descriptors: {
         "flock": ("flock", ()),
         "ioctl": ("ioctl", (None, _request, _buffer)),
-        "chdir": ("chdir", (_text,)),
-        "fchdir": ("fchdir", ()),
-        "chroot": ("chroot", (_text,)),
-        "umask": ("umask", (_octal,)),
         "pipe": ("pipe2", ()),
         "dup_above": ("fcntl(F_DUPFD_CLOEXEC)", ()),
         "status_flags": ("fcntl(F_GETFL)", ()),
-        "listdir": ("getdents64", (_text,)),
-        "subdirectories": ("getdents64", ()),
     },
     mounts: {
         "mount": ("mount", (_text, _text, _text, _MS, _mount_data)),
@@ -283,7 +287,7 @@ _DECODE: Final[dict[Any, dict[str, tuple[str, tuple[Any, ...]]]]] = {
 def open(path: str, form: str = "text") -> None:
     """Open FILE, append to it in the `form` text or json, and trace this process.  Side: host."""
     flags = files.O_WRONLY | files.O_CREAT | files.O_APPEND | files.O_NOCTTY | files.O_NONBLOCK
-    fd = files.dup_above(files.open(path, flags, 0o600), 100)
+    fd = descriptors.dup_above(files.open(path, flags, 0o600), 100)
     posix.set_blocking(fd, True)
     attach(fd, form, trace_id())
 

@@ -10,7 +10,7 @@ import select
 
 import posix
 
-from . import files, processes, spawn
+from . import descriptors, files, processes, spawn
 from .errnos import EBADF, ESRCH
 
 TYPE_CHECKING = False
@@ -82,7 +82,7 @@ def pidfd(pid: int) -> int:
         started = processes.stat(pid)[3]
     except FileNotFoundError:
         raise ProcessLookupError(ESRCH, "pidfd_open", str(pid)) from None
-    read_end, write_end = files.pipe()
+    read_end, write_end = descriptors.pipe()
     child = posix.fork()
     if child == 0:
         try:

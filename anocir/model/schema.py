@@ -481,9 +481,10 @@ class StateFile(TypedDict, total=False):
     """state.json: who init is, how far it has come, and a copy of the intent.
 
     `hooked` says that hooks have run, `mount_namespace` (device, inode) and what else
-    `ending.evidence` gives by what processes are known that outlive init.  Of `update`: the device
-    `rules` that were changed, the `devices` that were added, and those of config.json (by their
-    paths) that were `taken` away; `resources` are those of config.json, before the first update.
+    `belonging.evidence` gives by what processes are known that outlive init. Of `update`: the
+    device `rules` that were changed, the `devices` that were added, and those of config.json (by
+    their paths) that were `taken` away; `resources` are those of config.json, before the first
+    update.
     """
 
     intent: Intent

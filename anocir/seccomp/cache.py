@@ -17,7 +17,7 @@ from _struct import Struct
 
 from ..base import jsonio, log
 from ..errors import Error, reason
-from ..linux import files
+from ..linux import entries, files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ def store(directory: str, name: bytes, entry: Filter) -> None:
 
 def _write(directory: str, name: bytes, packed: bytes) -> None:
     try:
-        files.mkdir(directory, 0o700)
+        entries.mkdir(directory, 0o700)
     except FileExistsError:
         pass
     dir_fd = _open_directory(directory)
@@ -157,7 +157,7 @@ def _write(directory: str, name: bytes, packed: bytes) -> None:
         try:
             files.write_all(fd, packed)
             files.close(fd)
-            files.rename(temporary, name.hex(), dir_fd, dir_fd)
+            entries.rename(temporary, name.hex(), dir_fd, dir_fd)
         except OSError:
             files.unlink(temporary, dir_fd)
             raise

@@ -10,7 +10,7 @@ from __future__ import annotations
 import posix
 
 from ..errors import at, Error, strerror
-from ..linux import files
+from ..linux import descriptors, files
 from ..linux.const import CLONE_PARENT, SIGCHLD
 from . import (
     cache,
@@ -232,7 +232,7 @@ def _export(context: int) -> bytes:
     else:
         # An interpreter built against an old C library.  A pipe holds 8192 instructions, twice
         # what the kernel takes; without O_NONBLOCK a longer program would wait for ever.
-        reader, writer = files.pipe()
+        reader, writer = descriptors.pipe()
         posix.set_blocking(writer, False)
     try:
         result = library.export_bpf(context, writer)

@@ -5,6 +5,7 @@ Side: host and init.  Who sends which frame when is drawn in channel.py, which h
 
 from __future__ import annotations
 
+import select
 from sys import byteorder
 
 from ..errors import Error
@@ -87,8 +88,6 @@ def wait_unless_stopped(fd: int, pid: int, what: str) -> None:
 
     Side: host.  A process of the container may stop others of its user in its pid namespace.
     """
-    import select
-
     poll = select.poll()
     poll.register(fd, select.POLLIN)
     stopped = 0

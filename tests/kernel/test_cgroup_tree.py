@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from anocir.cgroup import hierarchy, tree
+from anocir.cgroup import hierarchy, removal, tree
 from tests import drive, leftovers, machine
 from tests.kernel import child
 from tests.wait import others_go_on
@@ -29,7 +29,7 @@ def top(request):
     yield directory
     tree.thaw_all(directory)
     tree.signal_all(directory, signal.SIGKILL)
-    tree.remove([(directory, 1)])
+    removal.remove([(directory, 1)])
 
 
 def sleeper(fd: int, file: str = "cgroup.procs") -> int:
@@ -60,9 +60,9 @@ def test_no_depth_keeps_a_process_from_being_found_and_killed(top, names):
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
     began = time.monotonic()
-    tree.remove([(top, 1)])
+    removal.remove([(top, 1)])
     assert not os.path.exists(top)
-    assert time.monotonic() - began < tree.PATIENCE
+    assert time.monotonic() - began < removal.PATIENCE
     os.mkdir(top)
 
 
@@ -117,7 +117,7 @@ def test_somebody_else_s_process_keeps_the_cgroup_and_is_named(top):
     os.close(fd)
     try:
         with pytest.raises(tree.Error, match=rf"^remove cgroup {top}: .*, processes in it: {pid}$"):
-            tree.remove([(top, 1)], patience=0.2)
+            removal.remove([(top, 1)], patience=0.2)
         assert os.waitpid(pid, os.WNOHANG) == (0, 0)
     finally:
         os.kill(pid, signal.SIGKILL)

@@ -8,7 +8,7 @@ import signal
 import pytest
 
 from anocir import cgroup
-from anocir.cgroup import choice, hierarchy, tree
+from anocir.cgroup import choice, hierarchy, removal, tree
 from anocir.errors import Error
 from tests.kernel import child
 from tests import machine
@@ -27,7 +27,7 @@ def top():
     os.mkdir(V2 + TOP)
     yield V2 + TOP
     tree.signal_all(V2 + TOP, signal.SIGKILL)
-    tree.remove([(V2 + TOP, 1)])
+    removal.remove([(V2 + TOP, 1)])
 
 
 def manager(path: str = f"{TOP}/x", **config):

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from anocir.linux import files
+from anocir.linux import descriptors, entries, files
 from tests import drive
 from tests.kernel import child
 
@@ -206,20 +206,20 @@ def test_dup2_copies_a_descriptor(inheritable: bool) -> None:
 @pytest.mark.parametrize("more", [0, os.O_NONBLOCK, os.O_APPEND])
 def test_status_flags_are_those_of_fdinfo(tmp_path, access: int, more: int) -> None:
     fd = os.open(tmp_path / "file", os.O_CREAT | access | more)
-    found = files.status_flags(fd)
+    found = descriptors.status_flags(fd)
     assert found == int(fdinfo(fd)["flags"], 8) & ~os.O_CLOEXEC
     assert (found & os.O_ACCMODE, found & more) == (access, more)
     os.set_blocking(fd, False)
-    assert files.status_flags(fd) & os.O_NONBLOCK
+    assert descriptors.status_flags(fd) & os.O_NONBLOCK
     os.close(fd)
     with pytest.raises(OSError) as caught:
-        files.status_flags(fd)
+        descriptors.status_flags(fd)
     assert caught.value.errno == errno.EBADF
 
 
 def test_dup_above_gives_a_number_that_is_high_enough() -> None:
     fd = os.open("/", os.O_RDONLY)
-    copy = files.dup_above(fd, 200)
+    copy = descriptors.dup_above(fd, 200)
     assert copy >= 200 and os.readlink(f"/proc/self/fd/{copy}") == "/" and is_cloexec(copy)
     os.close(fd)
     os.close(copy)
@@ -236,7 +236,7 @@ def test_set_inheritable_decides_what_a_program_sees() -> None:
 
 
 def test_pipe_has_two_ends_that_programs_do_not_get() -> None:
-    read_end, write_end = files.pipe()
+    read_end, write_end = descriptors.pipe()
     assert is_cloexec(read_end) and is_cloexec(write_end)
     os.write(write_end, b"x")
     assert os.read(read_end, 9) == b"x"
@@ -255,13 +255,13 @@ def test_flock_excludes_another_and_funlock_lets_it_in(tmp_path) -> None:
     path = tmp_path / "lock"
     path.touch()
     one, two = (os.open(path, os.O_RDONLY) for _ in range(2))
-    assert files.flock(one) and files.flock(one, wait=False)
+    assert descriptors.flock(one) and descriptors.flock(one, wait=False)
     assert [row[1:4] for row in locks(path.stat().st_ino)] == [["FLOCK", "ADVISORY", "WRITE"]]
-    assert not files.flock(two, wait=False)
-    files.funlock(one)
+    assert not descriptors.flock(two, wait=False)
+    descriptors.funlock(one)
     assert not locks(path.stat().st_ino)
-    assert files.flock(two, wait=False)
-    files.funlock(two)
+    assert descriptors.flock(two, wait=False)
+    descriptors.funlock(two)
     os.close(one)
     os.close(two)
 
@@ -270,20 +270,20 @@ def test_funlock_is_what_a_waiting_process_waits_for(tmp_path) -> None:
     path = tmp_path / "lock"
     path.touch()
     fd = os.open(path, os.O_RDONLY)
-    files.flock(fd)
+    descriptors.flock(fd)
     read_end, write_end = os.pipe()
     pid = os.fork()
     if pid == 0:
         own = os.open(path, os.O_RDONLY)
         os.write(write_end, b"1")
-        files.flock(own)
+        descriptors.flock(own)
         os.write(write_end, b"2")
         os._exit(0)
     assert os.read(read_end, 1) == b"1"
     os.set_blocking(read_end, False)
     with pytest.raises(BlockingIOError):
         os.read(read_end, 1)
-    files.funlock(fd)
+    descriptors.funlock(fd)
     os.set_blocking(read_end, True)
     assert os.read(read_end, 1) == b"2"
     os.waitpid(pid, 0)
@@ -293,13 +293,13 @@ def test_funlock_is_what_a_waiting_process_waits_for(tmp_path) -> None:
 
 def test_ioctl_takes_numbers_and_bytes() -> None:
     master, slave = pty.openpty()
-    files.ioctl(master, termios.TIOCSWINSZ, struct.pack("=HHHH", 12, 34, 0, 0))
+    descriptors.ioctl(master, termios.TIOCSWINSZ, struct.pack("=HHHH", 12, 34, 0, 0))
     assert os.get_terminal_size(slave) == (34, 12)
-    data = files.ioctl(slave, termios.TIOCGWINSZ, bytes(8))
+    data = descriptors.ioctl(slave, termios.TIOCGWINSZ, bytes(8))
     assert struct.unpack("=HHHH", data)[:2] == (12, 34)
-    assert files.ioctl(master, termios.TIOCPKT, struct.pack("=i", 0)) == bytes(4)
+    assert descriptors.ioctl(master, termios.TIOCPKT, struct.pack("=i", 0)) == bytes(4)
     with pytest.raises(OSError) as caught:
-        files.ioctl(master, 0xDEAD)
+        descriptors.ioctl(master, 0xDEAD)
     assert caught.value.errno in (errno.ENOTTY, errno.EINVAL)
     os.close(master)
     os.close(slave)
@@ -352,12 +352,12 @@ def test_exists_follows_links(tmp_path, directory) -> None:
 def test_mkdir_applies_the_umask(tmp_path, directory) -> None:
     def make() -> None:
         os.umask(0o027)
-        files.mkdir("d", 0o777, dir_fd=directory)
+        entries.mkdir("d", 0o777, dir_fd=directory)
 
     assert child.end(make) == 0
     assert stat.S_IMODE((tmp_path / "d").stat().st_mode) == 0o750
     with pytest.raises(FileExistsError):
-        files.mkdir(str(tmp_path / "d"))
+        entries.mkdir(str(tmp_path / "d"))
 
 
 def test_rmdir_removes_an_empty_directory_only(tmp_path, directory) -> None:
@@ -383,24 +383,24 @@ def test_rename_replaces_whole(tmp_path, directory) -> None:
     (tmp_path / "old").write_text("old")
     (tmp_path / "new").write_text("new")
     inode = (tmp_path / "new").stat().st_ino
-    files.rename("new", "old", directory, directory)
+    entries.rename("new", "old", directory, directory)
     assert (tmp_path / "old").stat().st_ino == inode
-    files.rename(str(tmp_path / "old"), str(tmp_path / "third"))
+    entries.rename(str(tmp_path / "old"), str(tmp_path / "third"))
     assert [path.name for path in tmp_path.iterdir()] == ["third"]
 
 
 def test_symlink_says_its_target_to_the_byte(tmp_path, directory) -> None:
-    files.symlink(NASTY, "link", dir_fd=directory)
+    entries.symlink(NASTY, "link", dir_fd=directory)
     assert os.readlink(os.fsencode(tmp_path / "link")) == NASTY
-    files.symlink("a", str(tmp_path / "other"))
+    entries.symlink("a", str(tmp_path / "other"))
     assert os.readlink(tmp_path / "other") == "a"
 
 
 def test_readlink_gives_text_that_encodes_back(tmp_path, directory) -> None:
     os.symlink(NASTY, os.fsencode(tmp_path / "link"))
-    assert files.encode(files.readlink("link", directory)) == NASTY
+    assert files.encode(entries.readlink("link", directory)) == NASTY
     fd = os.open("link", os.O_PATH | os.O_NOFOLLOW, dir_fd=directory)
-    assert files.encode(files.readlink("", dir_fd=fd)) == NASTY
+    assert files.encode(entries.readlink("", dir_fd=fd)) == NASTY
     os.close(fd)
 
 
@@ -408,8 +408,8 @@ def test_readlink_gives_text_that_encodes_back(tmp_path, directory) -> None:
 def test_mknod_makes_devices_and_fifos(tmp_path, directory) -> None:
     def make() -> None:
         os.umask(0o077)
-        files.mknod("null", stat.S_IFCHR | 0o666, files.makedev(1, 3), dir_fd=directory)
-        files.mknod(str(tmp_path / "fifo"), stat.S_IFIFO | 0o666)
+        entries.mknod("null", stat.S_IFCHR | 0o666, files.makedev(1, 3), dir_fd=directory)
+        entries.mknod(str(tmp_path / "fifo"), stat.S_IFIFO | 0o666)
 
     assert child.end(make) == 0
     shown = subprocess.run(
@@ -444,7 +444,7 @@ def test_device_knows_the_null_device() -> None:
 def test_chmod_follows_links_and_ignores_the_umask(tmp_path) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "link").symlink_to("file")
-    files.chmod(str(tmp_path / "link"), 0o4755)
+    entries.chmod(str(tmp_path / "link"), 0o4755)
     assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o4755
 
 
@@ -459,8 +459,8 @@ def test_fchmod_changes_an_open_file(tmp_path) -> None:
 def test_chown_changes_the_link_or_what_it_names(tmp_path, directory) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "link").symlink_to("file")
-    files.chown("link", 5, 6, dir_fd=directory, follow=False)
-    files.chown(str(tmp_path / "link"), 7, -1)
+    entries.chown("link", 5, 6, dir_fd=directory, follow=False)
+    entries.chown(str(tmp_path / "link"), 7, -1)
     owners = [(path.lstat().st_uid, path.lstat().st_gid) for path in sorted(tmp_path.iterdir())]
     assert owners == [(7, 0), (5, 6)]
 
@@ -498,8 +498,8 @@ def test_listdir_of_a_descriptor_decodes_as_utf8_in_every_locale(tmp_path) -> No
 
 def test_chdir_moves_and_getcwd_tells(tmp_path) -> None:
     def move() -> tuple[str, str]:
-        files.chdir(str(tmp_path))
-        return files.getcwd(), os.readlink("/proc/self/cwd")
+        entries.chdir(str(tmp_path))
+        return entries.getcwd(), os.readlink("/proc/self/cwd")
 
     assert child.run(move) == (str(tmp_path), str(tmp_path))
 
@@ -518,7 +518,7 @@ def test_chroot_changes_the_root(tmp_path) -> None:
     proc = os.open("/proc", os.O_PATH)
 
     def enter() -> tuple[list[str], str]:
-        files.chroot(str(tmp_path))
+        entries.chroot(str(tmp_path))
         os.chdir("/")
         return os.listdir("/"), os.readlink("self/root", dir_fd=proc)
 
@@ -533,7 +533,7 @@ def test_getcwd_fails_where_there_is_none(tmp_path) -> None:
     def stand() -> str:
         os.chdir(tmp_path / "d")
         os.rmdir(tmp_path / "d")
-        return files.getcwd()
+        return entries.getcwd()
 
     with pytest.raises(FileNotFoundError):
         child.run(stand)
@@ -586,7 +586,7 @@ def test_subdirectories_are_the_directories_alone_and_no_link_to_one(tmp_path) -
     fd = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         expected = {"plain", files.decode(NASTY)}
-        assert set(files.subdirectories(fd)) == expected
-        assert set(files.subdirectories(fd)) == expected, "the position does not matter"
+        assert set(entries.subdirectories(fd)) == expected
+        assert set(entries.subdirectories(fd)) == expected, "the position does not matter"
     finally:
         os.close(fd)

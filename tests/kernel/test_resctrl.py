@@ -13,7 +13,7 @@ import pytest
 
 from anocir.host import resctrl
 from anocir.errors import Error
-from anocir.linux import files
+from anocir.linux import entries, files
 
 pytestmark = pytest.mark.kernel
 
@@ -53,7 +53,7 @@ def tree(tmp_path, monkeypatch):
         f"22 1 0:20 / {top} rw,relatime shared:1 - resctrl resctrl rw\n"
     )
     monkeypatch.setattr(resctrl, "_MOUNTINFO", str(info))
-    mkdir, write_file = files.mkdir, files.write_file
+    mkdir, write_file = entries.mkdir, files.write_file
 
     def make(path, mode=0o755, dir_fd=None) -> None:
         mkdir(path, mode, dir_fd)
@@ -68,7 +68,7 @@ def tree(tmp_path, monkeypatch):
             one.writes.append(f"{os.path.relpath(path, top)}: {data}")
         write_file(path, data, dir_fd)
 
-    monkeypatch.setattr(files, "mkdir", make)
+    monkeypatch.setattr(entries, "mkdir", make)
     monkeypatch.setattr(files, "write_file", write)
     return one
 

@@ -379,7 +379,7 @@ def test_control_a_root_that_is_not_looked_at_is_taken(arena: Arena) -> None:
         "    for part in root.split('/')[1:]:\n"
         "        whole += '/' + part\n"
         "        if not files.exists(whole):\n"
-        "            files.mkdir(whole, 0o755)\n"
+        "            entries.mkdir(whole, 0o755)\n"
     )
     found = use_of_roots(arena, arena.altered(host__store=owner, host__reserve=plain))
     assert found["new"] == "mode 700 755"

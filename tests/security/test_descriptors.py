@@ -11,9 +11,11 @@ from tests.security.conftest import Arena
 
 UP = "../" * 12
 NAIVE_CHDIR = """
+from anocir.linux import entries
+
 def chdir(context, path, as_user):
     if not as_user:
-        files.chdir(path)
+        entries.chdir(path)
 """
 NO_CHECK_OF_CWD = "def make_cwd(context, path):\n    return\n"
 LEAKED_DIRECTORY = """

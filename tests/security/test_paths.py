@@ -19,8 +19,10 @@ WAYS: dict[str, dict[str, str]] = {
 }
 # A resolver that joins text and lets the kernel look it up in the host's file system.
 NAIVE = """
+from anocir.linux import entries
+
 def _host(root_fd, path):
-    return files.readlink(f"/proc/self/fd/{root_fd}") + "/" + path.lstrip("/")
+    return entries.readlink(f"/proc/self/fd/{root_fd}") + "/" + path.lstrip("/")
 
 def open(root_fd, path, flags=files.O_PATH, follow_links=True):
     return files.open(_host(root_fd, path), flags)
@@ -29,7 +31,7 @@ def make_directory(root_fd, path, mode=0o755, may_make=None):
     whole = _host(root_fd, path)
     for index in [i for i, c in enumerate(whole) if c == "/" and i] + [len(whole)]:
         if not files.exists(whole[:index]):
-            files.mkdir(whole[:index], mode)
+            entries.mkdir(whole[:index], mode)
     return files.open(whole, files.O_PATH | files.O_DIRECTORY)
 
 def make_file(root_fd, path, may_make=None):
@@ -123,7 +125,7 @@ _open_inside, _make_inside = open, make_directory
 
 def _settle(root_fd, path):
     fd = mounts.openat2(root_fd, path, files.O_PATH, RESOLVE_IN_ROOT)
-    found = files.readlink(f"/proc/self/fd/{fd}")
+    found = entries.readlink(f"/proc/self/fd/{fd}")
     files.close(fd)
     return found
 
@@ -140,13 +142,13 @@ def make_directory(root_fd, path, mode=0o755, may_make=None):
     head, exchanged, _ = whole.partition("/x/")
     for _ in range(20000 if exchanged else 0):
         try:
-            files.readlink(head + "/x")
+            entries.readlink(head + "/x")
             break
         except OSError:
             _time.sleep(0.0001)
     for index in [i for i, c in enumerate(whole) if c == "/" and i] + [len(whole)]:
         if not files.exists(whole[:index]):
-            files.mkdir(whole[:index], mode)
+            entries.mkdir(whole[:index], mode)
     return files.open(whole, files.O_PATH | files.O_DIRECTORY)
 """
 )
@@ -267,8 +269,9 @@ def test_control_crun_makes_the_console_on_the_host(arena: Arena) -> None:
 
 def test_control_a_console_made_by_its_name_is_on_the_host(arena: Arena) -> None:
     by_name = (
+        "from anocir.linux import entries\n"
         "def _bind_console(context, slave):\n"
-        "    root = files.readlink(f'/proc/self/fd/{context.root_fd}')\n"
+        "    root = entries.readlink(f'/proc/self/fd/{context.root_fd}')\n"
         "    files.close(files.open(root + '/dev/console', files.O_WRONLY | files.O_CREAT, 0o600))\n"
     )
     assert harm_by_the_console(arena, arena.altered(inside__console=by_name)) == ["console"]
@@ -326,7 +329,7 @@ def test_control_a_root_that_is_looked_up_again_is_another(arena: Arena) -> None
         "def _host(root_fd, path):\n"
         # It meets the other root each time, and not only when the scheduler likes.
         "    for _ in range(20000 if _root[0] else 0):\n"
-        "        now = files.readlink(_root[0])\n"
+        "        now = entries.readlink(_root[0])\n"
         "        if now != _last[0]:\n"
         "            _last[0] = now\n"
         "            break\n"
@@ -377,7 +380,7 @@ def test_control_a_temporary_file_that_follows_is_seen(arena: Arena) -> None:
         "    temporary = f'{directory}{slash}.{name}'\n"
         "    fd = files.open(temporary, files.O_WRONLY | files.O_CREAT | files.O_TRUNC, 0o666)\n"
         "    files.write_all(fd, str(pid).encode())\n"
-        "    files.rename(temporary, path)\n"
+        "    entries.rename(temporary, path)\n"
     )
     assert victim_of_a_pid_file(arena, host__launch=follow) != "host\n"
 
@@ -418,9 +421,10 @@ def test_a_false_passwd_neither_blocks_nor_leads_out(arena: Arena, kind: str) ->
 @pytest.mark.parametrize("kind", ["fifo", "link to the host"])
 def test_control_a_passwd_that_is_just_opened(arena: Arena, kind: str) -> None:
     just = (
+        "from anocir.linux import entries\n"
         "def home(context, uid):\n"
         "    if context.env:\n        return\n"
-        "    target = files.readlink(f'/proc/self/fd/{context.root_fd}') + '/etc/passwd'\n"
+        "    target = entries.readlink(f'/proc/self/fd/{context.root_fd}') + '/etc/passwd'\n"
         "    text = files.read_file(target)\n"
         "    context.env.append('HOME=' + (_home_in(text, uid) or '/'))\n"
     )

@@ -119,7 +119,7 @@ TRUSTING = {
     "inside__mounts": "def _check_bind(context, target, opened, destination):\n    return\n",
     "inside__procfs": (
         "def open_proc(context, path, flags):\n"
-        "    root = files.readlink(f'/proc/self/fd/{context.root_fd}')\n"
+        "    root = entries.readlink(f'/proc/self/fd/{context.root_fd}')\n"
         "    return inroot.open(context.root_fd, '/proc/' + path, flags)\n"
     ),
 }
@@ -291,7 +291,7 @@ def test_control_the_plain_path_reads_the_cover() -> None:
 BY_NAME = {
     "inside__masks": (
         "import time as _time\n"
-        "from ..linux import mounts\n"
+        "from ..linux import entries, mounts\n"
         "from ..linux.const import MS_BIND, MS_RDONLY, MS_REC, MS_REMOUNT\n"
         "def readonly_path(context, path):\n"
         "    one = _meet(context, path, lambda place: not place.endswith('/other'))\n"
@@ -306,7 +306,7 @@ BY_NAME = {
         "            fd = inroot.open(context.root_fd, path)\n"
         "        except OSError:\n"
         "            continue\n"
-        "        if wanted(files.readlink(f'/proc/self/fd/{fd}')):\n"
+        "        if wanted(entries.readlink(f'/proc/self/fd/{fd}')):\n"
         "            break\n"
         "        files.close(fd)\n"
         "        _time.sleep(0.0001)\n"

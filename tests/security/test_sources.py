@@ -169,7 +169,7 @@ def test_control_a_slave_by_its_name_is_the_image_s(arena: Arena) -> None:
     by_name = (
         "def console(context, uid, height, width, bind, own):\n"
         "    master = inroot.open(context.root_fd, '/dev/pts/ptmx', files.O_RDWR | files.O_NOCTTY)\n"
-        "    number = int.from_bytes(files.ioctl(master, TIOCGPTN, bytes(4)), 'little')\n"
+        "    number = int.from_bytes(descriptors.ioctl(master, TIOCGPTN, bytes(4)), 'little')\n"
         "    inroot.open(context.root_fd, f'/dev/pts/{number}', files.O_RDWR | files.O_NOCTTY)\n"
     )
     assert opened_by_the_terminal(arena, arena.altered(inside__console=by_name)) > 0

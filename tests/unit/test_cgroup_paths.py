@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anocir import cgroup
-from anocir.cgroup import choice, hierarchy, tree
+from anocir.cgroup import choice, hierarchy, making, removal, tree
 from anocir.errors import Error
 
 pytestmark = pytest.mark.unit
@@ -145,16 +145,16 @@ def test_only_a_namespaced_writable_cgroup_gets_an_owner(config, uid):
 
 
 def test_exec_s_sub_cgroups_stay_below_the_container_s():
-    assert tree.sub_cgroups(["/a"], set()) == {"*": "/a"}
-    assert tree.sub_cgroups(["cpu,memory:a/b", "c"], {"cpu", "memory"}) == {
+    assert making.sub_cgroups(["/a"], set()) == {"*": "/a"}
+    assert making.sub_cgroups(["cpu,memory:a/b", "c"], {"cpu", "memory"}) == {
         "cpu": "/a/b",
         "memory": "/a/b",
         "*": "/c",
     }
-    assert tree.sub_cgroups(["name=systemd:x"], {"name=systemd"}) == {"name=systemd": "/x"}
+    assert making.sub_cgroups(["name=systemd:x"], {"name=systemd"}) == {"name=systemd": "/x"}
     for bad in ("../x", "/a/../../b", "nope:/a"):
         with pytest.raises(Error, match="--cgroup"):
-            tree.sub_cgroups([bad], {"cpu"})
+            making.sub_cgroups([bad], {"cpu"})
 
 
 @pytest.mark.parametrize("seconds", [5, 15])
@@ -170,13 +170,14 @@ def test_a_cgroup_whose_last_process_takes_long_to_exit_is_removed(monkeypatch, 
 
     monkeypatch.setattr(tree.files, "rmdir", rmdir)
     monkeypatch.setattr(tree, "walk", lambda directory, leave=None: iter(()))
-    monkeypatch.setattr(tree, "monotonic", lambda: clock[0])
+    for module in (removal, tree):
+        monkeypatch.setattr(module, "monotonic", lambda: clock[0])
     monkeypatch.setattr(tree, "sleep", sleep)
-    if seconds < tree.PATIENCE:
-        tree.remove([("/cgroup/x", 1)])
+    if seconds < removal.PATIENCE:
+        removal.remove([("/cgroup/x", 1)])
     else:
         with pytest.raises(Error, match="remove cgroup /cgroup/x: "):
-            tree.remove([("/cgroup/x", 1)])
+            removal.remove([("/cgroup/x", 1)])
 
 
 def test_what_fails_in_one_hierarchy_keeps_nothing_in_the_others(monkeypatch):
@@ -189,7 +190,7 @@ def test_what_fails_in_one_hierarchy_keeps_nothing_in_the_others(monkeypatch):
 
     monkeypatch.setattr(tree.files, "rmdir", rmdir)
     with pytest.raises(PermissionError):
-        tree.remove([("/one/x", 1), ("/two/x", 1), ("/three/y/x", 2)])
+        removal.remove([("/one/x", 1), ("/two/x", 1), ("/three/y/x", 2)])
     assert removed == ["/two/x", "/three/y/x", "/three/y"]
 
 
@@ -200,10 +201,10 @@ def test_what_is_not_there_is_gone_also_where_nothing_can_be_written(monkeypatch
         raise OSError(errno.EROFS, "read-only", path)
 
     monkeypatch.setattr(tree.files, "rmdir", rmdir)
-    tree.remove([(f"{tmp_path}/nothing/here", 2)])
+    removal.remove([(f"{tmp_path}/nothing/here", 2)])
     (tmp_path / "there").mkdir()
     with pytest.raises(OSError, match="read-only"):
-        tree.remove([(f"{tmp_path}/there", 1)])
+        removal.remove([(f"{tmp_path}/there", 1)])
 
 
 @pytest.mark.parametrize(
@@ -219,8 +220,8 @@ def test_a_path_that_no_file_system_takes_is_refused_in_one_short_line(path, tex
 def test_a_thousand_levels_are_made_and_removed_without_recursion(tmp_path):
     deep = str(tmp_path) + "/d" * 1500
     try:
-        assert tree.make(deep, str(tmp_path))
-        assert not tree.make(deep, str(tmp_path))
+        assert making.make(deep, str(tmp_path))
+        assert not making.make(deep, str(tmp_path))
     finally:
         while len(deep) > len(str(tmp_path)):
             os.rmdir(deep)

@@ -13,7 +13,7 @@ import pytest
 
 from anocir.cgroup import tree
 from anocir.commands import kill
-from anocir.host import ending, states, store
+from anocir.host import ending, fifos, reserve, states, store, transitions
 from anocir.errors import CONTRACT, Error
 from anocir.linux import processes, watch
 from tests.wait import until
@@ -69,18 +69,22 @@ def container(**state) -> store.Container:
 )
 def test_every_cell(operation: str, status: str, expected: str | None) -> None:
     if expected is YES:
-        states.check(operation, container(), status)
+        transitions.check(operation, container(), status)
     else:
         with pytest.raises(Error) as caught:
-            states.check(operation, container(), status)
+            transitions.check(operation, container(), status)
         assert caught.value.text == expected
 
 
 def test_the_table_has_these_operations_and_states_and_no_others() -> None:
-    known = set(states.TRANSITIONS)
-    assert known == set(TABLE), "states.TRANSITIONS and TABLE in this file: a row for each in both"
-    for name, row in states.TRANSITIONS.items():
-        assert list(row) == STATES, f"states.TRANSITIONS[{name}]: one cell for each state, in order"
+    known = set(transitions.TRANSITIONS)
+    assert known == set(TABLE), (
+        "transitions.TRANSITIONS and TABLE in this file: a row for each in both"
+    )
+    for name, row in transitions.TRANSITIONS.items():
+        assert list(row) == STATES, (
+            f"transitions.TRANSITIONS[{name}]: one cell for each state, in order"
+        )
     assert STATES == [
         states.CREATING,
         states.CREATED,
@@ -93,7 +97,7 @@ def test_the_table_has_these_operations_and_states_and_no_others() -> None:
 def test_texts_that_others_match_come_from_one_place() -> None:
     for operation, key in [("start", "already running"), ("kill", "not running"), ("resume", "not paused"),
                            ("exec", "exec stopped"), ("delete", "not stopped")]:  # fmt: skip
-        assert CONTRACT[key] in states.TRANSITIONS[operation].values()
+        assert CONTRACT[key] in transitions.TRANSITIONS[operation].values()
 
 
 # The state of a container ------------------------------------------------------------------------
@@ -151,12 +155,12 @@ def test_created_is_who_has_the_start_fifo_open(process, frozen, tmp_path) -> No
     box = store.Container(str(tmp_path), "x", os.open(tmp_path, os.O_RDONLY))
     box.state, box.intent = state_of(process), {}
     assert states.status_of(box) == "running"
-    fds = box.make_line()
+    fds = reserve.make_line(box)
     assert states.status_of(box) == "created"
     for fd in fds:
         os.close(fd)
     assert states.status_of(box) == "running", "nobody reads it"
-    box.close_line()
+    fifos.close(box)
     box.close()
 
 

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from anocir.host import reserve, store
+from anocir.host import listing, lock, removal, reserve, saving, store
 from anocir.errors import CONTRACT, Error
-from anocir.linux import files
+from anocir.linux import entries, files
 from tests.kernel import child
 from tests.wait import others_go_on
 
@@ -43,10 +43,10 @@ def test_reserve_makes_private_directories(root, box) -> None:
 
 
 def test_what_was_saved_is_read_back(root, box) -> None:
-    box.save_config({"ociVersion": "1.3.0", "é": [1]})
-    box.save_intent({"bundle": "/b"})
-    box.save_state(pid=7, start_time=8)
-    box.save_state(created=True, pid=9)
+    saving.config(box, {"ociVersion": "1.3.0", "é": [1]})
+    saving.intent(box, {"bundle": "/b"})
+    saving.state(box, pid=7, start_time=8)
+    saving.state(box, created=True, pid=9)
     again = store.open_container(root, "box")
     again.load()
     assert again.intent == {"version": store.VERSION, "id": "box", "bundle": "/b"}
@@ -58,9 +58,9 @@ def test_what_was_saved_is_read_back(root, box) -> None:
 def test_files_are_private_and_nothing_else_is_left(root, box) -> None:
     old = os.umask(0)
     try:
-        box.save_config({})
-        box.save_intent({})
-        box.save_state()
+        saving.config(box, {})
+        saving.intent(box, {})
+        saving.state(box)
     finally:
         os.umask(old)
     assert sorted(os.listdir(box.path)) == ["config.json", "intent.json", "state.json"]
@@ -70,31 +70,31 @@ def test_files_are_private_and_nothing_else_is_left(root, box) -> None:
 
 def test_a_file_is_replaced_whole(box, monkeypatch) -> None:
     """The old one is there until the new one is complete."""
-    box.save_state(number=1)
+    saving.state(box, number=1)
     events = []
-    for name in ("write", "rename"):
-        real = getattr(files, name)
+    for module, name in ((files, "write"), (entries, "rename")):
+        real = getattr(module, name)
 
         def spy(*args, name=name, real=real):
             events.append((name, json.loads(Path(box.path, "state.json").read_text())["number"]))
             return real(*args)
 
-        monkeypatch.setattr(files, name, spy)
-    box.save_state(number=2)
+        monkeypatch.setattr(module, name, spy)
+    saving.state(box, number=2)
     assert [name for name, _ in events] == ["write", "rename"]
     assert {number for _, number in events} == {1}
     assert json.loads(Path(box.path, "state.json").read_text())["number"] == 2
 
 
 def test_a_failed_write_leaves_the_old_file_and_names_it(box, monkeypatch) -> None:
-    box.save_state(number=1)
+    saving.state(box, number=1)
 
     def full(fd: int, data: bytes) -> int:
         raise OSError(28, "write")
 
     monkeypatch.setattr(files, "write", full)
     with pytest.raises(OSError) as caught:
-        box.save_state(number=2)
+        saving.state(box, number=2)
     assert (caught.value.errno, caught.value.filename) == (28, f"{box.path}/state.json")
     assert json.loads(Path(box.path, "state.json").read_text())["number"] == 1
 
@@ -104,18 +104,18 @@ def test_a_link_in_the_place_of_the_temporary_file_is_not_followed(box, tmp_path
     target.write_text("precious")
     os.symlink(target, f"{box.path}/.state.json.{os.getpid()}")
     with pytest.raises(OSError):
-        box.save_state(number=1)
+        saving.state(box, number=1)
     assert target.read_text() == "precious"
 
 
 def test_readers_never_see_half_a_file(root, box) -> None:
-    box.save_intent({})
-    box.save_state(value="x" * 5, length=5)
+    saving.intent(box, {})
+    saving.state(box, value="x" * 5, length=5)
 
     def writer() -> None:
         while True:
             for size in range(300):
-                box.save_state(value="x" * size * 100, length=size * 100)
+                saving.state(box, value="x" * size * 100, length=size * 100)
 
     pid = child.start(writer)
     reads = 0
@@ -146,9 +146,9 @@ DAMAGE = [b"", b"{", b"[]", b"null", b'"text"', b"\xff", b"{}{}", b'{"a":1,"a":2
 def test_a_damaged_file_is_an_error_that_says_how_to_get_rid_of_it(
     root, box, name: str, data: bytes
 ) -> None:
-    box.save_intent({"bundle": "/b"})
+    saving.intent(box, {"bundle": "/b"})
     if name == "state.json":
-        box.save_state(pid=1)
+        saving.state(box, pid=1)
     Path(box.path, name).write_bytes(data)
     one = store.open_container(root, "box")
     with pytest.raises(Error) as caught:
@@ -163,8 +163,8 @@ def test_a_damaged_file_is_an_error_that_says_how_to_get_rid_of_it(
 
 @pytest.mark.parametrize("data", [None, *DAMAGE])
 def test_the_state_alone_is_enough(root, box, data) -> None:
-    box.save_intent({"bundle": "/b"})
-    box.save_state(pid=1, start_time=1, created=True)
+    saving.intent(box, {"bundle": "/b"})
+    saving.state(box, pid=1, start_time=1, created=True)
     path = Path(box.path, "intent.json")
     path.write_bytes(data) if data is not None else path.unlink()
     one = store.open_container(root, "box")
@@ -188,7 +188,7 @@ def test_without_an_intent_there_is_no_container(root, box) -> None:
 
 
 def test_without_a_state_init_never_was(box) -> None:
-    box.save_intent({"bundle": "/b"})
+    saving.intent(box, {"bundle": "/b"})
     box.load()
     assert box.state == {}
 
@@ -216,9 +216,9 @@ def test_any_bytes_are_read_or_refused(tmp_path, data: bytes) -> None:
 
 
 def test_remove_takes_all_with_it(root, box, tmp_path) -> None:
-    box.save_config({})
-    box.save_intent({})
-    box.save_state()
+    saving.config(box, {})
+    saving.intent(box, {})
+    saving.state(box)
     Path(box.path, f".state.json.{1}").write_text("left by a killed runtime")
     Path(box.path, "sub", "deep").mkdir(parents=True)
     Path(box.path, "sub", "deep", "file").touch()
@@ -227,21 +227,21 @@ def test_remove_takes_all_with_it(root, box, tmp_path) -> None:
     (outside / "file").touch()
     os.symlink(outside, Path(box.path, "sub", "link"))
     os.mkfifo(Path(box.path, "fifo"))
-    box.remove()
+    removal.remove(box)
     assert not os.path.exists(box.path) and os.listdir(root) == []
     assert (outside / "file").exists(), "links are removed, not followed"
 
 
 def test_remove_of_what_is_gone_is_no_error(box) -> None:
     os.rmdir(box.path)
-    box.remove()
+    removal.remove(box)
 
 
 def test_the_intent_goes_last(box, monkeypatch) -> None:
     """While there is one, `delete --force` still knows what was made."""
-    box.save_config({})
-    box.save_intent({})
-    box.save_state()
+    saving.config(box, {})
+    saving.intent(box, {})
+    saving.state(box)
     os.mkfifo(Path(box.path, store.START))
     os.mkfifo(Path(box.path, store.REPORT))
     order = []
@@ -252,7 +252,7 @@ def test_the_intent_goes_last(box, monkeypatch) -> None:
         real(path, dir_fd)
 
     monkeypatch.setattr(files, "unlink", spy)
-    box.remove()
+    removal.remove(box)
     assert order[-1] == "intent.json" and len(order) == 5
 
 
@@ -260,14 +260,14 @@ def test_the_intent_goes_last(box, monkeypatch) -> None:
 
 
 def test_an_id_is_taken_once(root, box) -> None:
-    box.save_intent({})
-    box.unlock()
+    saving.intent(box, {})
+    lock.give(box)
     for call in (reserve.reserve, reserve.check_free):
         with pytest.raises(Error) as caught:
             call(root, "box")
         assert caught.value.text == CONTRACT["exists"]
     reserve.check_free(root, "other")
-    box.remove()
+    removal.remove(box)
     reserve.check_free(root, "box")
     again = reserve.reserve(root, "box")
     again.close()
@@ -276,11 +276,11 @@ def test_an_id_is_taken_once(root, box) -> None:
 def test_what_a_killed_create_left_is_taken_over(root) -> None:
     def killed() -> None:
         one = reserve.reserve(root, "box")
-        one.save_config({})
+        saving.config(one, {})
 
     assert child.end(killed) == 0
     one = reserve.reserve(root, "box")
-    one.save_intent({"mine": True})
+    saving.intent(one, {"mine": True})
     one.close()
 
 
@@ -302,13 +302,13 @@ def test_a_link_in_the_place_of_a_directory_is_not_followed(root, tmp_path) -> N
 
 
 def test_a_lock_keeps_another_process_waiting(root, box) -> None:
-    box.save_intent({})
+    saving.intent(box, {})
     read_end, write_end = os.pipe()
 
     def other() -> None:
         one = store.open_container(root, "box")
         os.write(write_end, b"1")
-        one.lock()
+        lock.take(one)
         os.write(write_end, b"2")
 
     pid = child.start(other)
@@ -318,7 +318,7 @@ def test_a_lock_keeps_another_process_waiting(root, box) -> None:
     with pytest.raises(BlockingIOError):
         os.read(read_end, 1)
     os.set_blocking(read_end, True)
-    box.unlock()
+    lock.give(box)
     assert os.read(read_end, 1) == b"2"
     os.waitpid(pid, 0)
     os.close(read_end)
@@ -326,7 +326,7 @@ def test_a_lock_keeps_another_process_waiting(root, box) -> None:
 
 
 def test_who_waited_for_the_lock_learns_that_it_was_removed(root, box) -> None:
-    box.save_intent({})
+    saving.intent(box, {})
     read_end, write_end = os.pipe()
 
     def other() -> None:
@@ -334,7 +334,7 @@ def test_who_waited_for_the_lock_learns_that_it_was_removed(root, box) -> None:
         one = store.open_container(root, "box")
         os.write(write_end, b"1")
         try:
-            one.lock()
+            lock.take(one)
         except Error as error:
             assert error.text == CONTRACT["missing"]
             return
@@ -342,7 +342,7 @@ def test_who_waited_for_the_lock_learns_that_it_was_removed(root, box) -> None:
 
     pid = child.start(other)
     os.read(read_end, 1)
-    box.remove()
+    removal.remove(box)
     box.close()
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     os.close(read_end)
@@ -384,17 +384,17 @@ def test_of_many_who_reserve_one_wins(root, left: bool) -> None:
     def one_of_many() -> str:
         one = reserve.reserve(root, "box")
         time.sleep(0.002)
-        one.save_intent({"winner": os.getpid()})
-        one.unlock()
+        saving.intent(one, {"winner": os.getpid()})
+        lock.give(one)
         return "won"
 
     for _ in range(5):
         answers = racers(8, one_of_many)
         assert sorted(answers) == [CONTRACT["exists"]] * 7 + ["won"]
         one = store.open_container(root, "box")
-        one.lock()
+        lock.take(one)
         one.load()
-        one.remove()
+        removal.remove(one)
         one.close()
         if left:
             os.mkdir(f"{root}/box", 0o700)
@@ -411,13 +411,13 @@ def test_create_and_delete_again_and_again_never_mix(root) -> None:
             except Error as error:
                 assert error.text == CONTRACT["exists"], error.text
                 continue
-            one.save_intent({"owner": str(os.getpid())})
-            one.save_state(owner=str(os.getpid()))
+            saving.intent(one, {"owner": str(os.getpid())})
+            saving.state(one, owner=str(os.getpid()))
             again = store.open_container(root, "box")
             again.load()
             assert again.intent["owner"] == again.state["owner"] == str(os.getpid())
             again.close()
-            one.remove()
+            removal.remove(one)
             one.close()
             won += 1
         return f"won {won}"
@@ -432,11 +432,11 @@ def test_reading_while_others_create_and_delete_gives_a_whole_container_or_none(
     def make() -> str:
         for _ in range(80):
             one = reserve.reserve(root, "box")
-            one.save_intent({"bundle": "/b"})
-            one.save_state(pid=1)
-            one.unlock()
-            one.lock()
-            one.remove()
+            saving.intent(one, {"bundle": "/b"})
+            saving.state(one, pid=1)
+            lock.give(one)
+            lock.take(one)
+            removal.remove(one)
             one.close()
         return "done"
 
@@ -492,11 +492,11 @@ def test_a_root_of_another_user_is_refused(root) -> None:
 
 
 def test_the_ids_are_directories_without_a_colon(root) -> None:
-    assert store.ids(root) == []
+    assert listing.ids(root) == []
     os.makedirs(root)
     for name in ("b", "a", ":seccomp", "c.d-1"):
         os.mkdir(f"{root}/{name}")
-    assert store.ids(root) == ["a", "b", "c.d-1"]
+    assert listing.ids(root) == ["a", "b", "c.d-1"]
 
 
 def test_now_is_rfc_3339_with_nanoseconds() -> None:

@@ -1,0 +1,46 @@
+"""The two FIFOs between init and start; `reserve` makes them.
+
+Side: host.
+"""
+
+from __future__ import annotations
+
+from ..linux import files
+from . import store
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .store import Container
+
+
+def open_(container: Container) -> tuple[int, int]:
+    """Open what init reads and what it writes, for start.
+
+    Raises FileNotFoundError when another start is on its way and OSError (ENXIO) when init
+    has closed it.
+    """
+    start = _open_fifo(container, store.START, files.O_WRONLY)
+    try:
+        return start, _open_fifo(container, store.REPORT, files.O_RDONLY)
+    except OSError:
+        files.close(start)
+        raise
+
+
+def started(container: Container) -> None:
+    """Take away what another start would need."""
+    files.unlink(store.REPORT, container.dir_fd)
+
+
+def _open_fifo(container: Container, name: str, flags: int) -> int:
+    fd = files.open(name, flags | files.O_NONBLOCK | files.O_NOFOLLOW, dir_fd=container.dir_fd)
+    if files.kind(files.fstat(fd)) != files.S_IFIFO:
+        files.close(fd)
+        raise FileNotFoundError(2, "open", f"{container.path}/{name}")
+    return fd
+
+
+def close(container: Container) -> None:
+    """Remove the FIFOs: the program runs, or never will."""
+    for name in (store.REPORT, store.START):
+        store.unlink(name, container.dir_fd)
