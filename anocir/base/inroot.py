@@ -119,7 +119,7 @@ def beneath(root: str, path: str) -> str:
 def _real(path: str) -> str:
     fd = files.open(path, files.O_PATH)
     try:
-        return files.readlink(f"/proc/self/fd/{fd}")
+        return entries.readlink(f"/proc/self/fd/{fd}")
     finally:
         files.close(fd)
 

@@ -144,7 +144,7 @@ class Block:
         _run(code, links, module.__dict__)
 
 
-def _run(code: CodeType, links: Links, space: dict[str, Any]) -> None:
+def _run(code: CodeType, links: Links, space: dict[str, object]) -> None:
     """Give a module the names that it has from others, which are made, and execute it."""
     modules = sys.modules
     for source, names in links:

@@ -243,7 +243,7 @@ class Init:
     def _own_proc(self) -> bool:
         """Tell whether /proc is that of our pid namespace: `unshare -pf` leaves the old one."""
         try:
-            return files.readlink("/proc/self") == str(self.own_pid)
+            return entries.readlink("/proc/self") == str(self.own_pid)
         except OSError:
             return False
 

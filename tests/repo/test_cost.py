@@ -138,7 +138,7 @@ def test_a_command_makes_no_more_system_calls_than_it_did(counted: Counted) -> N
 # little: callgrind counts, and no clock. The bounds are what was counted with a tenth to spare.
 # Of kill they are more than on a machine, as valgrind may not know pidfd_open(2): then it is those
 # of what stands in for it.
-INSTRUCTIONS = {"state": 4.7, "start": 5.4, "list": 4.8, "kill": 6.5, "delete": 6.6}
+INSTRUCTIONS = {"state": 4.2, "start": 5.0, "list": 4.4, "kill": 6.1, "delete": 5.0}
 
 
 @pytest.mark.skipif(not shutil.which("valgrind"), reason="[valgrind] this machine has not valgrind")

@@ -49,6 +49,6 @@ def test_a_call_that_was_taken_is_answered_whatever_interrupts(monkeypatch, fail
             raise OSError(failing.pop(0), "ioctl")
         return data
 
-    monkeypatch.setattr(notifications.files, "ioctl", ioctl)
+    monkeypatch.setattr(notifications.descriptors, "ioctl", ioctl)
     assert notifications.let_go(3) == found
     assert asked.count(notifications.SECCOMP_IOCTL_NOTIF_SEND) == sent
