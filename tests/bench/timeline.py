@@ -1,8 +1,9 @@
 #!/usr/bin/python3
 """What the time of one `create` goes into: both processes on one clock, the median of many rounds.
 
-usage: timeline.py [--rounds N] [ARCHIVE]
+usage: timeline.py [--rounds N] [--systemd] [ARCHIVE]
 
+With --systemd the container is a unit of a systemd that boots for it (tests/systemd/boot.sh).
 Each stage begins where the one before it ended.  The two sides run at the same time, so their columns
 do not add up: what counts is when each one waits for the other.  The clock of a side is read where the
 functions that its stages end with return: they are wrapped in a copy of the archive's first text, which
@@ -21,11 +22,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 TOP = os.path.dirname(os.path.dirname(HERE))
 sys.path.insert(0, TOP)
 
+from tests.systemd import boot  # noqa: E402
 from tests.reliability.ground import PYTHON, static_busybox  # noqa: E402
 
 ROUNDS = 40
@@ -57,7 +60,7 @@ f = open(sys.argv.pop(1), "rb"); f.readline()
 exec(marshal.load(f).replace("m.main()", ""))
 mark("init's modules are imported")
 import posix
-from anocir import init, process
+from anocir.inside import init
 OUT = 0
 def opened(first, *kept, inner=init._close_foreign):
     global OUT
@@ -70,14 +73,16 @@ init._close_foreign = opened
 after(init, "_import_rest", "", "waits for the plan")
 def execute(context, phase, inner=init._execute):
     inner(context, phase)
-    mark({"prepare": "namespaces", "setup": "root file system, mounts, devices"}.get(phase, phase))
-init._execute = execute
-after(init, "_clone", "clone of init", "waits for the cgroups")
-def send(self, kind, *rest, inner=init.channel.Channel.send):
-    if kind == init.channel.READY:
+    if phase not in ("prepare", "setup"):
+        return
+    mark({"prepare": "namespaces", "setup": "root file system, mounts, devices"}[phase])
+    if phase == "setup":  # what comes then closes descriptors
         posix.write(OUT, repr(MARKS).encode())
-    inner(self, kind, *rest)
-init.channel.Channel.send = send
+init._execute = execute
+after(init, "_cgroup_frame", "waits for the cgroups")
+after(init, "_clone_into", "clone of init")
+after(init, "_clone", "clone of init")
+after(init, "_settle", "in its cgroups")
 m.main()
 """
 )
@@ -97,16 +102,21 @@ def spawned(path, argv, *rest, inner=posix.posix_spawn, **more):
     return pid
 posix.posix_spawn = spawned
 exec(text.replace("m.main()", ""))
-from anocir import boot, launch
+from anocir.host import boot, launch
 def hooked(import_path, inner=boot.early):
     inner(import_path)
-    from anocir import cgroup, create, plan, namespaces, spec, store
+    from anocir.host import create, network
+    from anocir.model import plan, spec
     mark("modules")
     after(spec, "check", "config.json: read and checked")
+    after(create, "checked", "facts for the plan")
     after(plan, "compile_create", "plan")
-    after(launch, "hand_over", "state directory, plan sent")
-    after(namespaces, "new_network", "network namespace", "cgroups are made")
-    after(launch.Init, "adopt", "state with the pid", "waits for the pid")
+    after(create, "_record", "state directory")
+    after(launch, "hand_over", "plan sent")
+    after(create, "_prepare", "cgroups are made")
+    after(network, "make", "network namespace")
+    after(launch.Init, "adopt", "", "waits for the pid")
+    after(launch, "adjust", "state with the pid; systemd has its unit")
     def expect(self, wanted, waiting, inner=launch.Init.expect):
         payload = inner(self, wanted, waiting)
         if waiting == "setting up the container":
@@ -125,7 +135,9 @@ m.main()
 )
 
 
-def measure(archive: str, rounds: int) -> dict[str, list[tuple[str, float, float]]]:
+def measure(
+    archive: str, rounds: int, flags: Sequence[str] = ()
+) -> dict[str, list[tuple[str, float, float]]]:
     """By side: rows of stage, median length and median end, in seconds from the start of the command."""
     with tempfile.TemporaryDirectory(prefix="anocir-timeline-") as work:
         rootfs = os.path.join(work, "rootfs")
@@ -141,7 +153,7 @@ def measure(archive: str, rounds: int) -> dict[str, list[tuple[str, float, float
             json.dump(config, stream)
         outs = {side: os.path.join(work, side) for side in ("host", "init")}
         root = os.path.join(work, "state")
-        flags = ["--root", root]
+        flags = ["--root", root, *flags]
         init = INIT.replace("@OUT@", repr(outs["init"]))
         host = HOST.replace("@OUT@", repr(outs["host"])).replace("@INIT@", repr(init))
         samples: dict[str, dict[str, list[tuple[float, float]]]] = {"host": {}, "init": {}}
@@ -187,8 +199,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="what the time of one create goes into")
     parser.add_argument("archive", nargs="?", default=os.path.join(TOP, "dist", "anocir"))
     parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"counted rounds ({ROUNDS})")
+    parser.add_argument("--systemd", action="store_true", help="as a unit of a systemd that boots")
+    parser.add_argument("--option", action="append", default=[], help=argparse.SUPPRESS)
     options = parser.parse_args()
-    found = measure(os.path.abspath(options.archive), options.rounds)
+    archive = os.path.abspath(options.archive)
+    if options.systemd:
+        within = (sys.executable, os.path.abspath(__file__), "--rounds", str(options.rounds))
+        words = (*within, "--option=--systemd-cgroup", archive)
+        done = boot.boot("--bind", os.path.dirname(archive), command=words, timeout=3600)
+        print(done.stdout, end="")
+        return done.returncode
+    found = measure(archive, options.rounds, options.option)
     for side, title in (("host", "host side"), ("init", "init")):
         print(f"| {title} | ms | ends at |\n|---|---:|---:|")
         for name, length, at in found[side]:

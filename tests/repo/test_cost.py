@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from tests import drive, machine
+from tests.bench import timeline
 from tests.bundle import smallest_bundle
 from tests.repo.test_imports import await_end
 
@@ -205,3 +206,15 @@ def test_what_is_not_asked_for_costs_nothing(counted: Counted) -> None:
     assert run["rename"] + run["renameat"] + run["renameat2"] == 4, run
     assert run["unshare"] <= 3, "host/network, init's namespaces and the one of time are the three"
     assert run["pivot_root"] == 1, run
+
+
+def test_the_timeline_of_a_create_has_every_stage_that_it_knows(archive: str) -> None:
+    """It wraps functions by their names, in a copy of the archive's first text."""
+    if not os.access("/bin/busybox", os.X_OK):
+        pytest.skip("[busybox] this machine has not /bin/busybox")
+    found = timeline.measure(archive, 1)
+    text = timeline.HOST + timeline.INIT
+    known = {name for name in re.findall(r'"([^"\n]+)"\)', text) if " " in name or name == "plan"}
+    seen = {name for rows in found.values() for name, _, _ in rows}
+    assert {"waits for the pid", "clone of init", "plan"} <= seen
+    assert sorted(known - seen) == []
