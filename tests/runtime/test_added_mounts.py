@@ -70,7 +70,7 @@ def test_they_come_and_go(container: Container, volume: str, mapped: bool) -> No
     assert [each["type"] for each in shown] == ["bind", "tmpfs", "bind"]
     if not mapped:  # what the container mounts below it stays there
         with open("/proc/self/mountinfo") as file:
-            assert "/scratch" not in file.read()
+            assert " /scratch " not in file.read()
     call(container, "remove", wanted[2])
     call(container, "remove", *wanted[:2])
     assert table(container) == before
