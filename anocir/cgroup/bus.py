@@ -197,26 +197,14 @@ def _number(kind: str, value: int) -> bytes:
 class Bus:
     """A connection to systemd's manager, the system's or this user's."""
 
-    __slots__ = ("_bus", "_listens", "_opening", "is_bus", "user")
+    __slots__ = ("_bus", "_listens", "is_bus", "user")
 
-    def __init__(self, user: bool, wait: bool = True) -> None:
-        """Connect; without `wait`, `ready` is to be called before the first question.
-
-        Raises Error with each place that was tried.
-        """
+    def __init__(self, user: bool) -> None:
+        """Connect.  Raises Error with each place that was tried."""
         self.user = user
         self._bus = 0
         self._listens = False
-        self._opening = 0
-        if wait:
-            self._connect()
-        else:
-            self._opening = self._open(*addresses(user)[0])
-
-    def ready(self) -> None:
-        """Wait until the connection is there, or there is another one.  Raises Error."""
-        if self._await(self._opening) != 0:
-            self._connect()
+        self._connect()
 
     def _connect(self) -> None:
         failures = []
@@ -254,21 +242,14 @@ class Bus:
 
     def _connect_to(self, address: str, is_bus: bool) -> int:
         """Connect and wait until this side is known there: 0, or the errno."""
-        return self._await(self._open(address, is_bus))
-
-    def _open(self, address: str, is_bus: bool) -> int:
-        """Begin to connect: a negative errno when that has failed already."""
         place = bytearray(8)
         _checked(_new(place), "connect")
         self._bus = _pointer(place)
         self.is_bus = is_bus
-        result = int(_set_address(self._bus, address))
-        result = result if result < 0 else int(_set_bus_client(self._bus, is_bus))
-        return result if result < 0 else int(_start(self._bus))
-
-    def _await(self, result: int) -> int:
-        """Wait until this side is known there, after what `_open` returned: 0, or the errno."""
         deadline = time.monotonic() + TIMEOUT
+        result = int(_set_address(self._bus, address))
+        result = result if result < 0 else _set_bus_client(self._bus, is_bus)
+        result = result if result < 0 else _start(self._bus)
         while result >= 0:
             if _is_ready(self._bus) > 0:
                 return 0
@@ -400,20 +381,12 @@ class Bus:
 
     def job(self, unit: str, method: str, signature: str, *body: Any) -> None:
         """Call a method that makes a job for a unit, and wait for the job's end."""
-        self.finish(unit, method, self.begin(method, signature, *body))
-
-    def begin(self, method: str, signature: str, *body: Any) -> str:
-        """Call a method that makes a job, and return the job, which goes on meanwhile."""
         if not self._listens:
             try:
                 self._subscribe()
             except LostError:
                 self._reconnect(time.monotonic() + TIMEOUT)
         (job,) = self.call(PATH, MANAGER, method, signature, *body, result="o")
-        return job
-
-    def finish(self, unit: str, method: str, job: str) -> None:
-        """Wait for the end of a job that the method has made for a unit."""
         try:
             result = self._job_end(job, f"{method} {unit}")
         except LostError:

@@ -42,7 +42,6 @@ if TYPE_CHECKING:
 
         def __init__(self, record: CgroupRecord) -> None: ...
         def check(self, resources: Resources) -> None: ...
-        def fill(self, resources: Resources) -> None: ...
         def join(self, pid: int, joining: Joining | None = None) -> None: ...
         def adopt(self, pid: int, resources: Resources, in_place: bool) -> None: ...
         def exec_join(self, pid: int, init_pid: int, subs: list[str]) -> None: ...
@@ -70,7 +69,6 @@ else:
 _MANAGED: Final = ("name=systemd", "cpu", "cpuacct", "memory", "blkio", "devices", "pids")
 # Asked for as if it knew all the properties; only one that refuses is asked for its version.
 _NEWEST: Final = 254
-_START: Final = "StartTransientUnit"
 
 
 def choose(
@@ -172,8 +170,7 @@ def load(record: CgroupRecord) -> Manager:
         directories = v2.Manager
     # No class statement: how Python 3.13 writes down its name depends on what else the process has
     # compiled, and the archive must not.
-    slots = {"__slots__": ("connection", "job", "keeper", "limits")}
-    manager: Manager = type("OnUnit", (Unit, directories), slots)(record)
+    manager: Manager = type("OnUnit", (Unit, directories), {"__slots__": ("limits",)})(record)
     return manager
 
 
@@ -182,67 +179,25 @@ class Unit(_Files):
 
     __slots__ = ()
     limits: Resources
-    # Who keeps the unit that `begin` has asked for, where, and the job that is waited for.
-    keeper: int
-    connection: Bus | None
-    job: str
 
     def __init__(self, record: CgroupRecord) -> None:
         """Take what `choose` has written down."""
         super().__init__(record)
         self.limits = {}
-        self.keeper = 0
-        self.connection = None
-        self.job = ""
 
     # Making
 
-    def begin(self, resources: Resources, born: bool = True) -> int:
-        """Have the unit started by a process that only keeps it, while init boots; 0 where not.
-
-        `prepare` waits for systemd then, and init gets in as it does without systemd: born there,
-        so that systemd sees the unit in use, and by itself.  The caller ends the process, whose
-        pid this returns, when init is in (keeper.py).  Not where init cannot be born there.
-        """
-        found = [*self._check(resources), *self.record["properties"]]
-        if not born or self.record["user"] or self.record["unit"].endswith(".slice"):
-            return 0
-        # On v2 a process is not born beside another one where there is room for one.
-        crowded = any(key == "TasksMax" and value < 2 for key, _, value in found)
-        if (crowded and self.version == 2) or not super().joining().into:
-            return 0
-        from . import bus, keeper
-
-        connection = bus.Bus(False, wait=False)
-        self.keeper = keeper.start()
-        try:
-            connection.ready()
-            self.job = self._begin(connection, self.keeper)
-        except BaseException:
-            keeper.end(self.keeper)
-            raise
-        self.connection = connection
-        return self.keeper
-
     def prepare(self, resources: Resources) -> None:
-        """Refuse what cannot be set.  The unit is made with its first process, if not yet begun."""
-        if self.connection is not None:
-            self._end(self.keeper, self.connection, self.job)
-            self.connection = None
-        elif self.limits is not resources:  # `begin` has looked at them
-            self._check(resources)
-
-    def _check(self, resources: Resources) -> list[Property]:
-        """Refuse what cannot be set, once: it may warn.  Returns the limits that systemd knows."""
+        """Refuse what cannot be set; the unit is made with its first process."""
         from . import unit
 
         self.check(resources)
+        unit.resources(resources, self.version, _NEWEST)
         self.limits = resources
-        return unit.resources(resources, self.version, _NEWEST)
 
     def joining(self, subs: list[str] | None = None, born: bool = True) -> Joining:
         """Say how a process gets in: init by systemd, which starts the unit with it."""
-        if subs is not None or self.keeper:
+        if subs is not None:
             return super().joining(subs, born)
         from .joining import Joining
 
@@ -255,56 +210,41 @@ class Unit(_Files):
             return
         from . import bus
 
-        connection = bus.Bus(self.record["user"])
-        self._end(pid, connection, self._begin(connection, pid))
-
-    def _begin(self, connection: Bus, pid: int) -> str:
-        """Ask for the unit with this process in it: the job, or "" where there is none."""
-        from . import bus
-
-        name: str = self.record["unit"]
-        try:
-            return self._start(connection, name, pid)
-        except bus.BusError as error:
-            if error.name != "UnitExists" or not name.endswith(".slice"):
-                if error.name == "UnitExists":
-                    self.place["foreign"] = True  # nothing there may be killed or removed
-                raise Error(f"systemd: start unit {name}: {error}") from None
-            log.debug(f"slice {name} is there already")
-            return ""
-
-    def _end(self, pid: int, connection: Bus, job: str) -> None:
-        """Wait for the unit with this process in it, and write what systemd does not know."""
         name: str = self.record["unit"]
         is_slice = name.endswith(".slice")
-        with connection:
-            if job:
-                connection.finish(name, _START, job)
+        with bus.Bus(self.record["user"]) as connection:
+            try:
+                self._start(connection, name, pid)
+            except bus.BusError as error:
+                if error.name != "UnitExists" or not is_slice:
+                    if error.name == "UnitExists":
+                        self.place["foreign"] = True  # nothing there may be killed or removed
+                    raise Error(f"systemd: start unit {name}: {error}") from None
+                log.debug(f"slice {name} is there already")
         if not is_slice:
             self._verify(pid)
-        if self.version == 1 and pid == self.keeper:
-            self.fill(self.limits)  # where systemd has not put it, it has no business
-        else:
-            self.adopt(pid, self.limits, in_place=not is_slice)
+        self.adopt(pid, self.limits, in_place=not is_slice)
 
-    def _start(self, connection: Bus, name: str, pid: int) -> str:
+    def _start(self, connection: Bus, name: str, pid: int) -> None:
         """Start the unit; one that has failed stays loaded under its name until it is reset."""
         from . import bus
 
-        def send(systemd: int) -> str:
+        def send(systemd: int) -> None:
             body = [(key, (kind, value)) for key, kind, value in self._properties(systemd, pid)]
-            return connection.begin(_START, "ssa(sv)a(sa(sv))", name, "replace", body, [])
+            connection.job(
+                name, "StartTransientUnit", "ssa(sv)a(sa(sv))", name, "replace", body, []
+            )
 
         try:
-            return _negotiate(connection, send)
+            _negotiate(connection, send)
         except bus.BusError as error:
             if error.name != "UnitExists" or name.endswith(".slice"):
                 raise
             if self._is_ours(connection):  # systemd has started anew before it could answer
                 connection.settle(name)
-                return ""
+                return
             _reset(connection, name)
-            return _negotiate(connection, send)
+            _negotiate(connection, send)
 
     def _is_ours(self, connection: Bus) -> bool:
         from . import bus
@@ -431,13 +371,12 @@ class Unit(_Files):
 
         name: str = self.record["unit"]
 
-        def send(systemd: int) -> str:
+        def send(systemd: int) -> None:
             body = [(key, (kind, value)) for key, kind, value in properties(systemd)]
             if body:
                 connection.call(
                     bus.PATH, bus.MANAGER, "SetUnitProperties", "sba(sv)", name, True, body
                 )
-            return ""
 
         try:
             _negotiate(connection, send)
@@ -582,19 +521,19 @@ def _put_list(directory: str, wanted: Listed | None, denied: Listed) -> None:
                 files.write_file(f"{directory}/devices.{file}", line)
 
 
-def _negotiate(connection: Bus, send: Callable[[int], str]) -> str:
+def _negotiate(connection: Bus, send: Callable[[int], None]) -> None:
     """Send what the newest systemd knows; if that is refused, what this one knows."""
     from . import bus
 
     try:
-        return send(_NEWEST)
+        send(_NEWEST)
     except bus.BusError as error:
         if error.name not in ("PropertyReadOnly", "InvalidArgs"):
             raise
         version = connection.version()
         if version >= _NEWEST:
             raise
-        return send(version)
+        send(version)
 
 
 def _reset(connection: Bus, name: str) -> None:

@@ -43,9 +43,9 @@ class Init:
 
     __slots__ = (
         "born", "born_in", "channel", "console", "descriptors", "early", "filters_late", "gone",
-        "heard", "holes", "in_cgroup", "keeper", "killed", "listen_fds", "listener", "mapped",
-        "middle", "middle_fd", "own_pid", "pid", "pidfd", "sources", "start_time", "streams",
-        "waiting", "worker", "worker_fd",
+        "heard", "holes", "in_cgroup", "killed", "listen_fds", "listener", "mapped", "middle",
+        "middle_fd", "own_pid", "pid", "pidfd", "sources", "start_time", "streams", "waiting",
+        "worker", "worker_fd",
     )  # fmt: skip
 
     def __init__(
@@ -77,8 +77,6 @@ class Init:
         self.heard = False
         # The detached mount of the cgroup that init is born in (create.send_cgroups).
         self.born_in = -1
-        # Who is in init's unit until init is (systemd.Unit.begin).
-        self.keeper = 0
         # The master of the terminal and its name, once init has sent it.
         self.console: tuple[int, str] | None = None
         # What to do with the seccomp listener: a function of its descriptor.
@@ -274,27 +272,16 @@ class Init:
 
     def again(self, settings: Settings, preserve_fds: int) -> None:
         """End it, and begin with another sealed interpreter in its place."""
-        keeper, self.keeper = self.keeper, 0
         self.kill()
-        self.keeper = keeper
         passed = preserve_fds + self.listen_fds
         middle, end = boot.start(settings.import_path, passed, self.holes)
         self._begin(middle, channel.of(end))
         if self.descriptors:
             raise_descriptors(middle, self.descriptors)
 
-    def end_keeper(self) -> None:
-        """End who has kept the place in the unit that init has taken."""
-        pid, self.keeper = self.keeper, 0
-        if pid:
-            from ..cgroup import keeper
-
-            keeper.end(pid)
-
     def kill(self) -> None:
         """End it whatever it does, and reap it."""
         self.channel.close()
-        self.end_keeper()
         for pid in (self.middle, self.worker if self.worker_fd >= 0 else 0, self.pid):
             if pid:
                 try:
