@@ -62,7 +62,7 @@ def compile_block(sources: dict[str, bytes], old: archive.Archive | None) -> arc
     modules = {}
     for path, code in ours.items():
         name, package = archive.module_name(path)
-        modules[name] = (name, package, _direct(needs, name), links[name], code)
+        modules[name] = (name, package, needs[name], links[name], code)
     records = []
     for names, members in _grouped(needs):
         rows = tuple(modules[name] for name in members)
@@ -151,17 +151,6 @@ def _source(node: ast.ImportFrom, name: str, package: bool) -> str:
     base = name.split(".") if package else name.split(".")[:-1]
     start = base[: len(base) - node.level + 1] + (node.module or "").split(".")
     return ".".join(part for part in start if part)
-
-
-def _direct(needs: dict[str, tuple[str, ...]], name: str) -> tuple[str, ...]:
-    """Leave out of what a module needs what comes with the rest of it: most of it does."""
-    with_others: set[str] = set()
-    for one in needs[name]:
-        members: list[str] = []
-        _gather(needs, one, set(), members)
-        with_others.update(members[:-1])
-        with_others.update(native for member in members for native in needs[member])
-    return tuple(one for one in needs[name] if one not in with_others)
 
 
 def _link(tree: ast.Module, name: str, package: bool, needs: tuple[str, ...]) -> Links:
