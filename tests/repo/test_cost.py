@@ -172,6 +172,17 @@ def test_a_command_executes_no_more_instructions_than_it_did(counted: Counted) -
     )
 
 
+def test_no_module_is_read_twice(counted: Counted) -> None:
+    """A record that is read again gives a module a second time, and two of what it defines."""
+    create = ["create", "--bundle", str(counted.bundle), counted.id]
+    for words in (create, ["start", counted.id], ["exec", counted.id, "/bin/true"]):
+        counted.call(*words)
+        calls = (counted.directory / "strace").read_text(errors="replace")
+        read = re.findall(r"pread64\(1000, .*, (\d+)\) += \d+$", calls, re.MULTILINE)
+        assert read, calls
+        assert len(read) == len(set(read)), words
+
+
 def test_only_what_needs_init_starts_a_process(counted: Counted) -> None:
     forks = ("fork", "vfork", "clone", "clone3")
     follow = ("-f", "--seccomp-bpf", "-e", "trace=execve,fork,vfork,clone,clone3")
