@@ -301,6 +301,7 @@ def test_devices_change_without_a_moment_of_nothing_or_everything(make):
     """Who opens devices all the time is never kept from one of them, nor let to another."""
     manager = make({"devices": [DENY_ALL]})
     go, done = os.pipe()
+    often, enough = os.pipe()
 
     def work():
         os.close(done)
@@ -309,15 +310,22 @@ def test_devices_change_without_a_moment_of_nothing_or_everything(make):
             if device((1, 3), os.O_RDWR) or device((1, 1)) != errno.EPERM:
                 return 1
             count += 1
-        return 0 if count > 100 else 2
+            if count == 100:
+                os.close(enough)
+        return 0
 
     pid = spawn(manager, work)
+    os.close(enough)
     rules, more = devices.parse([DENY_ALL]), devices.parse([ALLOW_KMSG])
-    for _ in range(300):
+    # Also as long as it takes the process to look a hundred times; its end ends the wait too.
+    changes = 0
+    while changes < 300 or not select.select([often], [], [], 0)[0]:
         back = manager.change_devices(rules, [], more, [("test", more[0])])
         back()
+        changes += 1
     os.close(done)
-    assert status_of(pid) == 0
+    os.close(often)
+    assert status_of(pid) == 0, "a device was kept from the process, or another one let to it"
 
 
 def test_memory_limits_go_up_and_down(make):
