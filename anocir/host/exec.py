@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ..cli import Options, Settings
     from .launch import Init
     from .store import Container
+    from .streams import Streams
     from ..model.schema import Capabilities, Config, Facts, Process, User
     from ..wire.shapes import Plan
 
@@ -75,17 +76,7 @@ def execute(
     scene["cgroup"] = intent["cgroup"]
     facts.check_pidfd_socket(options)
     facts.check_terminal(process, options, not detached)
-    known: Facts = {
-        **facts.process_facts(settings, config, process),
-        "id": container.id,
-        "bundle": container.intent["bundle"],
-        "state": {},
-        "keyring": container.intent.get("keyring") or "",
-        "preserve_fds": options["preserve_fds"],
-        "listen_fds": init.listen_fds,
-        "holes": init.holes,
-        "join": [],
-    }
+    known = _known(settings, init, container, config, process, options)
     piped = None if detached else foreground.pipes(config, process)
     known["piped"] = piped.places if piped else []
     pid = container.state["pid"]
@@ -123,6 +114,36 @@ def execute(
         launch.write_pid_file(options["pid_file"], init.pid)
     if detached:
         return 0
+    return _watch(container, init, piped)
+
+
+_KILLED: Final = 128 + processes.SIGKILL
+
+
+def _known(
+    settings: Settings,
+    init: Init,
+    container: Container,
+    config: Config,
+    process: Process,
+    options: Options,
+) -> Facts:
+    """Return what the plan must know, but for the namespaces and streams that are opened later."""
+    return {
+        **facts.process_facts(settings, config, process),
+        "id": container.id,
+        "bundle": container.intent["bundle"],
+        "state": {},
+        "keyring": container.intent.get("keyring") or "",
+        "preserve_fds": options["preserve_fds"],
+        "listen_fds": init.listen_fds,
+        "holes": init.holes,
+        "join": [],
+    }
+
+
+def _watch(container: Container, init: Init, piped: Streams | None) -> int:
+    """Relay streams and signals until the process ends; its exit status."""
     master = init.console[0] if init.console else -1
     watcher = foreground.Watcher(init.pid, init.pidfd, master, piped)
     try:
@@ -136,9 +157,6 @@ def execute(
         if text:
             log.warn(text)
     return status
-
-
-_KILLED: Final = 128 + processes.SIGKILL
 
 
 def _launch(
