@@ -10,14 +10,14 @@ import os
 import struct
 import subprocess
 from types import SimpleNamespace
-from typing import Any, Iterator
+from typing import Any, Callable, Iterator
 
 import pytest
 
 from anocir.host import idmapped as idmap
 from anocir.inside import attach, credentials, namespaces, process
 from anocir.errors import Error
-from anocir.linux import files, mounts, tasks
+from anocir.linux import files, mounts, processes, tasks
 from tests import drive, machine
 from tests.drive import Container
 
@@ -304,7 +304,8 @@ LACKING = [
      lambda: attach.recursive(3, {"recursive_set": 0x200000, "recursive_clear": 0}), "rnosymfollow", "5.14"),
     (mounts, "mount_setattr", ENOSYS, lambda: mapped_mount(), "id-mapped mount", "5.12"),
     (mounts, "mount_setattr", EINVAL, lambda: mapped_mount(), "tmpfs", "6.3"),
-    (mounts, "mount_setattr", EPERM, lambda: mapped_mount(), "file system", "CAP_SYS_ADMIN"),
+    (mounts, "mount_setattr", EPERM, lambda: mapped_mount(), "id-mapped already", "once more"),
+    (mounts, "mount_setattr", EPERM, lambda: rootless(mapped_mount), "file system", "CAP_SYS_ADMIN"),
 ]  # fmt: skip
 
 
@@ -312,6 +313,13 @@ def mapped_mount() -> int:
     """An id-mapped mount of a directory that is always there."""
     one = [{"containerID": 0, "hostID": 1000, "size": 1}]
     return idmap.mount("/usr", {"uidMappings": one, "gidMappings": one}, ["idmap"], 0, "mounts[0]")
+
+
+def rootless(action: Callable[[], object]) -> object:
+    """Do it as a runtime in a user namespace."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(processes, "in_user_namespace", lambda: True)
+        return action()
 
 
 @pytest.mark.parametrize(("module", "name", "number", "action", "feature", "since"), LACKING)
