@@ -381,12 +381,20 @@ class Bus:
 
     def job(self, unit: str, method: str, signature: str, *body: Any) -> None:
         """Call a method that makes a job for a unit, and wait for the job's end."""
+        self.finish(unit, method, self.begin(method, signature, *body))
+
+    def begin(self, method: str, signature: str, *body: Any) -> str:
+        """Call a method that makes a job, and return the job, which goes on meanwhile."""
         if not self._listens:
             try:
                 self._subscribe()
             except LostError:
                 self._reconnect(time.monotonic() + TIMEOUT)
         (job,) = self.call(PATH, MANAGER, method, signature, *body, result="o")
+        return job
+
+    def finish(self, unit: str, method: str, job: str) -> None:
+        """Wait for the end of a job that the method has made for a unit."""
         try:
             result = self._job_end(job, f"{method} {unit}")
         except LostError:

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
         def __init__(self, record: CgroupRecord) -> None: ...
         def check(self, resources: Resources) -> None: ...
+        def fill(self, resources: Resources) -> None: ...
         def join(self, pid: int, joining: Joining | None = None) -> None: ...
         def adopt(self, pid: int, resources: Resources, in_place: bool) -> None: ...
         def exec_join(self, pid: int, init_pid: int, subs: list[str]) -> None: ...
@@ -69,6 +70,9 @@ else:
 _MANAGED: Final = ("name=systemd", "cpu", "cpuacct", "memory", "blkio", "devices", "pids")
 # Asked for as if it knew all the properties; only one that refuses is asked for its version.
 _NEWEST: Final = 254
+_START: Final = "StartTransientUnit"
+# What a unit must have room for that is begun with the middle process, which clones init there.
+_ROOM: Final = {"TasksMax": 2, "MemoryMax": 16 << 20, "MemoryLimit": 16 << 20}
 
 
 def choose(
@@ -170,7 +174,8 @@ def load(record: CgroupRecord) -> Manager:
         directories = v2.Manager
     # No class statement: how Python 3.13 writes down its name depends on what else the process has
     # compiled, and the archive must not.
-    manager: Manager = type("OnUnit", (Unit, directories), {"__slots__": ("limits",)})(record)
+    slots = {"__slots__": ("connection", "job", "limits", "middle")}
+    manager: Manager = type("OnUnit", (Unit, directories), slots)(record)
     return manager
 
 
@@ -179,25 +184,62 @@ class Unit(_Files):
 
     __slots__ = ()
     limits: Resources
+    # Who is in the unit that `begin` has asked for, where, and the job that is waited for.
+    middle: int
+    connection: Bus | None
+    job: str
 
     def __init__(self, record: CgroupRecord) -> None:
         """Take what `choose` has written down."""
         super().__init__(record)
         self.limits = {}
+        self.middle = 0
+        self.connection = None
+        self.job = ""
 
     # Making
 
+    def begin(self, resources: Resources, middle: int) -> None:
+        """Have the unit started with the middle process, while that boots; with 0 later.
+
+        `prepare` waits for systemd then, and init, which the middle process clones before it ends,
+        gets in as it does without systemd: born there, and by itself where systemd knows nothing.
+        Not where there is no room for both.
+        """
+        found = [*self._check(resources), *self.record["properties"]]
+        if not middle or self.record["user"] or self.record["unit"].endswith(".slice"):
+            return
+        crowded = any(
+            value < _ROOM[key] for key, kind, value in found if kind == "t" and key in _ROOM
+        )
+        if crowded or not super().joining().into:
+            return
+        from . import bus
+
+        connection = bus.Bus(False)
+        self.job = self._begin(connection, middle)
+        self.middle = middle
+        self.connection = connection
+
     def prepare(self, resources: Resources) -> None:
-        """Refuse what cannot be set; the unit is made with its first process."""
+        """Refuse what cannot be set.  The unit is made with its first process, if not yet begun."""
+        if self.connection is not None:
+            self._end(self.middle, self.connection, self.job)
+            self.connection = None
+        elif self.limits is not resources:  # `begin` has looked at them
+            self._check(resources)
+
+    def _check(self, resources: Resources) -> list[Property]:
+        """Refuse what cannot be set, once: it may warn.  Returns the limits that systemd knows."""
         from . import unit
 
         self.check(resources)
-        unit.resources(resources, self.version, _NEWEST)
         self.limits = resources
+        return unit.resources(resources, self.version, _NEWEST)
 
     def joining(self, subs: list[str] | None = None, born: bool = True) -> Joining:
         """Say how a process gets in: init by systemd, which starts the unit with it."""
-        if subs is not None:
+        if subs is not None or self.middle:
             return super().joining(subs, born)
         from .joining import Joining
 
@@ -210,41 +252,56 @@ class Unit(_Files):
             return
         from . import bus
 
+        connection = bus.Bus(self.record["user"])
+        self._end(pid, connection, self._begin(connection, pid))
+
+    def _begin(self, connection: Bus, pid: int) -> str:
+        """Ask for the unit with this process in it: the job, or "" where there is none."""
+        from . import bus
+
+        name: str = self.record["unit"]
+        try:
+            return self._start(connection, name, pid)
+        except bus.BusError as error:
+            if error.name != "UnitExists" or not name.endswith(".slice"):
+                if error.name == "UnitExists":
+                    self.place["foreign"] = True  # nothing there may be killed or removed
+                raise Error(f"systemd: start unit {name}: {error}") from None
+            log.debug(f"slice {name} is there already")
+            return ""
+
+    def _end(self, pid: int, connection: Bus, job: str) -> None:
+        """Wait for the unit with this process in it, and write what systemd does not know."""
         name: str = self.record["unit"]
         is_slice = name.endswith(".slice")
-        with bus.Bus(self.record["user"]) as connection:
-            try:
-                self._start(connection, name, pid)
-            except bus.BusError as error:
-                if error.name != "UnitExists" or not is_slice:
-                    if error.name == "UnitExists":
-                        self.place["foreign"] = True  # nothing there may be killed or removed
-                    raise Error(f"systemd: start unit {name}: {error}") from None
-                log.debug(f"slice {name} is there already")
+        with connection:
+            if job:
+                connection.finish(name, _START, job)
         if not is_slice:
             self._verify(pid)
-        self.adopt(pid, self.limits, in_place=not is_slice)
+        if self.version == 1 and pid == self.middle:
+            self.fill(self.limits)  # where systemd has not put it, it has no business
+        else:
+            self.adopt(pid, self.limits, in_place=not is_slice)
 
-    def _start(self, connection: Bus, name: str, pid: int) -> None:
+    def _start(self, connection: Bus, name: str, pid: int) -> str:
         """Start the unit; one that has failed stays loaded under its name until it is reset."""
         from . import bus
 
-        def send(systemd: int) -> None:
+        def send(systemd: int) -> str:
             body = [(key, (kind, value)) for key, kind, value in self._properties(systemd, pid)]
-            connection.job(
-                name, "StartTransientUnit", "ssa(sv)a(sa(sv))", name, "replace", body, []
-            )
+            return connection.begin(_START, "ssa(sv)a(sa(sv))", name, "replace", body, [])
 
         try:
-            _negotiate(connection, send)
+            return _negotiate(connection, send)
         except bus.BusError as error:
             if error.name != "UnitExists" or name.endswith(".slice"):
                 raise
             if self._is_ours(connection):  # systemd has started anew before it could answer
                 connection.settle(name)
-                return
+                return ""
             _reset(connection, name)
-            _negotiate(connection, send)
+            return _negotiate(connection, send)
 
     def _is_ours(self, connection: Bus) -> bool:
         from . import bus
@@ -371,12 +428,13 @@ class Unit(_Files):
 
         name: str = self.record["unit"]
 
-        def send(systemd: int) -> None:
+        def send(systemd: int) -> str:
             body = [(key, (kind, value)) for key, kind, value in properties(systemd)]
             if body:
                 connection.call(
                     bus.PATH, bus.MANAGER, "SetUnitProperties", "sba(sv)", name, True, body
                 )
+            return ""
 
         try:
             _negotiate(connection, send)
@@ -521,19 +579,19 @@ def _put_list(directory: str, wanted: Listed | None, denied: Listed) -> None:
                 files.write_file(f"{directory}/devices.{file}", line)
 
 
-def _negotiate(connection: Bus, send: Callable[[int], None]) -> None:
+def _negotiate(connection: Bus, send: Callable[[int], str]) -> str:
     """Send what the newest systemd knows; if that is refused, what this one knows."""
     from . import bus
 
     try:
-        send(_NEWEST)
+        return send(_NEWEST)
     except bus.BusError as error:
         if error.name not in ("PropertyReadOnly", "InvalidArgs"):
             raise
         version = connection.version()
         if version >= _NEWEST:
             raise
-        send(version)
+        return send(version)
 
 
 def _reset(connection: Bus, name: str) -> None:

@@ -200,13 +200,15 @@ def _make(
 ) -> None:
     """Do it: every step from the first side effect to COMMIT, in the order of wire/channel.py."""
     _record(container, config, intent)
-    _hand_over(settings, init, container, config, compiled, fds)
     manager = cgroup.load(intent["cgroup"])
+    _begin(init, manager, config, born=not compiled["late"])
+    _hand_over(settings, init, container, config, compiled, fds)
+    network = _network(config)
     _prepare(manager, config)
     # Join and adjust: what differs is who makes init, and when.
     make_init = _outside if compiled["late"] else _inside
     try:
-        make_init(init, container, config, manager, born=True)
+        make_init(init, container, config, manager, network, born=True)
     except Error:
         if not _died_at_birth(init, container):
             raise
@@ -214,7 +216,7 @@ def _make(
         # cgroup.kill has been used on the one where we are.
         init.again(settings, options["preserve_fds"])
         _hand_over(settings, init, container, config, compiled, fds)
-        make_init(init, container, config, manager, born=False)
+        make_init(init, container, config, manager, _network(config), born=False)
     joining.close_all(fds)
     joining.hand_console(init, options, foreground)
     _commit(init, container, options)
@@ -252,6 +254,31 @@ def _hand_over(
         init.listener = joining.listener_sender(config, state)
 
 
+def _begin(init: Init, manager: Manager, config: Config, *, born: bool) -> None:
+    """Ask systemd for the unit, where it is asked: it needs as long as init needs to boot.
+
+    With the middle process in it.  Not where a worker is born there first, which might find no
+    room beside two others.
+    """
+    begin = getattr(manager, "begin", None)
+    if begin is not None:
+        scope[:] = ["create", "cgroup", "linux.resources"]
+        resources = (config.get("linux") or {}).get("resources") or {}
+        begin(resources, init.middle if born and _is_born(config) else 0)
+        scope[:] = ["create", "", ""]
+
+
+def _is_born(config: Config) -> bool:
+    """Tell whether init can be born in its cgroup.
+
+    Root of a user namespace may not, nor who has joined a cgroup namespace; and where clone3(2)
+    fails for that, the new pid namespace can have no first process any more (ENOMEM).
+    """
+    spaces = plan.namespaces(config)
+    mapped = processes.in_user_namespace()
+    return not ("user" in spaces or spaces.get("cgroup") or mapped)
+
+
 def _prepare(manager: Manager, config: Config) -> None:
     """Make the cgroups, empty, with their limits."""
     scope[:] = ["create", "cgroup", "linux.resources"]
@@ -272,8 +299,13 @@ def _commit(init: Init, container: Container, options: Options) -> None:
 
 
 def _died_at_birth(init: Init, container: Container) -> bool:
-    """Tell whether init, born in its cgroup, was killed before it was heard of."""
-    return init.killed and init.born and not init.heard and not container.state.get("hooked")
+    """Tell whether init, born in its cgroup, was killed before it was heard of.
+
+    Not in a unit: there who clones it is in the same cgroup.
+    """
+    in_unit = container.intent["cgroup"]["manager"] == "systemd"
+    quiet = not init.heard and not container.state.get("hooked")
+    return init.killed and init.born and quiet and not in_unit
 
 
 def _inside(
@@ -281,20 +313,16 @@ def _inside(
     container: Container,
     config: Config,
     manager: Manager,
+    network: int,
     *,
     born: bool,
 ) -> None:
     """Make init by the middle process, and all that is in the container by init."""
     _write_maps(init, config, init.middle)
-    spaces = plan.namespaces(config)
     mapped = processes.in_user_namespace()
-    # Root of a user namespace may not be born there, nor who has joined a cgroup namespace; and
-    # where clone3(2) fails for that, the new pid namespace can have no first process any more
-    # (ENOMEM).
-    born = born and not ("user" in spaces or spaces.get("cgroup") or mapped)
-    groups = manager.joining(born=born)
+    groups = manager.joining(born=born and _is_born(config))
     waits = _needs_us(config) or groups.waits()
-    joining.send_cgroups(init, groups, _network(config, mapped), waits)
+    joining.send_cgroups(init, groups, network, waits)
     init.adopt(init.expect(channel.PID, "joining and making namespaces"))
     saving.state(container, pid=init.pid, start_time=init.start_time)
     if groups.into and not init.in_cgroup:
@@ -315,6 +343,7 @@ def _outside(
     container: Container,
     config: Config,
     manager: Manager,
+    network: int,
     *,
     born: bool,
 ) -> None:
@@ -322,7 +351,7 @@ def _outside(
     mapped = processes.in_user_namespace()
     groups = manager.joining(born=born)
     waits = _needs_us(config) or groups.waits()
-    joining.send_cgroups(init, groups, _network(config, mapped), waits)
+    joining.send_cgroups(init, groups, network, waits)
     init.adopt_worker(init.expect(channel.WORKER, "joining the cgroups"))
     saving.state(container, pid=init.worker, start_time=init.start_time)
     _write_maps(init, config, init.worker)
@@ -342,9 +371,9 @@ def _outside(
     manager.finish(init.pid, groups)
 
 
-def _network(config: Config, mapped: bool) -> int:
+def _network(config: Config) -> int:
     """Make the container's network namespace where this side does: a descriptor of it, or -1."""
-    if not plan.host_makes_network(config, mapped):
+    if not plan.host_makes_network(config, processes.in_user_namespace()):
         return -1
     from . import network
 

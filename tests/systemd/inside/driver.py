@@ -135,6 +135,64 @@ def test_systemd_is_asked_once_to_start_and_not_at_all_for_what_the_files_say(bo
         assert asked(box, *words) == ([], []), words
 
 
+def members(box: Box) -> list[list[int]]:
+    """The processes of its unit, in each hierarchy that has it."""
+    found = []
+    for path in directories():
+        with open(f"{path}/cgroup.procs", encoding="utf-8") as stream:
+            found.append([int(word) for word in stream.read().split()])
+    return found
+
+
+def test_the_unit_is_made_while_init_boots_and_init_gets_in_by_itself(box):
+    """It is asked for before the network is made; nobody is moved, which takes a grace period."""
+    box.write()
+    with tempfile.NamedTemporaryFile("r") as trace:
+        calls = "trace=sendmsg,unshare,openat"
+        command = ["strace", "-s", "8192", "-e", calls, "-o", trace.name, RUNTIME, *box.options]
+        words = ["create", "--bundle", box.dir, box.id]
+        with open(os.devnull, "r+b") as null:
+            subprocess.run([*command, *words], stdin=null, stdout=null, stderr=null, check=True)
+        lines = trace.read().splitlines()
+    asks = [number for number, line in enumerate(lines) if "StartTransientUnit" in line]
+    makes = [number for number, line in enumerate(lines) if "unshare(CLONE_NEWNET)" in line]
+    assert len(asks) == len(makes) == 1
+    assert asks < makes
+    assert [line for line in lines if "cgroup.procs" in line and "O_WRONLY" in line] == []
+    found = members(box)
+    assert found
+    assert [pids for pids in found if pids != [int(box.state()["pid"])]] == []
+
+
+def test_a_create_that_is_killed_while_systemd_makes_the_unit_leaves_nobody_in_it(box):
+    """The process that would have cloned init ends with the runtime, and the unit with it."""
+
+    def alive() -> list[str]:
+        found = []
+        for name in os.listdir("/proc"):
+            try:
+                with open(f"/proc/{name}/cmdline", "rb") as stream:
+                    words = stream.read().split(b"\0")
+            except OSError:
+                continue
+            if b"create" in words and box.dir.encode() in words:
+                found.append(name)
+        return found
+
+    box.write()
+    kill = ("-e", "trace=unshare", "-e", "inject=unshare:signal=SIGKILL")
+    command = ["strace", "-qq", *kill, "-o", os.devnull, RUNTIME, *box.options]
+    with open(os.devnull, "r+b") as null:
+        done = subprocess.run(
+            [*command, "create", "--bundle", box.dir, box.id],
+            stdin=null, stdout=null, stderr=null, check=False,
+        )  # fmt: skip
+    assert done.returncode == -9
+    awaited(lambda: alive() == [], "all processes of the create gone")
+    box.call("delete", "--force", box.id)
+    unit_is_gone()
+
+
 def test_delete_asks_nothing_when_the_unit_is_gone(box):
     box.create()
     box.call("kill", box.id, "KILL")
