@@ -513,7 +513,8 @@ class Unit(_Files):
         lasting = self.record["unit"].endswith(".slice") or any(
             key == "CollectMode" for key, _, _ in self.record["properties"]
         )
-        if there or lasting:
+        # Of a runtime that was killed meanwhile systemd may be making the unit now.
+        if there or lasting or self.record.get("unfinished"):
             try:
                 if not self._stop(lasting):
                     return  # someone else's, and so are its cgroups

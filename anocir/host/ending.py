@@ -55,7 +55,10 @@ def destroy(container: Container, config: Config) -> None:
     """Undo what create made, run the poststop hooks, remove the directory."""
     if not container.intent.get("private_pids"):
         kill_rest(container)
-    cgroup_removal.destroy(container.intent.get("cgroup") or {})
+    record = container.intent.get("cgroup") or {}
+    if not container.state.get("created"):
+        record = {**record, "unfinished": True}
+    cgroup_removal.destroy(record)
     if container.intent.get("host_mounts") is not None:
         _unmount(container.intent)
     classes = container.intent.get("resctrl")

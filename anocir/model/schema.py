@@ -409,6 +409,7 @@ class CgroupRecord(TypedDict, total=False):
     `tolerant`    whether it is no error that none can be made
     `shielded`    whether the container can use no device nodes of its own
     `foreign`     set when somebody else came first: nothing there may be killed or removed
+    `unfinished`  set for a removal when create has not come to its end; never written
     v1            `hierarchies`
     v2            `mountpoint`, `path` below it, `made` (how many directories at its end are new),
                   `owner` (host uid that gets it, or -1), `leaf` (the delegated one below, or "");
@@ -424,6 +425,7 @@ class CgroupRecord(TypedDict, total=False):
     tolerant: bool
     shielded: bool
     foreign: bool
+    unfinished: bool
     hierarchies: list[HierarchyRow]
     mountpoint: str
     path: str
