@@ -30,7 +30,7 @@ def size(value: str) -> int:
         shift = 10 * ("kmgtp".index(number[-1]) + 1)
         number = number[:-1].rstrip()
     negative = number[:1] == "-"
-    whole, _, part = number[negative:].partition(".")
+    whole, _, part = number[number[:1] in ("-", "+") :].partition(".")
     known = text[len(text.rstrip("bi")) :] in ("", "b", "ib")
     digits = whole + part
     if not (known and digits.isascii() and digits.isdigit()) or len(digits) > 19:

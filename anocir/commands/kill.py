@@ -34,11 +34,16 @@ def run(settings: Settings, options: Options, args: list[str]) -> int:
 
 
 def signal_number(text: str) -> int:
-    """Return the number of a signal given as number or name, with or without SIG, in any case."""
-    if text.isascii() and text.isdigit():
-        number = int(text)
-        if number <= 64:
-            return number
+    """Return the number of a signal given as number or name, with or without SIG, in any case.
+
+    A number may have a sign and zeros before it, as runc's strconv.Atoi reads it. Raises Error.
+    """
+    digits = text[1:] if text[:1] in {"+", "-"} else text
+    if digits.isascii() and digits.isdigit():
+        # Python reads no number of more than 4300 digits.
+        number = digits.lstrip("0") or "0"
+        if len(number) <= 2 and int(number) <= 64 and (text[0] != "-" or number == "0"):
+            return int(number)
     else:
         import _signal
 
@@ -47,15 +52,22 @@ def signal_number(text: str) -> int:
         base, plus, offset = name.partition("+")
         # Names mean what the kernel and glibc mean by them, also where the C library is musl, which
         # begins at 35: systemd in a container halts on 37 = SIGRTMIN+3.
-        if base == "SIGRTMIN" and (not plus or (offset.isdecimal() and int(offset) <= 30)):
+        if base == "SIGRTMIN" and (not plus or _offset(offset)):
             return 34 + int(offset or 0)
         base, minus, offset = name.partition("-")
-        if base == "SIGRTMAX" and (not minus or (offset.isdecimal() and int(offset) <= 30)):
+        if base == "SIGRTMAX" and (not minus or _offset(offset)):
             return 64 - int(offset or 0)
+        if name == "SIGSTKFLT":
+            return 16  # Python has the name since 3.11
         value = getattr(_signal, name, None)
         if isinstance(value, int) and not name.startswith("SIG_"):
             return int(value)
     raise Error(f'unknown signal "{text}"', _meant(text))
+
+
+def _offset(text: str) -> bool:
+    """Whether this is a distance to SIGRTMIN or SIGRTMAX that leads to a signal."""
+    return text.isascii() and text.isdigit() and len(text) <= 2 and int(text) <= 30
 
 
 def _meant(text: str) -> str:

@@ -310,10 +310,12 @@ def _user(text: str) -> User:
 
 
 def _number(text: str, option: str) -> int:
-    if not (text.isascii() and text.isdigit()) or int(text) > _MAX_ID:
+    # Python reads no number of more than 4300 digits, so what is not of the last ten must be zeros.
+    digits = text.isascii() and text.isdigit()
+    if not digits or text[:-10].strip("0") or int(text[-10:]) > _MAX_ID:
         hint = "UID or UID:GID: names of the image are not looked up" if option == "--user" else ""
         raise Error(f'{option}: "{text}" is not a number from 0 to {_MAX_ID}', hint)
-    return int(text)
+    return int(text[-10:])
 
 
 def _capabilities(sets: Capabilities, added: Sequence[str]) -> Capabilities:

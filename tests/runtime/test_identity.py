@@ -328,8 +328,9 @@ def test_the_largest_id_works(box: Container) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["+1", "1:", "a", "99999999999", "-1", " 1", "１", "4294967295", "1:2:3", "root", ":1", ""],
-)
+    ["+1", "1:", "a", "99999999999", "-1", " 1", "１", "4294967295", "1:2:3", "root", ":1", "",
+     "9" * 5000, "1" + "0" * 30],
+)  # fmt: skip
 def test_a_user_of_exec_that_is_no_number_is_refused(box: Container, text: str) -> None:
     # names would come from the image
     box.bundle.put("/etc/passwd", "a:x:0:0::/:/bin/sh\n1000:x:0:0::/:/bin/sh\n")
@@ -338,6 +339,7 @@ def test_a_user_of_exec_that_is_no_number_is_refused(box: Container, text: str) 
     if text == "":
         return  # as if it were not given
     assert result.status == 255, result.explain()
+    assert "is not a number from 0 to 4294967294" in result.stderr
 
 
 def test_a_number_is_never_looked_up_as_a_name(box: Container) -> None:
@@ -345,3 +347,4 @@ def test_a_number_is_never_looked_up_as_a_name(box: Container) -> None:
     box.bundle.put("/etc/passwd", "1000:x:0:0::/:/bin/sh\n")
     box.launch()
     assert executed(box, "--user", "1000:1001")["uids"] == [1000] * 3
+    assert executed(box, "--user", "0" * 5000 + "1000")["uids"] == [1000] * 3

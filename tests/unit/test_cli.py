@@ -219,14 +219,14 @@ def test_the_log_is_known_although_a_later_word_is_wrong() -> None:
 @pytest.mark.parametrize(
     ("text", "value"),
     [("1024", 1024), ("64k", 64 << 10), ("64KB", 64 << 10), ("1.5GiB", 3 << 29), ("10M", 10 << 20),
-     ("-1", -1), ("2t", 2 << 40), ("7b", 7), ("0", 0)],
+     ("-1", -1), ("2t", 2 << 40), ("7b", 7), ("0", 0), ("+64m", 64 << 20)],
 )  # fmt: skip
 def test_sizes(text: str, value: int) -> None:
     assert parse("update", "--memory", text, "c")[2]["memory"] == value
 
 
 @pytest.mark.parametrize(
-    "text", ["", "-", "k", "1kk", "1ki b", "0x10", "1e3", "٣", "1" * 30, "--5", "."]
+    "text", ["", "-", "k", "1kk", "1ki b", "0x10", "1e3", "٣", "1" * 30, "--5", "+-5", "+", "."]
 )
 def test_sizes_that_are_none(text: str) -> None:
     assert "must be a size" in refusal("update", "--memory", text, "c").text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _signal
 import os
 import signal
 import subprocess
@@ -233,7 +234,8 @@ def test_the_state_is_that_of_the_specification() -> None:
 # Signals -----------------------------------------------------------------------------------------
 
 SIGNALS = [("TERM", 15), ("SIGTERM", 15), ("term", 15), ("sigTerm", 15), ("9", 9), ("0", 0), ("64", 64), ("KILL", 9),
-           ("USR1", 10), ("RTMIN", 34), ("SIGRTMIN+3", 37), ("rtmin+30", 64), ("RTMAX", 64), ("WINCH", 28)]  # fmt: skip
+           ("USR1", 10), ("RTMIN", 34), ("SIGRTMIN+3", 37), ("rtmin+30", 64), ("RTMAX", 64), ("WINCH", 28),
+           ("+9", 9), ("+09", 9), ("009", 9), ("-0", 0), ("+0", 0), ("0" * 5000 + "9", 9), ("RTMIN+03", 37)]  # fmt: skip
 
 
 @pytest.mark.parametrize(("text", "number"), SIGNALS)
@@ -242,7 +244,9 @@ def test_a_signal_has_a_number_or_a_name(text: str, number: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "SIG", "65", "-1", "NOTHING", "SIGSIGTERM", "1.5", "9 ", "²", "RTMIN+31", "RTMIN+", "RTMIN+²",
-                                  "SIG_DFL", "_IGN", "SIG_BLOCK", "99999999999999999999", "RTMAX-1x", "TERM+1"])  # fmt: skip
+                                  "SIG_DFL", "_IGN", "SIG_BLOCK", "99999999999999999999", "RTMAX-1x", "TERM+1",
+                                  "-9", "+65", "+", "-", "++9", "+-9", " 9", "+ 9", "0x9", "1_0", "+KILL", "\u0663", "9" * 5000,
+                                  "RTMIN+\u0663", "RTMIN+" + "9" * 5000])  # fmt: skip
 def test_what_is_no_signal_is_refused(text: str) -> None:
     with pytest.raises(Error, match="unknown signal"):
         kill.signal_number(text)
@@ -253,6 +257,11 @@ def test_every_signal_of_this_system_is_known_by_its_name() -> None:
     for one in set(signal.Signals) - {signal.SIGRTMIN}:
         assert kill.signal_number(one.name) == one.value
         assert kill.signal_number(one.name[3:].lower()) == one.value
+
+
+def test_a_signal_that_an_older_python_does_not_name_is_known(monkeypatch) -> None:
+    monkeypatch.delattr(_signal, "SIGSTKFLT", raising=False)
+    assert kill.signal_number("stkflt") == 16
 
 
 def test_mounts_on_one_another_are_counted() -> None:
