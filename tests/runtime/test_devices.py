@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
+import subprocess
 from typing import Any
 
 import pytest
@@ -308,3 +310,34 @@ def test_a_file_system_on_a_device_that_no_rule_allows_names_the_rule(container:
         os.unlink(node)
     assert "operation not permitted" in said and "linux.resources.devices" in said
     assert "b 7:200" in said
+
+
+@pytest.mark.skipif(
+    not shutil.which("mkfs.ext4"), reason="[mkfs.ext4] this machine has not mkfs.ext4"
+)
+def test_a_file_system_on_a_device_needs_the_rule_that_the_error_names(
+    container: Container,
+) -> None:
+    image = container.bundle.outside("image", "")
+    os.truncate(image, 8 << 20)
+    subprocess.run(["mkfs.ext4", "-q", "-F", image], check=True, stdout=subprocess.DEVNULL)
+    found = subprocess.run(
+        ["losetup", "--find", "--show", image], capture_output=True, text=True, check=False
+    )
+    if found.returncode:
+        pytest.skip("[loop] this machine has not loop devices")
+    node = found.stdout.strip()
+    try:
+        number = os.stat(node).st_rdev
+        container.bundle.add_mount("/data", "ext4", node, "ro")
+        said = container.refused()
+        assert f"has to allow b {os.major(number)}:{os.minor(number)}: r, and w unless" in said
+        container.linux["resources"] = {
+            "devices": [
+                {"allow": False, "access": "rwm"},
+                {"allow": True, "type": "b", "major": os.major(number), "minor": os.minor(number), "access": "r"},
+            ]
+        }  # fmt: skip
+        assert "lost+found" in container.run("ls /data")
+    finally:
+        subprocess.run(["losetup", "--detach", node], check=True)
