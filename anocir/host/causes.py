@@ -330,7 +330,9 @@ def _covering(failure: Failure, path: str) -> tuple[int, Entry] | None:
     best = None
     for index, entry in enumerate(failure.config.get("mounts") or []):
         point = entry["destination"].rstrip("/")
-        if not (path + "/").startswith(point + "/") or entry is failure.entry():
+        if entry is failure.entry():
+            break  # what comes after it is not mounted yet
+        if not (path + "/").startswith(point + "/"):
             continue
         if best is None or len(point) >= len(best[1]["destination"].rstrip("/")):
             best = index, entry
@@ -567,6 +569,10 @@ def _foreign_fuse(failure: Failure) -> str:
 # who may go where --------------------------------------------------------------------------------
 
 
+_MANY: Final = 10000  # files are looked at
+_NOBODY: Final = 65534  # what stands for an id that the user namespace has not
+
+
 def _may_enter(found: posix.stat_result, uid: int, gids: Sequence[int]) -> bool:
     if found.st_uid == uid:
         return bool(found.st_mode & 0o100)
@@ -620,6 +626,111 @@ def _unmapped_owner(failure: Failure) -> str:
     )
 
 
+def _is_mapped(failure: Failure, number: int, kind: str) -> bool:
+    """Tell whether an id of the host is somebody where init is: user_namespaces(7)."""
+    if not _mapped(failure):
+        return number != _NOBODY or not processes.in_user_namespace()
+    listed = plan.id_mappings(failure.config.get("linux") or {}, kind)
+    return any(row["hostID"] <= number < row["hostID"] + row["size"] for row in listed)
+
+
+def _root_may(failure: Failure, found: posix.stat_result, bits: int) -> bool:
+    """Tell whether the container's root has these of r, w, x (4, 2, 1) on what it may not own."""
+    if _is_mapped(failure, found.st_uid, "uid") and _is_mapped(failure, found.st_gid, "gid"):
+        return True  # CAP_DAC_OVERRIDE counts there
+    shift = 0
+    if found.st_uid == failure.outside(0):
+        shift = 6
+    elif found.st_gid == failure.outside(0, "gid"):
+        shift = 3
+    return found.st_mode >> shift & bits == bits
+
+
+def _start(failure: Failure, wanted: str) -> tuple[str, str]:
+    """Return where a path of the container begins on the host, and what of it is below that."""
+    covering = _covering(failure, wanted)
+    if covering is None:
+        return failure.rootfs, wanted
+    entry = covering[1]
+    words = entry.get("options") or []
+    source = entry.get("source") or ""
+    bound = entry.get("type") == "bind" or "bind" in words or "rbind" in words
+    mapped = entry.get("uidMappings") or any("idmap" in word for word in words)
+    if not bound or mapped or not source.startswith("/"):
+        raise ValueError(source)
+    return source, wanted[len(entry["destination"].rstrip("/")) :]
+
+
+def _unmapped_place(failure: Failure) -> str:
+    """Find the directory in the root that bars the container's root, as no owner of it.
+
+    From passing on the way to what a step was about, or from making what is missing of it.
+    """
+    wanted = _wanted(failure)
+    if not wanted or not (_mapped(failure) or processes.in_user_namespace()):
+        return ""
+    start, rest = _start(failure, wanted)
+    here = start
+    parts = rest.split("/")[::-1]
+    links = 0
+    while parts and links < 40:
+        name = parts.pop()
+        if name in ("", "."):
+            continue
+        found = files.lstat(here)
+        if files.kind(found) != files.S_IFDIR or _has_list(here):
+            return ""
+        if not _root_may(failure, found, 1):
+            return _bars(failure, here, "pass")
+        if name == "..":
+            here = here if here == start else here.rpartition("/")[0]
+            continue
+        try:
+            below = files.lstat(f"{here}/{name}")
+        except FileNotFoundError:
+            may = _root_may(failure, found, 3)
+            return "" if may else _bars(failure, here, f"make {name} there")
+        if files.kind(below) != files.S_IFLNK:
+            here += f"/{name}"
+            continue
+        links += 1
+        text = posix.readlink(f"{here}/{name}")
+        if text.startswith("/"):
+            here = failure.rootfs
+        parts += text.split("/")[::-1]
+    return _uncopied(failure, here) if "tmpcopyup" in _options(failure) else ""
+
+
+def _options(failure: Failure) -> list[str]:
+    return (failure.entry() or {}).get("options") or []
+
+
+def _uncopied(failure: Failure, top: str) -> str:
+    """Find what below a directory the container's root may not read, to copy it up."""
+    left = [top]
+    for _ in range(_MANY):
+        if not left:
+            break
+        here = left.pop()
+        found = files.lstat(here)
+        kind = files.kind(found)
+        if kind == files.S_IFDIR:
+            if not _root_may(failure, found, 5):
+                return _bars(failure, here, "read it")
+            left += [f"{here}/{name}" for name in files.listdir(here)]
+        elif kind == files.S_IFREG and not _root_may(failure, found, 4):
+            return _bars(failure, here, "read it")
+    return ""
+
+
+def _bars(failure: Failure, directory: str, what: str) -> str:
+    whose = "the container's" if _mapped(failure) else "this"
+    return (
+        f"{directory} ({_mode(directory)}) does not let user {failure.outside(0)} {what}, who is "
+        f"root in {whose} user namespace: its owner or group is not mapped there"
+    )
+
+
 def _ids(failure: Failure) -> tuple[int, list[int]]:
     user = failure.process().get("user") or {}
     groups = [user.get("gid", 0), *(user.get("additionalGids") or [])]
@@ -650,21 +761,38 @@ def _program(failure: Failure) -> str:
         candidates = [f"{failure.process().get('cwd') or '/'}/{name}"]
     for path in candidates:
         covering = _covering(failure, path)
-        if covering is None and files.exists(failure.rootfs + path):
-            return _not_executable(failure, path)
+        if covering is None:
+            if files.exists(failure.rootfs + path):
+                return _not_executable(failure, path)
+            barred = _no_pass(failure, path)
+            if barred:
+                return barred
         if covering and "noexec" in (covering[1].get("options") or []):
             index, entry = covering
             return f"mounts[{index}] on {entry['destination']} is noexec, and {path} lies there"
     return ""
 
 
+def _no_pass(failure: Failure, path: str) -> str:
+    """Find the directory of the image that does not let the user pass on the way to a program."""
+    uid, gids = _ids(failure)
+    directory = path.rpartition("/")[0]
+    try:
+        barred = _barred(failure.rootfs, directory, uid, gids) if uid else ""
+    except FileNotFoundError:
+        return ""
+    if not barred:
+        return ""
+    inner = barred[len(failure.rootfs) :] or "/"
+    return f"{inner} ({_mode(barred)}) does not let user {uid} of the host's counting pass"
+
+
 def _not_executable(failure: Failure, path: str) -> str:
     here = failure.rootfs + path
     uid, gids = _ids(failure)
-    barred = _barred(failure.rootfs, path.rpartition("/")[0], uid, gids) if uid else ""
+    barred = _no_pass(failure, path)
     if barred:
-        inner = barred[len(failure.rootfs) :] or "/"
-        return f"{inner} ({_mode(barred)}) does not let user {uid} of the host's counting pass"
+        return barred
     found = files.stat(here)
     if not found.st_mode & 0o111 or (uid and not _may_enter(found, uid, gids)):
         return f"{path} ({_mode(here)}) may not be executed by user {uid} of the host's counting"
@@ -955,27 +1083,31 @@ TABLE: Final[dict[tuple[str, int], tuple[Finder, ...]]] = {
     ("root", ENOSPC): (_too_many_mounts,),
     ("source", EACCES): (_foreign_fuse, _security_module),
     ("bind", EPERM): _MOUNTING,
-    ("bind", EACCES): (_unmapped_owner, _foreign_fuse, _security_module),
+    ("bind", EACCES): (_unmapped_owner, _unmapped_place, _foreign_fuse, _security_module),
     ("bind", EROFS): (_read_only,),
     ("bind", ENOSPC): (_root_full, _too_many_mounts),
     ("filesystem", EPERM): (_revealing, *_MOUNTING, _no_rule),
-    ("filesystem", EACCES): (_unmapped_owner, _security_module),
+    ("filesystem", EACCES): (_unmapped_owner, _unmapped_place, _security_module),
     ("filesystem", EINVAL): (_unmapped_option, _kernels_words),
     ("filesystem", ENOENT): (_kernels_words,),
     ("filesystem", ENODEV): (_no_such_type,),
     ("filesystem", EROFS): (_read_only,),
     ("filesystem", ENOSPC): (_root_full, _too_many_mounts),
     ("cgroup_mount", EROFS): (_read_only,),
+    ("cgroup_mount", EACCES): (_unmapped_owner, _unmapped_place, _security_module),
     ("cgroup_mount", EPERM): _MOUNTING,
     ("device", EROFS): (_read_only,),
     ("device", EPERM): (_capability("CAP_MKNOD"),),
-    ("device", EACCES): (_unmapped_owner,),
+    ("device", EACCES): (_unmapped_owner, _unmapped_place),
     ("device_links", EROFS): (_read_only,),
-    ("device_links", EACCES): (_unmapped_owner,),
+    ("device_links", EACCES): (_unmapped_owner, _unmapped_place),
+    ("remount", EACCES): (_unmapped_place, _security_module),
     ("masked_path", EPERM): _MOUNTING,
+    ("masked_path", EACCES): (_unmapped_place, _security_module),
     ("readonly_path", EPERM): _MOUNTING,
+    ("readonly_path", EACCES): (_unmapped_place, _security_module),
     ("make_cwd", EROFS): (_read_only,),
-    ("make_cwd", EACCES): (_unmapped_owner, _cwd),
+    ("make_cwd", EACCES): (_unmapped_owner, _cwd, _unmapped_place),
     ("pivot_root", EINVAL): (_initramfs,),
     ("pivot_root", EPERM): (_ADMIN, _filter("pivot_root"), _security_module),
     ("move_root", EPERM): _MOUNTING,

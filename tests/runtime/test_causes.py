@@ -224,6 +224,72 @@ def a_closed_image(container: Container) -> None:
     container.bundle.add_mount("/new/place", "tmpfs", "tmpfs")
 
 
+def others_image(container: Container) -> None:
+    container.bundle.make_directory("/opt", 0o755)
+    container.bundle.use_user_namespace()
+    container.bundle.add_mount("/opt/new/place", "tmpfs", "tmpfs")
+
+
+def an_image_that_nobody_here_has(container: Container) -> Under:
+    os.chown(container.bundle.rootfs, 5, 5)
+    container.bundle.add_mount("/new/place", "bind", "/usr", "bind")
+    return mapped_root()
+
+
+def a_closed_place(container: Container) -> None:
+    container.bundle.make_directory("/secret/in", 0o755)
+    os.chmod(container.bundle.rootfs + "/secret", 0o700)
+    os.symlink("/secret", container.bundle.rootfs + "/link")
+    container.bundle.use_user_namespace()
+
+
+def a_bind_in_a_closed_place(container: Container) -> None:
+    a_closed_place(container)
+    container.bundle.add_mount("/link/in", "bind", "/usr", "bind")
+
+
+def a_mask_in_a_closed_place(container: Container) -> None:
+    a_closed_place(container)
+    container.linux["maskedPaths"] = ["/secret/in"]
+
+
+def a_path_in_a_closed_place(container: Container) -> None:
+    a_closed_place(container)
+    container.linux["readonlyPaths"] = ["/secret/in"]
+
+
+def a_device_in_others_image(container: Container) -> None:
+    container.bundle.use_user_namespace()
+    container.linux["devices"] = [{"path": "/lib2/x", "type": "c", "major": 1, "minor": 3}]
+
+
+def a_cwd_in_others_image(container: Container) -> None:
+    container.bundle.use_user_namespace()
+    container.process["cwd"] = "/work/deep"
+
+
+def cgroups_in_others_image(container: Container) -> None:
+    container.bundle.use_user_namespace()
+    container.bundle.add_mount("/cgroups", "cgroup", "cgroup")
+
+
+def below_a_volume_of_others(container: Container) -> None:
+    container.bundle.use_user_namespace()
+    container.bundle.add_mount("/tmp", "bind", container.bundle.outside("volume"), "bind")
+    container.bundle.add_mount("/tmp/deeper", "tmpfs", "tmpfs")
+
+
+def a_file_not_to_copy(container: Container) -> None:
+    container.bundle.put("/full/a/file", "x", 0o600)
+    container.bundle.use_user_namespace()
+    container.bundle.add_mount("/full", "tmpfs", "tmpfs", "tmpcopyup")
+
+
+def a_program_behind_a_door(container: Container) -> None:
+    a_closed_place(container)
+    container.process["args"] = ["/secret/in/program"]
+
+
 def a_read_only_image(container: Container) -> Under:
     container.bundle.add_mount("/new/place", "tmpfs", "tmpfs")
     return bound(container.bundle.rootfs, MS_RDONLY)
@@ -330,6 +396,17 @@ CAUSES: list[tuple[Trouble, str, str]] = [
     (covered_proc, "operation not permitted", r"the proc here is covered on /proc/version.*mount_too_revealing"),
     (a_queue_of_the_hosts, "operation not permitted", "it takes an ipc namespace .* else bind /dev/mqueue"),
     (a_closed_image, "permission denied", r"/rootfs \(mode 0700, of 0:0\) does not let user 100000 pass"),
+    (others_image, "permission denied", r"/opt \(mode 0755, of 0:0\) does not let user 100000 make new there, who is root"),
+    (an_image_that_nobody_here_has, "permission denied", r"/rootfs \(mode 0755, of 65534:65534\) .* user 0 make new there, who is root in this"),
+    (a_bind_in_a_closed_place, "permission denied", r"/rootfs/secret \(mode 0700, of 0:0\) does not let user 100000 pass"),
+    (a_mask_in_a_closed_place, "permission denied", r"/rootfs/secret \(mode 0700, of 0:0\) does not let user 100000 pass"),
+    (a_path_in_a_closed_place, "permission denied", r"/rootfs/secret \(mode 0700, of 0:0\) does not let user 100000 pass"),
+    (a_device_in_others_image, "permission denied", r"/rootfs \(mode 0755, of 0:0\) does not let user 100000 make lib2 there"),
+    (a_cwd_in_others_image, "permission denied", r"/rootfs \(mode 0755, of 0:0\) does not let user 100000 make work there"),
+    (cgroups_in_others_image, "permission denied", r"/rootfs \(mode 0755, of 0:0\) does not let user 100000 make cgroups there"),
+    (below_a_volume_of_others, "permission denied", r"/volume \(mode 0755, of 0:0\) does not let user 100000 make deeper there"),
+    (a_file_not_to_copy, "permission denied", r"/full/a/file \(mode 0600, of 0:0\) does not let user 100000 read it"),
+    (a_program_behind_a_door, "permission denied", r"/secret \(mode 0700, of 0:0\) does not let user 100000 of"),
     (a_read_only_image, "read-only file system", "rootfs, which is mounted read-only, and has no /new/place"),
     (below_a_read_only_mount, "read-only file system", r"mounts\[6\] on /mnt is read-only, and has no /mnt/deeper yet"),
     (a_bad_option, "invalid argument", "the kernel says: tmpfs: Unknown parameter 'sise'"),
