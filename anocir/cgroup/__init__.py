@@ -31,6 +31,12 @@ if TYPE_CHECKING:
         def check(self, resources: Resources) -> None:
             """Refuse what cannot be set, before anything is made."""
 
+        def begin(self, resources: Resources, middle: int) -> None:
+            """Ask for what somebody else has to make, with process `middle` in it unless 0.
+
+            Nothing where nobody else is asked: only systemd's managers do more.
+            """
+
         def prepare(self, resources: Resources) -> None:
             """Make the cgroups, empty, with their limits; refuse what cannot be set."""
 

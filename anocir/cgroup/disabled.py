@@ -35,6 +35,9 @@ class Manager:
         """Refuse what `prepare` refuses, which makes nothing here."""
         self.prepare(resources)
 
+    def begin(self, _resources: Resources, _middle: int) -> None:
+        """Nobody else is asked."""
+
     def prepare(self, resources: Resources) -> None:
         """Limits are left out, as the caller asked; rootless callers did not ask."""
         from . import convert

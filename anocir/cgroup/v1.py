@@ -69,6 +69,9 @@ class Manager:
 
     # Making
 
+    def begin(self, _resources: Resources, _middle: int) -> None:
+        """Nobody else is asked."""
+
     def prepare(self, resources: Resources) -> None:
         """Make the directories and write the limits; the cgroups are empty then."""
         self.check(resources)

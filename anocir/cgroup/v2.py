@@ -84,6 +84,9 @@ class Manager:
         devices.parse(resources.get("devices"))
         warn_of_ignored(resources)
 
+    def begin(self, _resources: Resources, _middle: int) -> None:
+        """Nobody else is asked."""
+
     def prepare(self, resources: Resources) -> None:
         """Make the directory and write all limits but memory's."""
         from . import convert, devices

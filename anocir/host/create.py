@@ -260,12 +260,10 @@ def _begin(init: Init, manager: Manager, config: Config, *, born: bool) -> None:
     With the middle process in it.  Not where a worker is born there first, which might find no
     room beside two others.
     """
-    begin = getattr(manager, "begin", None)
-    if begin is not None:
-        scope[:] = ["create", "cgroup", "linux.resources"]
-        resources = (config.get("linux") or {}).get("resources") or {}
-        begin(resources, init.middle if born and _is_born(config) else 0)
-        scope[:] = ["create", "", ""]
+    scope[:] = ["create", "cgroup", "linux.resources"]
+    resources = (config.get("linux") or {}).get("resources") or {}
+    manager.begin(resources, init.middle if born and _is_born(config) else 0)
+    scope[:] = ["create", "", ""]
 
 
 def _is_born(config: Config) -> bool:
