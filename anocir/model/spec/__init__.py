@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 HOOKS: Final = (
     "prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop",
 )  # fmt: skip
-_NAME_LENGTH: Final = 64  # __NEW_UTS_LEN, include/uapi/linux/utsname.h
+NAME_LENGTH: Final = 64  # __NEW_UTS_LEN, include/uapi/linux/utsname.h
 
 
 def check(config: Any) -> None:
@@ -130,8 +130,8 @@ def _version(value: str) -> str:
 
 def _uts_name(value: str) -> str:
     length = len(value.encode("utf-8", "surrogatepass"))
-    if length > _NAME_LENGTH:
-        return f"must be at most {_NAME_LENGTH} bytes long, got {length}"
+    if length > NAME_LENGTH:
+        return f"must be at most {NAME_LENGTH} bytes long, got {length}"
     return ""
 
 

@@ -6,7 +6,7 @@ stands in `spec.demanded`.
 
 from __future__ import annotations
 
-from . import CONFIG
+from . import CONFIG, NAME_LENGTH
 from .kinds import array, join, mapping, record
 
 TYPE_CHECKING = False
@@ -96,6 +96,14 @@ def _linux(linux: Any, lines: list[str]) -> None:
             lines.append(
                 f"linux.devices[{index}].fileMode: only the low 12 bits of "
                 f"{device['fileMode']} are used"
+            )
+    for key in ("kernel.domainname", "kernel/domainname"):
+        value = linux.get("sysctl", {}).get(key, "").encode("utf-8", "surrogatepass")
+        kept = value.split(b"\n")[0][:NAME_LENGTH]
+        if value not in (kept, kept + b"\n"):
+            lines.append(
+                f"{join('linux.sysctl', [key])}: the kernel keeps {len(kept)} of its "
+                f"{len(value)} bytes"
             )
     seccomp = linux.get("seccomp", {})
     actions = [rule["action"] for rule in seccomp.get("syscalls", ())]
