@@ -3,9 +3,9 @@
 Side: host, pure.  A key that is not known here is left alone; one that is has its type, and no text
 has a NUL.  What is wrong is named by its place, as in config.json.
 
-What is allowed is said in data, which costs nothing to load: a kind is the name of one ("text",
-"flag", ...), a dictionary of kinds by key, or a tuple: ("list", kind), ("row", kind, kind, ...),
-("maybe", kind) for what may be null as well, ("needs", dictionary, key, ...).
+What is allowed is said in data: a kind is the name of one ("text", "flag", ...), a dictionary of
+kinds by key, or a tuple: ("list", kind), ("row", kind, kind, ...), ("maybe", kind) for what may be
+null as well, ("needs", dictionary, key, ...).  What few containers have is made when it is there.
 """
 
 from __future__ import annotations
@@ -17,10 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any, Final
 
-_HIERARCHY: Final = ("row", "path", "text", "path", "number")
 _CGROUP: Final = {
     "tolerant": "flag",
-    "hierarchies": ("list", _HIERARCHY),
+    "hierarchies": "hierarchies",
     "mountpoint": "path",
     "path": "path",
     "made": "number",
@@ -46,14 +45,6 @@ _NEEDED: Final = {
     "v2": ("tolerant", "mountpoint", "path", "made", "owner"),
     "systemd": ("unit", "slice", "description", "cgroup", "directory", "fs"),
 }
-_HOOK: Final = {
-    "path": "path",
-    "args": ("maybe", ("list", "text")),
-    "env": ("maybe", ("list", "text")),
-    "timeout": ("maybe", "number"),
-}
-_HOOKS: Final = ("maybe", ("list", ("needs", _HOOK, "path")))
-_RESCTRL: Final = {"group": "path", "monitor": "path", "made": ("list", "path"), "there": "flag"}
 _INTENT: Final = {
     "id": "text",
     "bundle": "text",
@@ -67,27 +58,19 @@ _INTENT: Final = {
     "keyring": "text",
     "private_pids": "flag",
     "host_mounts": ("maybe", "number"),
-    "resctrl": ("maybe", ("needs", _RESCTRL, "group", "monitor", "made", "there")),
-    "hooks": {"poststart": _HOOKS, "poststop": _HOOKS},
+    "resctrl": ("maybe", "resctrl"),
+    "hooks": "hooks",
 }
-_ADDED: Final = {"destination": "text", "source": "text", "type": "text", "number": "number"}
-_RULE: Final = {
-    "allow": "flag", "type": "text", "major": "whole", "minor": "whole", "access": "text",
-}  # fmt: skip
-_DEVICE: Final = {
-    "path": "path", "type": "text", "major": "number", "minor": "number", "mode": "number",
-    "uid": "number", "gid": "number", "access": "text", "number": "number", "own": "flag",
-}  # fmt: skip
 _STATE: Final = {
-    "rules": ("list", ("needs", _RULE, *_RULE)),
-    "devices": ("list", ("needs", _DEVICE, *_DEVICE)),
+    "rules": ("list", "rule"),
+    "devices": ("list", "device"),
     "taken": ("list", "path"),
     "resources": {},
     "pid": "number",
     "start_time": "number",
     "created": "flag",
     "mount_namespace": ("list", "number"),
-    "added": ("list", ("needs", _ADDED, "destination", "number")),
+    "added": ("list", "added"),
     "intent": _INTENT,
 }
 
@@ -130,14 +113,73 @@ def _is(value: Any, kind: str) -> bool:
         return type(value) is int and -1 <= value < 1 << 63
     if kind == "list":
         return type(value) is list
+    if kind == "hierarchies" and _are_hierarchies(value):
+        return True
     return _place(value, kind) is None
 
 
+def _are_hierarchies(rows: Any) -> bool:
+    """Tell whether rows are surely as they must be, column by column: there may be a dozen."""
+    if type(rows) is not list or set(map(type, rows)) != {list} or set(map(len, rows)) != {4}:
+        return False
+    mountpoints, controllers, paths, made = zip(*rows)
+    texts = [*mountpoints, *paths, *controllers]
+    if set(map(type, texts)) != {str} or set(map(type, made)) != {int}:
+        return False
+    text = "".join(texts)
+    return (
+        "\0" not in text
+        and ".." not in text
+        and {path[:1] for path in [*mountpoints, *paths]} <= {"", "/"}
+        and min(made) >= 0
+        and max(made) < 1 << 63
+    )
+
+
 def _place(value: Any, kind: str) -> str | None:
-    """Return where something is wrong in a value of the kinds that have parts."""
+    """Return where something is wrong in a value of a kind that has a name."""
+    if kind in ("text", "number", "path", "flag", "whole", "list"):
+        return ""
     if kind == "cgroup":
         return _wrong_in_cgroup(value)
-    if kind != "texts" or type(value) is not dict:
+    if kind == "hierarchies":
+        return wrong_with(value, ("list", ("row", "path", "text", "path", "number")))
+    if kind == "texts":
+        return _wrong_in_texts(value)
+    if kind == "hooks" and value == {}:
+        return None  # of most
+    return wrong_with(value, _seldom(kind))
+
+
+def _seldom(kind: str) -> Any:
+    """Return what is meant by the name of a kind that few containers have."""
+    if kind == "hooks":
+        return {"poststart": ("maybe", ("list", "hook")), "poststop": ("maybe", ("list", "hook"))}
+    if kind == "hook":
+        texts = ("maybe", ("list", "text"))
+        hook = {"path": "path", "args": texts, "env": texts, "timeout": ("maybe", "number")}
+        return "needs", hook, "path"
+    if kind == "added":
+        mount = {"destination": "text", "source": "text", "type": "text", "number": "number"}
+        return "needs", mount, "destination", "number"
+    return {
+        "resctrl": _all(group="path", monitor="path", made=("list", "path"), there="flag"),
+        "rule": _all(allow="flag", type="text", major="whole", minor="whole", access="text"),
+        "device": _all(
+            path="path", type="text", major="number", minor="number", mode="number",
+            uid="number", gid="number", access="text", number="number", own="flag",
+        ),
+    }[kind]  # fmt: skip
+
+
+def _all(**kinds: Any) -> Any:
+    """Return the kind of an object that has all of these keys."""
+    return "needs", kinds, *kinds
+
+
+def _wrong_in_texts(value: Any) -> str | None:
+    """Check an object of texts."""
+    if type(value) is not dict:
         return ""
     for key, item in value.items():
         if type(item) is not str or "\0" in item or "\0" in key:
@@ -199,7 +241,7 @@ def config(value: Any) -> str | None:
     return wrong_with(
         value,
         {
-            "hooks": ("maybe", dict.fromkeys(hooks, _HOOKS)),
+            "hooks": ("maybe", dict.fromkeys(hooks, ("maybe", ("list", "hook")))),
             "process": anything,
             "annotations": ("maybe", "texts"),
             "mounts": ("maybe", ("list", {})),
