@@ -79,8 +79,6 @@ class Error(Exception):
     there is no such container, of a failure that init has sent the step that it was at, else "".
     """
 
-    __slots__ = ("hint", "kind", "status", "text")
-
     def __init__(self, text: str, hint: str = "", status: int = 1, kind: str = "") -> None:
         """Take one line of text, what could be done about it, the exit status, and the kind."""
         super().__init__(text)

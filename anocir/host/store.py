@@ -43,8 +43,6 @@ REPORT: Final = "report.fifo"
 class Container:
     """An open state directory."""
 
-    __slots__ = ("dir_fd", "id", "intent", "path", "pidfd", "state")
-
     def __init__(self, path: str, container_id: str, dir_fd: int) -> None:
         """Take the directory's path and descriptor, which this object owns."""
         self.path = path
