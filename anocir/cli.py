@@ -12,11 +12,13 @@ Kinds: flag, text, list, int, size (10M), duration (1m30s, in seconds), choice (
 
 from __future__ import annotations
 
+import sys
+
 import posix
 
 from . import errors
 from . import load as import_
-from .base import log, normal
+from .base import normal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -120,6 +122,34 @@ if TYPE_CHECKING:
         compile: bool
         old: str
 
+    class Settings:
+        """The global options, and what the door knows of the process itself: from `defaults`."""
+
+        command: str
+        # What a second interpreter puts on sys.path: <archive>/site-packages.
+        import_path: str
+        root: str
+        log: str
+        log_format: str
+        log_level: str
+        debug: bool
+        trace: str
+        trace_format: str
+        systemd_cgroup: bool
+        cgroup_manager: str
+        rootless: str
+        start_exec_errors: str
+        criu: str
+        old_criu: bool
+        # --root was given: it is not the default.
+        root_given: bool
+        # Nothing is to be made, a cache neither (create --dry-run).
+        dry_run: bool
+        # The words have been read: what fails from here on is the operation.
+        understood: bool
+        help: bool
+        version: bool
+
     class Command(Protocol):
         """What each file in commands/ defines."""
 
@@ -127,7 +157,6 @@ if TYPE_CHECKING:
         USAGE: str
         OPTIONS: Table
         ARGS: tuple[int, int]
-        IN_ORDER: bool
         run: Run
 
 
@@ -168,41 +197,17 @@ HELP_ROW: Final[Option] = ("help", "h", "flag", False, "", "print this help")
 VERSION_ROW: Final[Option] = ("version", "v", "flag", False, "", "print the version")
 
 
-class Settings:
-    """The global options, and what the door knows of the process itself."""
-
-    def __init__(self) -> None:
-        """Start from the defaults; `parse` fills in the rest while it reads."""
-        self.command = ""
-        # What a second interpreter puts on sys.path: <archive>/site-packages.
-        self.import_path = ""
-        self.root = ""
-        self.log = ""
-        self.log_format = "text"
-        self.log_level = ""
-        self.debug = False
-        self.trace = ""
-        self.trace_format = "text"
-        self.systemd_cgroup = False
-        self.cgroup_manager = ""
-        self.rootless = "auto"
-        self.start_exec_errors = "report"
-        self.criu = ""
-        # --root was given: it is not the default.
-        self.root_given = False
-        self.old_criu = False
-        # Nothing is to be made, a cache neither (create --dry-run).
-        self.dry_run = False
-        # The words have been read: what fails from here on is the operation.
-        self.understood = False
-        self.help = False
-        self.version = False
-
-    def level(self) -> int:
-        """Return the level of the log, as a number of `log`."""
-        if self.log_level:
-            return log.NAMES.index(self.log_level)
-        return log.DEBUG if self.debug else log.WARNING
+def defaults() -> Settings:
+    """Return the settings before a word has been read; `parse` fills in the rest while it reads."""
+    # Not a class at run time: making one costs as much as reading a dozen command lines.
+    namespace: Any = type(sys.implementation)
+    settings: Settings = namespace(
+        command="", import_path="", root="", log="", log_format="text", log_level="", debug=False,
+        trace="", trace_format="text", systemd_cgroup=False, cgroup_manager="", rootless="auto",
+        start_exec_errors="report", criu="", old_criu=False, root_given=False, dry_run=False,
+        understood=False, help=False, version=False,
+    )  # fmt: skip
+    return settings
 
 
 def parse(argv: list[str], settings: Settings) -> tuple[str, Run, Options, list[str]]:
@@ -211,9 +216,8 @@ def parse(argv: list[str], settings: Settings) -> tuple[str, Run, Options, list[
     Global options are stored in `settings` one by one, so that --log is known even if a later
     word is wrong.
     """
-    globals_ = _index((*GLOBALS, HELP_ROW, VERSION_ROW))
     found: Options = {}
-    words = _read(argv, "", {}, globals_, True, found, settings)
+    words = _read(argv, "", (), True, found, settings)
     if settings.version:
         from . import version
 
@@ -233,15 +237,15 @@ def parse(argv: list[str], settings: Settings) -> tuple[str, Run, Options, list[
         row[0].replace("-", "_"): list(row[3]) if row[2] == "list" else row[3]  # type: ignore[call-overload]
         for row in command.OPTIONS
     }
-    in_order = getattr(command, "IN_ORDER", False)
-    args = _read(words[1:], name, _index(command.OPTIONS), globals_, in_order, options, settings)
+    more = vars(command)
+    args = _read(words[1:], name, command.OPTIONS, more.get("IN_ORDER", False), options, settings)
     if settings.help:
         from . import manual
 
         return "help", manual.print_help, found, [name]
     _check_count(name, command.ARGS, len(args))
     settings.understood = True
-    if command.ARGS[0] and not getattr(command, "NO_ID", False):
+    if command.ARGS[0] and not more.get("NO_ID", False):
         check_id(args[0])
     return name, command.run, options, args
 
@@ -252,19 +256,18 @@ def load(name: str) -> Command:
     return module
 
 
-def _index(table: Table) -> dict[str, Option]:
-    rows = {row[0]: row for row in table}
+def _find(name: str, table: Table) -> Option | None:
+    """Return the row of an option by its long name, or by its short one, which not each has."""
     for row in table:
-        if row[1]:
-            rows[row[1]] = row
-    return rows
+        if name in row[:2] and name:
+            return row
+    return None
 
 
 def _read(
     words: list[str],
     command: str,
-    own: dict[str, Option],
-    globals_: dict[str, Option],
+    own: Table,
     in_order: bool,
     options: Any,
     settings: Settings,
@@ -284,13 +287,14 @@ def _read(
                 return args + words[index:]
             continue
         name, equals, value = word[2 if word[1] == "-" else 1 :].partition("=")
-        row = own.get(name) or globals_.get(name)
+        of_command = _find(name, own)
+        row = of_command or _find(name, (*GLOBALS, HELP_ROW, VERSION_ROW))
         if row is None or (row is VERSION_ROW and command):
             from . import manual
 
             raise errors.Error(
                 f"{where}flag provided but not defined: {word.partition('=')[0]}",
-                manual.like(name, own, globals_)
+                manual.like(name, own, (*GLOBALS, HELP_ROW, VERSION_ROW))
                 + f"anocir {command + ' ' if command else ''}--help lists the options",
             )
         if row[2] == "flag":
@@ -303,7 +307,7 @@ def _read(
                 index += 1
             result = _convert(where, row, value)
         key = row[0].replace("-", "_")
-        if name not in own:
+        if of_command is None:
             setattr(settings, key, result)
         elif row[2] == "list":
             options[key].append(result)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def main(words: list[str], import_path: str) -> NoReturn:
     """Run one command and leave the process with its exit status."""
-    settings = cli.Settings()
+    settings = cli.defaults()
     settings.import_path = import_path
     status = 1
     try:
@@ -64,13 +64,20 @@ def _run(settings: cli.Settings, words: list[str]) -> int:
     name, run, options, args = cli.parse(words, settings)
     # Before the log takes a descriptor that the caller meant to pass on.
     cli.check_preserved(name, options)
-    log.open(settings.log, settings.log_format, settings.level())
+    log.open(settings.log, settings.log_format, _level(settings))
     cli.settle(settings)
     if settings.trace:
         from .linux import trace
 
         trace.open(settings.trace, settings.trace_format)
     return run(settings, options, args)
+
+
+def _level(settings: cli.Settings) -> int:
+    """Return the level of the log, as a number of `log`."""
+    if settings.log_level:
+        return log.NAMES.index(settings.log_level)
+    return log.DEBUG if settings.debug else log.WARNING
 
 
 def _named(error: OSError, command: str) -> str:
@@ -101,7 +108,7 @@ def _report(settings: cli.Settings, text: str, hint: str, status: int) -> int:
     """Say in one place what failed; an `exec` that was tried answers 255, like no command."""
     try:
         # An error of the command line comes before the log is open.
-        log.open(settings.log, settings.log_format, settings.level())
+        log.open(settings.log, settings.log_format, _level(settings))
     except OSError as error:
         if errors.reason(error) != text:
             text = f"{text} ({errors.reason(error)})"
@@ -127,7 +134,7 @@ def _report_bug(settings: cli.Settings, error: BaseException) -> int:
         step = step.tb_next
     text = f"bug in anocir: {type(error).__name__}: {error} ({place})".replace("\n", " ")
     status = _report(settings, text, "please report it with the output of --debug", 1)
-    if settings.level() >= log.DEBUG:
+    if log.shows(log.DEBUG):
         import traceback
 
         for line in "".join(traceback.format_exception(None, error, error.__traceback__)).split(

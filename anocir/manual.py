@@ -66,9 +66,9 @@ def unknown(name: str) -> errors.Error:
     return errors.Error(f'unknown command "{name}"', hint, 3)
 
 
-def like(name: str, *tables: dict[str, Option]) -> str:
+def like(name: str, *tables: Table) -> str:
     """Ask for the option that may have been meant by one that there is not."""
-    known = {row[0] for table in tables for row in table.values() if row[5]}
+    known = {row[0] for table in tables for row in table if row[5]}
     like = closest(name.lower(), sorted(known), 0.7)
     return f"did you mean --{like}? " if like else ""
 

@@ -48,6 +48,11 @@ def open(path: str, log_format: str, level: int) -> None:  # noqa: A001
             raise OSError(failure.errno, "open", f"--log: {path}") from None
 
 
+def shows(level: int) -> bool:
+    """Tell whether notes of this level are shown, ERROR to DEBUG."""
+    return level <= _level
+
+
 def result(text: str) -> None:
     """Write the command's result to stdout, whole or with an error."""
     data = text.encode("utf-8", "surrogateescape")
@@ -90,7 +95,7 @@ def debug(text: str) -> None:
 
 
 def _note(level: int, text: str) -> None:
-    if level > _level:
+    if not shows(level):
         return
     if _fd >= 0 or _json or level == DEBUG:
         _write(_fd if _fd >= 0 else 2, _line(level, text))

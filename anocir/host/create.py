@@ -62,7 +62,7 @@ def make(
         init.streams = pipes(config, config.get("process"))
         known["piped"] = init.streams.places if init.streams else []
     compiled = plan.compile_create(config, known)
-    if settings.level() >= log.DEBUG:
+    if log.shows(log.DEBUG):
         for line in plan.describe(compiled):
             log.debug(line)
     fds = joining.open_namespaces(config)
@@ -107,12 +107,12 @@ def checked(
     config: Config = jsonio.load(f"{bundle}/config.json")
     facts.drop_newer_capabilities(config.get("process"), "process")
     spec.check(config)
-    if settings.level() >= log.WARNING:
+    if log.shows(log.WARNING):
         # Engines show what we say unasked: no more than the specification demands.
         asked = settings.debug or settings.log_level
         for text in spec.warnings(config) if asked else spec.demanded(config):
             log.warn(text)
-    if settings.level() >= log.DEBUG:
+    if log.shows(log.DEBUG):
         for name in config.get("annotations") or {}:
             if name.startswith("run.oci.") and name not in facts.CRUN_ANNOTATIONS:
                 log.debug(f"{keyed('annotations', name)}: is not known, ignored")

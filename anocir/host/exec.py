@@ -94,7 +94,7 @@ def execute(
         known["tools"] = len(fds)
         fds.append(tools.mount(options["tools"]))
     compiled = plan.compile_exec(config, process, known)
-    if settings.level() >= log.DEBUG:
+    if log.shows(log.DEBUG):
         for line in plan.describe(compiled):
             log.debug(line)
     try:

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.unit
 
 
 def parse(*words: str) -> tuple[cli.Settings, str, dict[str, object], list[str]]:
-    settings = cli.Settings()
+    settings = cli.defaults()
     name, _, options, args = cli.parse(list(words), settings)
     return settings, name, options, args
 
@@ -166,14 +166,14 @@ def test_the_help_for_checkpoint_fails_without_criu(
 ) -> None:
     """Podman and CRI-O take its exit status for an answer."""
     monkeypatch.setitem(posix.environ, b"PATH", b"/nowhere")
-    settings = cli.Settings()
+    settings = cli.defaults()
     _, run, options, args = cli.parse(list(words), settings)
     with pytest.raises(errors.Error, match="criu is not installed"):
         run(settings, options, args)
 
 
 def test_init_by_hand_is_refused() -> None:
-    settings = cli.Settings()
+    settings = cli.defaults()
     _, run, options, args = cli.parse(["init"], settings)
     with pytest.raises(errors.Error, match="internal"):
         run(settings, options, args)
@@ -210,7 +210,7 @@ def test_a_mistake_is_one_clear_line(words: tuple[str, ...], text: str) -> None:
 
 
 def test_the_log_is_known_although_a_later_word_is_wrong() -> None:
-    settings = cli.Settings()
+    settings = cli.defaults()
     with pytest.raises(errors.Error):
         cli.parse(["--log", "/l", "--log-format", "json", "create", "--bogus"], settings)
     assert (settings.log, settings.log_format, settings.command) == ("/l", "json", "create")
@@ -256,7 +256,7 @@ def test_criu_is_accepted_and_ignored() -> None:
 
 def test_root_is_absolute_and_never_the_root_directory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir("/usr")
-    settings = cli.Settings()
+    settings = cli.defaults()
     settings.root = "state/dir"
     cli.settle(settings)
     assert settings.root == "/usr/state/dir"
@@ -269,7 +269,7 @@ def test_root_is_absolute_and_never_the_root_directory(monkeypatch: pytest.Monke
 def settled_root(monkeypatch: pytest.MonkeyPatch, uid: int, environ: dict[bytes, bytes]) -> str:
     monkeypatch.setattr(cli.posix, "geteuid", lambda: uid)
     monkeypatch.setattr(cli.posix, "environ", environ)
-    settings = cli.Settings()
+    settings = cli.defaults()
     cli.settle(settings)
     return settings.root
 
@@ -297,7 +297,7 @@ def test_the_default_state_directory(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_help_names_each_command_and_each_visible_option(capfd: pytest.CaptureFixture[str]) -> None:
     for words in (["--help"], ["-h"], ["help"], []):
-        settings = cli.Settings()
+        settings = cli.defaults()
         _, run, options, args = cli.parse(words, settings)
         assert run(settings, options, args) == 0
         text = capfd.readouterr().out
@@ -342,7 +342,7 @@ WORDS = st.one_of(
 
 @given(st.lists(WORDS, max_size=8))
 def test_no_command_line_breaks_the_parser(words: list[str]) -> None:
-    settings = cli.Settings()
+    settings = cli.defaults()
     try:
         name, run, options, args = cli.parse(words, settings)
     except errors.Error as error:

@@ -30,7 +30,7 @@ def test_the_example_is_one_that_the_parser_takes(name: str) -> None:
     assert name in manual.EXAMPLES, f"give {name} an example in manual.EXAMPLES"
     for line in manual.EXAMPLES[name].splitlines():
         words = line.rpartition("anocir ")[2].partition(" > ")[0].split()
-        settings = cli.Settings()
+        settings = cli.defaults()
         found, _, _, _ = cli.parse(words, settings)
         assert found == name, f"manual.EXAMPLES: {line} is an example of {found}, not of {name}"
 

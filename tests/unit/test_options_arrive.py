@@ -19,7 +19,7 @@ ARRIVES = {
 
 
 def parsed(*words: str) -> dict:
-    return cli.parse([*words, "c"], cli.Settings())[2]
+    return cli.parse([*words, "c"], cli.defaults())[2]
 
 
 @pytest.mark.parametrize("option", sorted(ARRIVES))
