@@ -63,7 +63,7 @@ MUTATIONS = (
     ),
     Mutation(
         "drop seccomp in exec only",
-        "model/plan",
+        "model/execution",
         "_exec = compile_exec\n"
         "def compile_exec(c, p, facts): return _exec(c, p, {**facts, 'seccomp': None})",
         ["test_seccomp.py::test_what_exec_runs_is_filtered_too"],
@@ -154,7 +154,7 @@ MUTATIONS = (
     ),
     Mutation(
         "HOME missing in exec only",
-        "model/plan",
+        "model/execution",
         "_exec = compile_exec\n"
         "def compile_exec(*args):\n"
         "    made = _exec(*args)\n"
@@ -396,7 +396,7 @@ MUTATIONS = (
     Mutation(
         "exec leaves out a namespace",
         "host/exec",
-        "plan.NAMESPACE_FILES = {k: v for k, v in plan.NAMESPACE_FILES.items() if k != 'ipc'}",
+        "namespaces.FILES = {k: v for k, v in namespaces.FILES.items() if k != 'ipc'}",
         ["test_exec.py::test_exec_runs_in_every_namespace_of_the_container"],
     ),
     # cgroups

@@ -29,7 +29,8 @@ LEADS = (
     "anocir.__main__", "anocir.linux.errnos", "anocir.linux.processes", "anocir.door",
     "anocir.host.states", "anocir.host.transitions", "anocir.host.lock", "anocir.wire.line",
     "anocir.host.fifos", "anocir.host.ending", "anocir.linux.entries",
-    "anocir.wire.channel", "anocir.host.launch", "anocir.host.create",
+    "anocir.wire.channel", "anocir.host.launch", "anocir.model.execution", "anocir.host.joining",
+    "anocir.host.program", "anocir.cgroup.joining", "anocir.host.create",
 )  # fmt: skip
 # These with all that they need: in the sealed interpreter there is no record before.
 WHOLE = ("anocir.inside.init",)

@@ -288,7 +288,7 @@ def _owner(config: Config, leaf: str = "") -> int:
     uid: int = ((config.get("process") or {}).get("user") or {}).get("uid") or 0
     if not any(space.get("type") == "user" for space in spaces):
         return uid or -1
-    from ..model import plan
+    from ..model import namespaces
 
-    mapped = plan.outside(plan.id_mappings(linux, "uid"), uid)
+    mapped = namespaces.outside(namespaces.id_mappings(linux, "uid"), uid)
     return -1 if mapped is None else mapped

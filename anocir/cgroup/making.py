@@ -9,7 +9,6 @@ from __future__ import annotations
 from ..errors import Error, strerror
 from ..linux import entries, files
 from ..linux.errnos import EROFS
-from . import tree
 
 
 def missing(mountpoint: str, path: str) -> int:
@@ -56,6 +55,8 @@ def make(directory: str, mountpoint: str) -> bool:
 
 def in_use(directory: str) -> Error | None:
     """Return the error for a cgroup that was there before and whose processes are not ours."""
+    from . import tree
+
     pids = tree.processes(directory)
     if pids:
         return Error(
@@ -102,19 +103,3 @@ def taken(directory: str, made: int) -> Error | None:
     if made:
         return Error(f"make cgroup {directory}: someone else made it at the same time")
     return in_use(directory)
-
-
-def sub_cgroups(subs: list[str], controllers: set[str]) -> dict[str, str]:
-    """Return the paths below the container's cgroups by controller, "*" for all others."""
-    result = {}
-    for sub in subs:
-        names, colon, path = sub.rpartition(":")
-        words = [word for word in path.split("/") if word not in ("", ".")]
-        if ".." in words:
-            raise Error(f"--cgroup {sub}: bad sub cgroup path, it leads out of the container's")
-        below = "".join(f"/{word}" for word in words)
-        for name in names.split(",") if colon else ["*"]:
-            if name != "*" and name not in controllers:
-                raise Error(f"--cgroup {sub}: unknown controller {name!a} in the container")
-            result[name] = below
-    return result

@@ -17,7 +17,7 @@ from time import sleep, time_ns
 from ..base import log
 from ..errors import Error, at, keyed
 from ..linux import files
-from . import hierarchy, making
+from . import hierarchy
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -383,12 +383,12 @@ class Unit(_Files):
             self._attach(pid, subs)
 
     def _attach(self, pid: int, subs: list[str]) -> None:
-        from . import bus
+        from . import bus, joining
 
         name: str = self.record["unit"]
         directory: str = self.record["directory"]
         below = f"{self.place['mountpoint']}{self.place['path']}"[len(directory) :]
-        below += making.sub_cgroups(subs, set()).get(
+        below += joining.sub_cgroups(subs, set()).get(
             "*", "" if subs else self.place.get("leaf", "")
         )
         with bus.Bus(user=True) as connection:

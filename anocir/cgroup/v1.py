@@ -16,7 +16,7 @@ from time import sleep
 from ..base import log
 from ..errors import Error, strerror
 from ..linux import files
-from . import knobs, making, removal, tree
+from . import joining, knobs, making, removal, tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -60,12 +60,7 @@ class Manager:
             (mountpoint, controllers, path, made)
             for mountpoint, controllers, path, made in self.place["hierarchies"]
         ]
-        # By single controller; "name=systemd" and "" (cgroup2) under these names.
-        self.directories: dict[str, str] = {
-            controller: mountpoint + path
-            for mountpoint, controllers, path, _ in self.hierarchies
-            for controller in controllers.split(",")
-        }
+        self.directories: dict[str, str] = joining.directories(self.place)
 
     # Making
 
@@ -224,26 +219,7 @@ class Manager:
 
     def joining(self, subs: list[str] | None = None, born: bool = True) -> Joining:
         """Say how a process gets in: born in cgroup2's, by itself in the others, memory's last."""
-        from .joining import Joining
-
-        result = Joining()
-        for controllers, directory, down in self._targets(subs or []):
-            target = directory + down
-            if self.tolerant and not files.exists(target):
-                continue
-            if "memory" in controllers:
-                result.late.append(f"{target}/tasks")
-            elif controllers != [""]:
-                result.tasks.append(f"{target}/tasks")
-            elif born and not down and self._fresh():
-                result.into = target
-            else:
-                result.by_host.append(target)
-        return result
-
-    def _fresh(self) -> bool:
-        """Tell whether the cgroup2 directory is new: nobody has used its cgroup.kill (v2.py)."""
-        return any(made > 0 for _, controllers, _, made in self.hierarchies if not controllers)
+        return joining.v1(self.place, self.directories, subs, born)
 
     def join(self, pid: int, joining: Joining | None = None) -> None:
         """Put a process into what it cannot join by itself; without `joining` all but memory's."""
@@ -286,7 +262,7 @@ class Manager:
         takes no process, init's present one is taken (systemd in a container moves itself).
         """
         present = None
-        for controllers, directory, down in self._targets(subs):
+        for controllers, directory, down in joining.targets(self.directories, subs):
             target = directory + down
             try:
                 files.write_file(f"{target}/cgroup.procs", str(pid))
@@ -314,18 +290,6 @@ class Manager:
             except OSError as error:
                 if not self.tolerant or error.errno not in knobs.DENIED:
                     raise
-
-    def _targets(self, subs: list[str]) -> list[tuple[list[str], str, str]]:
-        """Return of each hierarchy controllers, directory, and path below it; memory's last."""
-        below = making.sub_cgroups(subs, set(self.directories))
-        hierarchies: dict[str, list[str]] = {}
-        for controller, directory in self.directories.items():
-            hierarchies.setdefault(directory, []).append(controller)
-        found = []
-        for directory, controllers in hierarchies.items():
-            named = [below[name] for name in controllers if name in below]
-            found.append((controllers, directory, named[0] if named else below.get("*", "")))
-        return sorted(found, key=lambda item: "memory" in item[0])
 
     # Living
 

@@ -13,7 +13,7 @@ from time import sleep
 from ..base import log
 from ..errors import Error, at, strerror
 from ..linux import entries, files
-from . import knobs, making, removal, tree
+from . import joining, knobs, making, removal, tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -236,22 +236,8 @@ class Manager:
     # Joining
 
     def joining(self, subs: list[str] | None = None, born: bool = True) -> Joining:
-        """Say whether a process can be born there (clone3, CLONE_INTO_CGROUP, 5.7).
-
-        Not in a threaded cgroup; and not where cgroup.kill may have been used: from Linux 6.14 to
-        6.18 who is born there from elsewhere is killed at once, since the kernel compares a count
-        of this cgroup's kills with that of its parent's.
-        """
-        from .joining import Joining
-
-        below = making.sub_cgroups(subs or [], set()).get("*", "")
-        target = (self.directory if subs else self.home) + below
-        if self.tolerant and not files.exists(target):
-            return Joining()
-        fresh = self.place.get("fresh", self.place["made"] > 0) and not below
-        if born and fresh and knobs.read_text(f"{target}/cgroup.type") in ("", "domain"):
-            return Joining(into=target)
-        return Joining(by_host=[target])
+        """Say whether a process can be born there."""
+        return joining.v2(self.place, subs, born)
 
     def join(self, pid: int, joining: Joining | None = None) -> None:
         """Put a process into the cgroup, unless it was born there."""
@@ -296,7 +282,7 @@ class Manager:
         A systemd in the container moves itself to a cgroup below and enables controllers; the
         container's own then takes no process (EBUSY, runc issue 2416).
         """
-        below = making.sub_cgroups(subs, set()).get("*", "")
+        below = joining.sub_cgroups(subs, set()).get("*", "")
         target = (self.directory if subs else self.home) + below
         try:
             files.write_file(f"{target}/cgroup.procs", str(pid))

@@ -45,11 +45,11 @@ def run(settings: Settings, options: Options, args: list[str]) -> int:
 def _bundle(given: str) -> list[Finding]:
     from ..base import jsonio
     from ..host import facts, report
-    from ..model import spec
+    from ..model.spec import whole
 
     bundle = facts.absolute(given)
     config = jsonio.load(f"{bundle}/config.json")
-    spec.check(config)
+    whole.check(config)
     return report.bundle(config, facts.rootfs(config, bundle))
 
 

@@ -35,7 +35,8 @@ def document(settings: Settings) -> Json:
     """Return the features document (features.md and features-linux.md of specification 1.3)."""
     from .. import __version__, seccomp
     from ..linux import capabilities
-    from ..model import mountoptions, plan, spec
+    from ..model import execution, mountoptions, namespaces
+    from ..model.spec import whole
 
     annotations = {
         "org.anocir.version": __version__,
@@ -48,10 +49,10 @@ def document(settings: Settings) -> Json:
     return {
         "ociVersionMin": "1.0.0",
         "ociVersionMax": SPEC_VERSION,
-        "hooks": list(spec.HOOKS),
+        "hooks": list(whole.HOOKS),
         "mountOptions": mountoptions.names(),
         "linux": {
-            "namespaces": sorted(plan.NAMESPACES),
+            "namespaces": sorted(namespaces.FLAGS),
             "capabilities": list(capabilities.NAMES),
             "cgroup": {
                 "v1": True,
@@ -65,8 +66,8 @@ def document(settings: Settings) -> Json:
             "selinux": {"enabled": True},
             "intelRdt": {"enabled": True, "schemata": True, "monitoring": True},
             "memoryPolicy": {
-                "modes": list(spec.linux.MEMORY_MODES),
-                "flags": list(spec.linux.MEMORY_FLAGS),
+                "modes": list(execution.MEMORY_MODES),
+                "flags": list(execution.MEMORY_FLAGS),
             },
             "mountExtensions": {"idmap": {"enabled": True}},
             "netDevices": {"enabled": True},

@@ -25,7 +25,8 @@ from ..linux.const import (
     PROC_SUPER_MAGIC,
     SYSFS_MAGIC,
 )
-from ..model import mountoptions, spec
+from ..model import mountoptions
+from ..model.spec import whole
 from . import idmapped, lock, saving, sources, states, transitions
 
 TYPE_CHECKING = False
@@ -116,7 +117,7 @@ def process(container: Container, what: str = "mounts") -> tuple[int, int]:
 def _load(path: str) -> list[Mount]:
     """Return a checked array of mounts."""
     entries: list[Mount] = jsonio.load(path, piped=True, kind=list)
-    spec.check_mounts(entries)
+    whole.check_mounts(entries)
     for index, entry in enumerate(entries):
         if not entry["destination"].startswith("/"):
             raise at(f"mounts[{index}].destination", "must be absolute")

@@ -36,7 +36,7 @@ from .. import errors
 from ..base import codes
 from ..linux import descriptors, files, mounts, processes, tasks
 from ..linux.capabilities import NAMES
-from ..model import plan
+from ..model import namespaces
 from . import mountinfo
 
 TYPE_CHECKING = False
@@ -82,7 +82,7 @@ class Failure:
 
     def namespaces(self) -> dict[str, str]:
         """Return the namespaces of the configuration: kind and path, empty for a new one."""
-        return plan.namespaces(self.config)
+        return namespaces.of(self.config)
 
     def process(self) -> Process:
         """Return the process object: exec's, or the container's."""
@@ -93,7 +93,9 @@ class Failure:
         """Return what an id of the container is for the host; -1 where nothing maps it."""
         if self.namespaces().get("user") is None:
             return number
-        mapped = plan.outside(plan.id_mappings(self.config.get("linux") or {}, kind), number)
+        mapped = namespaces.outside(
+            namespaces.id_mappings(self.config.get("linux") or {}, kind), number
+        )
         return -1 if mapped is None else mapped
 
 
@@ -630,7 +632,7 @@ def _is_mapped(failure: Failure, number: int, kind: str) -> bool:
     """Tell whether an id of the host is somebody where init is: user_namespaces(7)."""
     if not _mapped(failure):
         return number != _NOBODY or not processes.in_user_namespace()
-    listed = plan.id_mappings(failure.config.get("linux") or {}, kind)
+    listed = namespaces.id_mappings(failure.config.get("linux") or {}, kind)
     return any(row["hostID"] <= number < row["hostID"] + row["size"] for row in listed)
 
 
@@ -886,7 +888,7 @@ def _id_map(failure: Failure) -> str:
         [int(word) for word in line.split()]
         for line in files.read_file(f"/proc/self/{kind}_map").splitlines()
     ]
-    for index, entry in enumerate(plan.id_mappings(failure.config.get("linux") or {}, kind)):
+    for index, entry in enumerate(namespaces.id_mappings(failure.config.get("linux") or {}, kind)):
         first, last = entry["hostID"], entry["hostID"] + entry["size"] - 1
         if not any(row[0] <= first and last < row[0] + row[2] for row in rows):
             have = ", ".join(f"{row[0]}-{row[0] + row[2] - 1}" for row in rows)

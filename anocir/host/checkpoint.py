@@ -13,7 +13,7 @@ from .. import cgroup
 from ..base import jsonio, log
 from ..errors import Error, reason, strerror
 from ..linux import descriptors, entries, files, processes
-from ..model import plan
+from ..model import namespaces
 from . import criu, ending, externals, images, lock, mountinfo, states, transitions
 
 TYPE_CHECKING = False
@@ -149,7 +149,7 @@ def _opts(
         "link_remap": options["link_remap"],
         "external": [],
     }
-    spaces = plan.namespaces(config)
+    spaces = namespaces.of(config)
     for kind, (name, key) in EXTERNAL_NAMESPACES.items():
         if spaces.get(kind):
             # As the process has it: the path may be gone, or another's by now.

@@ -16,9 +16,10 @@ from ..cgroup import choice
 from ..base import jsonio, log
 from ..errors import Error, keyed, reason, scene, scope
 from ..linux import files, processes
-from ..model import mountoptions, plan, spec
+from ..model import mountoptions, namespaces, plan
+from ..model.spec import whole
 from ..wire import channel
-from . import belonging, facts, joining, launch, lock, reserve, saving, states
+from . import belonging, facts, joining, launch, lock, program, reserve, saving, states
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -63,7 +64,9 @@ def make(
         known["piped"] = init.streams.places if init.streams else []
     compiled = plan.compile_create(config, known)
     if log.shows(log.DEBUG):
-        for line in plan.describe(compiled):
+        from ..model import explain
+
+        for line in explain.describe(compiled):
             log.debug(line)
     fds = joining.open_namespaces(config)
     if init.streams:
@@ -105,19 +108,19 @@ def checked(
     reserve.check_free(settings.root, container_id)
     bundle = facts.absolute(options["bundle"])
     config: Config = jsonio.load(f"{bundle}/config.json")
-    facts.drop_newer_capabilities(config.get("process"), "process")
-    spec.check(config)
+    program.drop_newer_capabilities(config.get("process"), "process")
+    whole.check(config)
     if log.shows(log.WARNING):
         # Engines show what we say unasked: no more than the specification demands.
         asked = settings.debug or settings.log_level
-        for text in spec.warnings(config) if asked else spec.demanded(config):
+        for text in whole.warnings(config) if asked else whole.demanded(config):
             log.warn(text)
     if log.shows(log.DEBUG):
         for name in config.get("annotations") or {}:
             if name.startswith("run.oci.") and name not in facts.CRUN_ANNOTATIONS:
                 log.debug(f"{keyed('annotations', name)}: is not known, ignored")
-    facts.check_pidfd_socket(options)
-    facts.check_terminal(config.get("process") or {}, options, foreground, config)
+    program.check_pidfd_socket(options)
+    program.check_terminal(config.get("process") or {}, options, foreground, config)
     recorder = None
     if options["record_seccomp"] or options["record_base"]:
         from . import recorder as recording
@@ -180,7 +183,7 @@ def intent_of(
         "private_pids": facts.private_pids(config),
         "keyring": "" if options.get("no_new_keyring") else "anocir." + posix.urandom(16).hex(),
     }
-    if "mount" not in plan.namespaces(config):
+    if "mount" not in namespaces.of(config):
         from . import ending
 
         intent["host_mounts"] = ending.mount_count(rootfs)
@@ -272,7 +275,7 @@ def _is_born(config: Config) -> bool:
     Root of a user namespace may not, nor who has joined a cgroup namespace; and where clone3(2)
     fails for that, the new pid namespace can have no first process any more (ENOMEM).
     """
-    spaces = plan.namespaces(config)
+    spaces = namespaces.of(config)
     mapped = processes.in_user_namespace()
     return not ("user" in spaces or spaces.get("cgroup") or mapped)
 
@@ -371,7 +374,7 @@ def _outside(
 
 def _network(config: Config) -> int:
     """Make the container's network namespace where this side does: a descriptor of it, or -1."""
-    if not plan.host_makes_network(config, processes.in_user_namespace()):
+    if not namespaces.host_makes_network(config, processes.in_user_namespace()):
         return -1
     from . import network
 
@@ -380,7 +383,7 @@ def _network(config: Config) -> int:
 
 def _write_maps(init: Init, config: Config, pid: int) -> None:
     """Answer the process that has made a new user namespace with its id maps."""
-    if plan.namespaces(config).get("user") == "":
+    if namespaces.of(config).get("user") == "":
         init.expect(channel.MAP, "making the user namespace")
         from . import idmaps
 
@@ -455,7 +458,7 @@ def _idmapped(init: Init, container: Container, config: Config) -> dict[int, int
         if not source.startswith("/"):
             source = f"{container.intent['bundle']}/{source}"
         linux = config.get("linux") or {}
-        own = plan.own_user_namespace(config)
+        own = namespaces.own_user(config)
         inside, covered = plan.in_root(config, rootfs, index, source)
         known = (source, mount, words, init.subject(), where, linux, own)
         if not covered and not files.exists(source):

@@ -8,14 +8,14 @@ from __future__ import annotations
 import posix
 
 from .. import cgroup
-from ..cgroup.joining import Joining
+from ..cgroup.joining import Joining, of_exec
 from ..base import jsonio, log
 from ..errors import CONTRACT, Error, at, scene
 from ..linux import files, processes
 from ..linux.capabilities import NAMES
-from ..model import plan, spec
+from ..model import execution, namespaces
 from ..wire import channel
-from . import facts, foreground, joining, launch, start, states, transitions
+from . import foreground, joining, launch, program, start, states, transitions
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -74,8 +74,8 @@ def execute(
     intent = container.intent
     scene.update({"config": config, "process": process, "rootfs": intent.get("rootfs", "")})
     scene["cgroup"] = intent["cgroup"]
-    facts.check_pidfd_socket(options)
-    facts.check_terminal(process, options, not detached)
+    program.check_pidfd_socket(options)
+    program.check_terminal(process, options, not detached)
     known = _known(settings, init, container, config, process, options)
     piped = None if detached else foreground.pipes(config, process)
     known["piped"] = piped.places if piped else []
@@ -93,9 +93,11 @@ def execute(
         tools.check(known["join"])
         known["tools"] = len(fds)
         fds.append(tools.mount(options["tools"]))
-    compiled = plan.compile_exec(config, process, known)
+    compiled = execution.compile_exec(config, process, known)
     if log.shows(log.DEBUG):
-        for line in plan.describe(compiled):
+        from ..model import explain
+
+        for line in explain.describe(compiled):
             log.debug(line)
     try:
         _launch(settings, init, container, config, process, compiled, options, fds)
@@ -130,7 +132,7 @@ def _known(
 ) -> Facts:
     """Return what the plan must know, but for the namespaces and streams that are opened later."""
     return {
-        **facts.process_facts(settings, config, process),
+        **program.process_facts(settings, config, process),
         "id": container.id,
         "bundle": container.intent["bundle"],
         "state": {},
@@ -174,13 +176,13 @@ def _launch(
     if (config.get("linux") or {}).get("seccomp"):
         state = states.oci_state(container, states.status_of(container))
         init.listener = joining.listener_sender(config, state)
-    manager = cgroup.load(container.intent["cgroup"])
+    record = container.intent["cgroup"]
     subs = list(options["cgroup"])
     init_pid = container.state["pid"]
     waits = launch.must_raise(process)
     outside = compiled["outside"]
     try:
-        groups = Joining() if outside else manager.joining(subs)
+        groups = Joining() if outside else of_exec(record, subs)
         waits = waits or groups.waits()
         joining.send_cgroups(init, groups, -1, waits, always=not outside)
     except (FileNotFoundError, Error):
@@ -194,7 +196,7 @@ def _launch(
     if waits or (alone and not outside):
         init.expect(channel.MADE, "joining the container's namespaces")
         if not outside and (alone or groups.waits()):
-            manager.exec_join(init.worker, init_pid, subs)
+            cgroup.load(record).exec_join(init.worker, init_pid, subs)
         launch.raise_limits(init.worker, process)
         init.send(channel.GO)
     init.adopt(init.expect(channel.PID, "joining the container's namespaces"))
@@ -209,7 +211,7 @@ def _launch(
 
         resctrl.join(classes, init.pid)
     if outside:
-        manager.exec_join(init.pid, init_pid, subs)
+        cgroup.load(record).exec_join(init.pid, init_pid, subs)
     joining.hand_console(init, options, not options["detach"])
     init.send(channel.START)
 
@@ -219,7 +221,7 @@ def _namespaces(pid: int, pidfd: int, join: list[tuple[str, str]]) -> list[int]:
     fds: list[int] = []
     try:
         directory = processes.directory(pid)
-        for kind, name in plan.NAMESPACE_FILES.items():
+        for kind, name in namespaces.FILES.items():
             try:
                 theirs = files.stat(f"ns/{name}", directory)
                 if theirs.st_ino != files.stat(f"/proc/self/ns/{name}").st_ino:
@@ -239,8 +241,10 @@ def _process(config: Config, options: Options, argv: Sequence[str]) -> Process:
     """Return the process object: from --process, or the container's own with the options."""
     if options["process"]:
         process: Process = jsonio.load(options["process"], piped=True, option="--process")
-        facts.drop_newer_capabilities(process, "process")
-        spec.check_process(process, "process")
+        program.drop_newer_capabilities(process, "process")
+        from ..model.spec import process as process_spec
+
+        process_spec.check(process, "process")
         if not process.get("args"):
             raise at("process.args", "must not be empty")
         return _completed(process, config.get("process") or {})
@@ -325,7 +329,7 @@ def _capabilities(sets: Capabilities, added: Sequence[str]) -> Capabilities:
     (CVE-2022-29162).
     """
     for name in added:
-        if name not in NAMES and not facts.kernel_has_newer_capabilities():
+        if name not in NAMES and not program.kernel_has_newer_capabilities():
             raise Error(f'--cap {name}: unknown capability "{name}"')
         if name not in NAMES:
             log.warn(f"--cap {name}: capability is not known, ignored")

@@ -10,8 +10,10 @@ from ..cgroup import choice
 from ..base import jsonio
 from ..errors import Error, at
 from ..linux import processes
-from ..model import plan, spec
-from . import facts
+from ..model import execution, namespaces, plan
+from ..model.spec import process as process_spec
+from ..model.spec import whole
+from . import facts, program
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,21 +34,21 @@ def of_bundle(settings: Settings, options: Options) -> tuple[Plan, list[str]]:
     """
     bundle = facts.absolute(options["bundle"])
     config: Config = jsonio.load(f"{bundle}/config.json")
-    spec.check(config)
+    whole.check(config)
     rootfs = facts.rootfs(config, bundle)
     known = _facts(settings, config, options, bundle, rootfs)
     if not options["process"]:
         return plan.compile_create(config, known), _host(settings, config)
     process: Process = jsonio.load(options["process"])
-    spec.check_process(process)
+    process_spec.check(process)
     if not process.get("args"):
         raise at("process.args", "must not be empty")
     known["seccomp"] = _program(config)
     known["join"] = [
-        (kind, f"/proc/PID/ns/{plan.NAMESPACE_FILES[kind]}") for kind in plan.namespaces(config)
+        (kind, f"/proc/PID/ns/{namespaces.FILES[kind]}") for kind in namespaces.of(config)
     ]
     host = ["join the container's cgroups before anything else", "write process.oomScoreAdj"]
-    return plan.compile_exec(config, process, known), host
+    return execution.compile_exec(config, process, known), host
 
 
 def _facts(settings: Settings, config: Config, options: Options, bundle: str, rootfs: str) -> Facts:
@@ -62,8 +64,8 @@ def _facts(settings: Settings, config: Config, options: Options, bundle: str, ro
     return {
         "id": _ID, "bundle": bundle, "rootfs": rootfs, "state": {}, "cgroup": view,
         "cgroup_fallback": None, "seccomp": _program(config),
-        "apparmor": bool(process.get("apparmorProfile")) and facts.lsm("apparmor"),
-        "selinux": bool(process.get("selinuxLabel")) and facts.lsm("selinux"),
+        "apparmor": bool(process.get("apparmorProfile")) and program.lsm("apparmor"),
+        "selinux": bool(process.get("selinuxLabel")) and program.lsm("selinux"),
         "check_command": True, "no_pivot": options["no_pivot"],
         "no_new_keyring": options["no_new_keyring"],
         "keyring": "", "clone": True, "signals": True, "preserve_fds": 0, "listen_fds": 0,
@@ -84,7 +86,7 @@ def _host(settings: Settings, config: Config) -> list[str]:
     """Return what the host side does while init works, in order."""
     linux = config.get("linux") or {}
     hooks: Mapping[str, Any] = config.get("hooks") or {}
-    spaces = plan.namespaces(config)
+    spaces = namespaces.of(config)
     lines = [f"write state below {settings.root}/ID"]
     try:
         record = choice.choose(settings, config, _ID)
@@ -93,7 +95,7 @@ def _host(settings: Settings, config: Config) -> list[str]:
         lines.append(f"cgroups: {error}")
     if spaces.get("user") == "":
         lines.append("write linux.uidMappings and linux.gidMappings")
-    if plan.host_makes_network(config, processes.in_user_namespace()):
+    if namespaces.host_makes_network(config, processes.in_user_namespace()):
         lines.append("make the network namespace with its loopback")
     if linux.get("netDevices"):
         lines.append(f"move network devices: {', '.join(linux['netDevices'])}")

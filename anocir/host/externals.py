@@ -17,7 +17,7 @@ from ..base import inroot, normal
 from ..errors import Error, at, reason
 from ..linux import files
 from ..linux.errnos import ELOOP, ENOENT, ENOTDIR
-from ..model import mountoptions, plan
+from ..model import mountoptions, namespaces, plan
 from . import mountinfo
 
 TYPE_CHECKING = False
@@ -69,7 +69,7 @@ def of_config(
     `view` is the cgroup manager's mount_view, `nested` whether we are in a user namespace.
     """
     found = []
-    own_cgroups = "cgroup" in plan.namespaces(config)
+    own_cgroups = "cgroup" in namespaces.of(config)
     for index, mount in enumerate(config.get("mounts") or []):
         where = f"mounts[{index}]"
         destination = normal(mount["destination"])
@@ -87,7 +87,7 @@ def of_config(
                 key = f"anocir-{index}" + (f"-{name}" if name else "")
                 place = f"{destination}/{name}" if name else destination
                 found.append(External(key, where, place, path, mount))
-    if plan.own_user_namespace(config) or nested:
+    if namespaces.own_user(config) or nested:
         found += _devices(config)
     return found
 

@@ -1,4 +1,4 @@
-"""What the host side knows and the plan needs: facts about the host, the caller, the bundle.
+"""What the host side knows and the plan of create needs: facts about the host, caller, bundle.
 
 Side: host.
 """
@@ -12,19 +12,18 @@ from .. import SPEC_VERSION, cgroup
 from ..base import HOOK_OUTPUTS, log, normal
 from ..errors import Error, at, keyed, reason, strerror
 from ..linux import entries, files, processes
-from ..linux.capabilities import NAMES, SETS
-from ..model import plan
+from ..model import namespaces
+from . import program
 
 _FEW_MOUNTS: Final = 16
 _SPARE: Final = 200  # descriptors that anything else may need
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Final
+    from typing import Final
 
     from ..cli import Options, Settings
-    from ..model.schema import Config, Facts, Intent, Process, State
-    from ..wire.shapes import Filter
+    from ..model.schema import Config, Facts, Intent, State
 
 
 def absolute(path: str) -> str:
@@ -39,54 +38,6 @@ def absolute(path: str) -> str:
             "it has been removed: go to another one, or give --bundle an absolute path",
         ) from None
     return f"{here}/{path}".rstrip("/") if path not in ("", ".") else here
-
-
-def _check_callers_terminal(config: Config | None) -> None:
-    """Refuse to relay a terminal to nobody: the program would wait for input that never comes."""
-    if files.isatty(0) or files.isatty(1) or files.isatty(2):
-        return
-    try:
-        files.close(files.open("/dev/tty", files.O_RDWR | files.O_NOCTTY))
-    except OSError as error:
-        hint = (
-            "there is no terminal here to relay it to: set process.terminal to false, or give a "
-            "--console-socket"
-        )
-        kinds = [one["type"] for one in ((config or {}).get("linux") or {}).get("namespaces") or ()]
-        if config and posix.geteuid() and "user" not in kinds:
-            hint += "; without root containers need a user namespace: anocir spec --rootless"
-        raise Error(f"process.terminal: open {reason(error)}", hint) from None
-
-
-def check_terminal(
-    process: Process, options: Options, foreground: bool, config: Config | None = None
-) -> None:
-    """Refuse a terminal that nobody would hold, and a console socket for none."""
-    terminal = bool(process.get("terminal"))
-    socket = options["console_socket"]
-    if terminal and not foreground and not socket:
-        raise Error(
-            "process.terminal: cannot allocate tty if the runtime will detach without setting "
-            "console socket"
-        )
-    if terminal and not socket:
-        _check_callers_terminal(config)
-    if socket and not terminal:
-        raise Error(
-            "--console-socket: cannot use console socket if the runtime will not detach or "
-            "allocate tty",
-            "process.terminal is false",
-        )
-
-
-def check_pidfd_socket(options: Options) -> None:
-    """Refuse to promise a pidfd where the kernel has none."""
-    if not options["pidfd_socket"]:
-        return
-    from ..linux import watch
-
-    if not watch.has_pidfds():
-        raise Error(f"--pidfd-socket needs Linux 5.3, this is {posix.uname().release}")
 
 
 def rootfs(config: Config, bundle: str) -> str:
@@ -129,52 +80,7 @@ def owner() -> str:
 
 def private_pids(config: Config) -> bool:
     """Tell whether all processes end with init: a new pid namespace."""
-    return plan.namespaces(config).get("pid") == ""
-
-
-def lsm(name: str) -> bool:
-    """Tell whether a Linux Security Module is on: "apparmor" or "selinux"."""
-    if name == "selinux":
-        return files.exists("/sys/fs/selinux/enforce")
-    try:
-        value = files.read_file("/sys/module/apparmor/parameters/enabled")
-    except OSError:
-        return False
-    return value.startswith(b"Y")
-
-
-def program(
-    settings: Settings, config: Config, process: Process
-) -> tuple[Filter | None, bool, bool]:
-    """Return the compiled seccomp program, or None, and `clone` and `signals` of Facts."""
-    profile = (config.get("linux") or {}).get("seccomp")
-    if not profile:
-        return None, True, True
-    from .. import seccomp
-
-    cache = None if settings.dry_run else f"{settings.root}/:seccomp"
-    compiled = seccomp.compile(profile, cache, log.warn)
-    last = process.get("noNewPrivileges")
-    seccomp.check_after_load(compiled, seccomp.NEEDED_LAST if last else seccomp.NEEDED_EARLY)
-    clone = seccomp.lets_clone(compiled, bool(process.get("terminal")))
-    return compiled, clone, seccomp.lets_wait(compiled)
-
-
-def process_facts(settings: Settings, config: Config, process: Process) -> Facts:
-    """Return the facts that the plan of any process needs."""
-    compiled, clone, signals = program(settings, config, process)
-    labelled = process.get("selinuxLabel") or (config.get("linux") or {}).get("mountLabel")
-    facts: Facts = {
-        "seccomp": compiled,
-        "clone": clone,
-        "signals": signals,
-        "apparmor": bool(process.get("apparmorProfile")) and lsm("apparmor"),
-        "selinux": bool(labelled) and lsm("selinux"),
-    }
-    for name, key in (("apparmor", "apparmorProfile"), ("selinux", "selinuxLabel")):
-        if process.get(key) and not facts[name]:  # type: ignore[literal-required]
-            log.warn(f"process.{key}: {name} is not enabled on this host, ignored")
-    return facts
+    return namespaces.of(config).get("pid") == ""
 
 
 def of_create(
@@ -204,7 +110,7 @@ def of_create(
     if intent["annotations"]:
         state["annotations"] = intent["annotations"]
     return {
-        **process_facts(settings, config, config.get("process") or {}),
+        **program.process_facts(settings, config, config.get("process") or {}),
         "id": container_id,
         "bundle": intent["bundle"],
         "rootfs": intent["rootfs"],
@@ -218,14 +124,6 @@ def of_create(
         "preserve_fds": options["preserve_fds"],
         "user_namespace": processes.in_user_namespace(),
     }
-
-
-def kernel_has_newer_capabilities() -> bool:
-    """Tell whether the kernel has capabilities that our table does not name yet."""
-    try:
-        return int(files.read_file("/proc/sys/kernel/cap_last_cap")) >= len(NAMES)
-    except (OSError, ValueError):
-        return False
 
 
 # The kernel that gave each pid namespace its own; before, it is the host's.
@@ -268,21 +166,3 @@ def descriptors(config: Config) -> tuple[int, int] | None:
 
     limit = tasks.getrlimit(RLIMIT_NOFILE)
     return limit if limit[0] < limit[1] and limit[0] < count + _SPARE else None
-
-
-def drop_newer_capabilities(process: Any, where: str) -> None:
-    """Take out, with a warning, names that only a newer kernel could know (config.md 1.3).
-
-    `process` is not checked yet.  On another kernel they stay, for the check to refuse them.
-    """
-    sets = process.get("capabilities") if isinstance(process, dict) else None
-    if not isinstance(sets, dict):
-        return
-    for key, listed in sets.items():
-        if key not in SETS or not isinstance(listed, list):
-            continue
-        unknown = [name for name in listed if isinstance(name, str) and name not in NAMES]
-        if unknown and kernel_has_newer_capabilities():
-            for name in unknown:
-                log.warn(f"{where}.capabilities.{key}: {name} is not known, ignored")
-            sets[key] = [name for name in listed if name not in unknown]

@@ -27,7 +27,7 @@ from ..linux.const import (
     OPEN_TREE_CLONE,
 )
 from ..linux.errnos import ENOENT, ENOTDIR, EOVERFLOW
-from ..model import plan
+from ..model import namespaces
 from . import added, saving, sources, states
 
 TYPE_CHECKING = False
@@ -75,7 +75,7 @@ class Plug:
         linux = config.get("linux") or {}
         self.rules = devices.parse((linux.get("resources") or {}).get("devices"))
         self.before = devices.parse(container.state.get("rules"), "state.json: rules")
-        self.bound = plan.own_user_namespace(config) or processes.in_user_namespace()
+        self.bound = namespaces.own_user(config) or processes.in_user_namespace()
         self.rows: list[AddedDevice] = list(container.state.get("devices") or [])
         self.made: list[tuple[AddedDevice, str]] = []
         self.gone: list[AddedDevice] = []

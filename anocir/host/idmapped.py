@@ -11,7 +11,7 @@ from . import idmaps, sources
 from ..base import inroot
 from ..errors import at, strerror
 from ..linux import files, mounts, processes
-from ..model import plan
+from ..model import namespaces
 from ..linux.const import (
     AT_EMPTY_PATH,
     AT_RECURSIVE,
@@ -149,7 +149,7 @@ def _parse(text: str, where: str, linux: Linux) -> tuple[list[Mapping], list[Map
                 raise at(f"{where}.options", f'idmap: "{mapping}" is not CONTAINER-HOST-SIZE')
             inside, outside, size = (int(n) for n in numbers)
             if relative:
-                mapped = plan.outside(plan.id_mappings(linux, name[:3]), outside)
+                mapped = namespaces.outside(namespaces.id_mappings(linux, name[:3]), outside)
                 outside = outside if mapped is None else mapped
             result[name].append((inside, outside, size))
     return result["uids"], result["gids"]

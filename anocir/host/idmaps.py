@@ -9,7 +9,7 @@ import posix
 
 from ..errors import Error, at, strerror
 from ..linux import descriptors, files, processes, spawn, tasks
-from ..model import plan
+from ..model import namespaces
 from ..linux.const import (
     CLONE_NEWUSER,
 )
@@ -29,7 +29,7 @@ def check_maps(fd: int, linux: Linux) -> None:
     for kind, lines in found.items():
         wanted = [
             (entry["containerID"], entry["hostID"], entry["size"])
-            for entry in plan.id_mappings(linux, kind)
+            for entry in namespaces.id_mappings(linux, kind)
         ]
         if wanted and sorted(wanted) != sorted(lines):
             raise at(

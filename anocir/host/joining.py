@@ -12,7 +12,7 @@ from ..errors import at, keyed, reason, strerror
 from ..linux import descriptors, files, mounts
 from ..linux.const import AT_FDCWD, NS_GET_NSTYPE, OPEN_TREE_CLONE
 from ..linux.errnos import EINVAL, ENOSYS, EPERM
-from ..model import plan
+from ..model import namespaces
 from ..wire import channel
 
 TYPE_CHECKING = False
@@ -52,7 +52,7 @@ def open_namespaces(config: Config) -> list[int]:
     for index, entry in enumerate(listed):
         if entry.get("path"):
             where = f"linux.namespaces[{index}].path"
-            kind = plan.NAMESPACES[entry["type"]]
+            kind = namespaces.FLAGS[entry["type"]]
             fd = open_namespace(entry["path"], kind, where)
             fds.append(fd)
             if entry["type"] == "network":

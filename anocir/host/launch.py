@@ -368,7 +368,7 @@ def must_raise(process: Process) -> bool:
     if not limits:
         return False
     from ..linux import tasks
-    from ..model.spec.process import RLIMITS
+    from ..model.execution import RLIMITS
 
     return any(limit["hard"] > tasks.getrlimit(RLIMITS.index(limit["type"]))[1] for limit in limits)
 
@@ -379,7 +379,7 @@ def raise_limits(pid: int, process: Process) -> None:
     if not limits:
         return
     from ..linux import tasks
-    from ..model.spec.process import RLIMITS
+    from ..model.execution import RLIMITS
 
     for index, limit in enumerate(limits):
         kind = RLIMITS.index(limit["type"])

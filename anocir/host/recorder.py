@@ -25,7 +25,7 @@ import posix
 from ..base import jsonio, log
 from ..errors import Error, at, reason, strerror
 from ..linux import entries, files, notifications, spawn, tasks, watch
-from ..model import spec
+from ..model.spec import seccomp as seccomp_spec
 from ..seccomp import recording
 from . import facts
 
@@ -143,7 +143,7 @@ def _load_base(path: str) -> Seccomp:
     if "archMap" in base:
         raise at(_BASE, f"{path}: is a profile of an engine, not one of config.json: archMap")
     try:
-        spec.check_seccomp(base)
+        seccomp_spec.check(base)
     except Error as error:
         raise Error(f"{_BASE}: {path}: {error.text}", error.hint) from None
     return base

@@ -13,7 +13,7 @@ from .. import cgroup
 from ..base import activation, log
 from ..errors import Error
 from ..linux import files
-from ..model import plan
+from ..model import explain, plan
 from . import boot, joining, listing
 from . import create as making
 
@@ -33,7 +33,7 @@ def create(settings: Settings, container_id: str, options: Options) -> None:
         settings, container_id, options, False, listen_fds, holes
     )
     compiled = plan.compile_create(config, known)
-    for line in plan.describe(compiled):
+    for line in explain.describe(compiled):
         log.debug(line)
     joining.close_all(joining.open_namespaces(config))
     cgroup.load(intent["cgroup"]).check((config.get("linux") or {}).get("resources") or {})

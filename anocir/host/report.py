@@ -369,11 +369,11 @@ def _seccomp(_: Settings) -> list[Finding]:
 
 
 def _security_modules(_: Settings) -> list[Finding]:
-    from . import facts
+    from . import program
 
     found = []
     for name, key in (("apparmor", "process.apparmorProfile"), ("selinux", "process.selinuxLabel")):
-        text = "enabled" if facts.lsm(name) else f"not enabled: {key} is passed over"
+        text = "enabled" if program.lsm(name) else f"not enabled: {key} is passed over"
         found.append(Finding(name, OK, text))
     return found
 
@@ -471,11 +471,11 @@ def bundle(config: Config, rootfs: str) -> list[Finding]:
                 Finding("seccomp", MISSING, "libseccomp.so.2 cannot be loaded",
                         remedy="install the package libseccomp2", path="linux.seccomp")
             )  # fmt: skip
-    from . import facts
+    from . import program
 
     process = config.get("process") or {}
     for name, key in (("apparmor", "apparmorProfile"), ("selinux", "selinuxLabel")):
-        if process.get(key) and not facts.lsm(name):
+        if process.get(key) and not program.lsm(name):
             found.append(
                 Finding(name, LIMITED, f"{name} is not enabled on this host, passed over",
                         path=f"process.{key}")

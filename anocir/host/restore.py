@@ -22,7 +22,8 @@ from ..linux.const import (
     PR_SET_CHILD_SUBREAPER,
 )
 from ..linux.errnos import ENOSYS, EPERM
-from ..model import distrust, mountoptions, plan, spec
+from ..model import distrust, mountoptions, namespaces, plan
+from ..model.spec import whole
 from . import (
     create,
     criu,
@@ -36,6 +37,7 @@ from . import (
     joining,
     launch,
     lock,
+    program,
     reserve,
     saving,
     restored,
@@ -107,9 +109,9 @@ class Restoring:
         self.bundle = facts.absolute(options["bundle"])
         reserve.check_free(settings.root, container_id)
         config: Config = jsonio.load(f"{self.bundle}/config.json")
-        spec.check(config)
+        whole.check(config)
         self.config = config
-        facts.check_terminal(config.get("process") or {}, options, not options["detach"])
+        program.check_terminal(config.get("process") or {}, options, not options["detach"])
         self.rootfs = facts.rootfs(self.config, self.bundle)
         warning = criu.usable(settings.old_criu)
         if warning:
@@ -151,7 +153,7 @@ class Restoring:
         """Open the namespaces that config.json names by path, as create does."""
         fds = joining.open_namespaces(self.config)
         self.fds += fds
-        named = [kind for kind, path in plan.namespaces(self.config).items() if path]
+        named = [kind for kind, path in namespaces.of(self.config).items() if path]
         for kind, fd in zip(named, fds):
             self.joined[kind] = files.fstat(fd).st_ino
         if "cgroup" in named:
@@ -321,7 +323,7 @@ class Restoring:
                 opts["inherit_fd"].append({"key": key, "fd": _FIRST_FD + index})
             else:
                 path = f"/proc/{posix.getpid()}/fd/{self.fds[index]}"
-                opts["join_ns"].append({"ns": plan.NAMESPACE_FILES[kind], "ns_file": path})
+                opts["join_ns"].append({"ns": namespaces.FILES[kind], "ns_file": path})
         if options["lsm_profile"]:
             opts["lsm_profile"] = options["lsm_profile"]
         if options["lsm_mount_context"]:
@@ -346,7 +348,7 @@ class Restoring:
     def _before_criu(self) -> None:
         """What the process that becomes CRIU hands down to the container."""
         _session_keyring(self.intent["keyring"])
-        spaces = plan.namespaces(self.config)
+        spaces = namespaces.of(self.config)
         if spaces.get("cgroup") == "" and self.options["manage_cgroups_mode"] == "ignore":
             # CRIU makes this namespace only where it is to care for cgroups.
             tasks.unshare(CLONE_NEWCGROUP)
@@ -375,7 +377,7 @@ class Restoring:
 
     def _network(self) -> None:
         """Bring up the loopback of a new network namespace and give it its devices."""
-        if plan.namespaces(self.config).get("network") != "":
+        if namespaces.of(self.config).get("network") != "":
             return
         own = files.open("/proc/self/ns/net", files.O_RDONLY)
         theirs = files.open(f"/proc/{self.pid}/ns/net", files.O_RDONLY)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from ..base import inroot
 from ..errors import Error
 from ..linux import capabilities, files
-from ..model import plan
+from ..model import namespaces
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def check(
     """
     _namespaces(config, init, joined)
     found = files.stat(f"/proc/{init}/root")
-    if "mount" in plan.namespaces(config) and (found.st_dev, found.st_ino) != root:
+    if "mount" in namespaces.of(config) and (found.st_dev, found.st_ino) != root:
         raise Error(f"restored process {init} has another root than root.path")
     for pid in {init, *pids}:
         try:
@@ -59,8 +59,8 @@ def check_mounts(init: int, mounted: Mapping[str, tuple[tuple[int, int], int]]) 
 
 
 def _namespaces(config: Config, init: int, joined: Mapping[str, int]) -> None:
-    spaces = plan.namespaces(config)
-    for kind, name in plan.NAMESPACE_FILES.items():
+    spaces = namespaces.of(config)
+    for kind, name in namespaces.FILES.items():
         if kind == "time":
             continue  # CRIU makes one, so that clocks go on
         try:
@@ -80,7 +80,7 @@ def _namespaces(config: Config, init: int, joined: Mapping[str, int]) -> None:
 
 
 def _maps(config: Config, init: int, name: str) -> None:
-    listed = plan.id_mappings(config.get("linux") or {}, name)
+    listed = namespaces.id_mappings(config.get("linux") or {}, name)
     wanted = sorted((m["containerID"], m["hostID"], m["size"]) for m in listed)
     lines = files.read_file(f"/proc/{init}/{name}_map").split(b"\n")
     found = sorted(tuple(int(word) for word in line.split()) for line in lines if line)
@@ -134,5 +134,5 @@ def _user(config: Config, pid: int, status: Mapping[str, Sequence[str]], boundin
 
 def outside(config: Config, name: str, number: int) -> int:
     """Return what an id of the container is on the host."""
-    mapped = plan.outside(plan.id_mappings(config.get("linux") or {}, name), number)
+    mapped = namespaces.outside(namespaces.id_mappings(config.get("linux") or {}, name), number)
     return number if mapped is None else mapped

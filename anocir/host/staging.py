@@ -36,7 +36,7 @@ from ..linux.const import (
     RESOLVE_NO_SYMLINKS,
 )
 from ..linux.errnos import EROFS
-from ..model import mountoptions, plan
+from ..model import mountoptions, namespaces
 from . import externals, idmapped, mountinfo
 
 TYPE_CHECKING = False
@@ -195,7 +195,7 @@ class Stage:
         directory may be entered by nobody but us.  So an overlay is shown in its place, which only
         CRIU has and anybody may search.  Empty where there is no need, or no overlay.
         """
-        if plan.namespaces(config).get("user") != "":
+        if namespaces.of(config).get("user") != "":
             return ""
         fds = [descriptors.dup_above(image_fd, 3)]
         try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from ..base import jsonio
 from ..errors import Error
 from ..linux import files
-from ..model import spec
+from ..model.spec import resources as resources_spec
 from . import lock, saving, states, transitions
 
 TYPE_CHECKING = False
@@ -77,7 +77,7 @@ def apply(container: Container, manager: Manager, options: Options, status: str)
     linux = config.setdefault("linux", {})
     old = linux.get("resources") or {}
     new = merge(old, wanted)
-    spec.check_resources(new, "linux.resources")
+    resources_spec.check(new, "linux.resources")
     if plug:
         plug.do(status)
     try:
@@ -129,7 +129,7 @@ def _wanted(options: Mapping[str, Any]) -> Resources:
             value: Resources = jsonio.loads(files.read_fd(0), "--resources")
         else:
             value = jsonio.load(source, option="--resources")
-        spec.check_resources(value, "resources")
+        resources_spec.check(value, "resources")
         return {**value}
     wanted: Any = {}
     for option, (group, key) in _PLACES.items():

@@ -12,8 +12,10 @@ from ..base import jsonio
 from ..cgroup import convert
 from ..errors import Error, reason
 from ..linux import files
-from ..model import plan, spec
-from ..model.spec import every
+from ..model import plan
+from ..model.spec import every, whole
+from ..model.spec import process as process_spec
+from ..model.spec import resources as resources_spec
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -60,7 +62,7 @@ def examine(what: str, value: Any, bundle: str = "") -> tuple[list[Found], list[
     if what == "config":
         more = _config(left, bundle)
         told = {path for path, _ in warnings}
-        lines = (split(line) for line in spec.warnings(left))
+        lines = (split(line) for line in whole.warnings(left))
         warnings += [(path, text) for path, text in lines if path not in told]
     elif what == "process":
         more = [] if left.get("args") else [("process.args", "must not be empty")]
@@ -77,11 +79,11 @@ def _sound(what: str, left: Any) -> bool:
     for _ in range(100):
         try:
             if what == "config":
-                spec.check(left)
+                whole.check(left)
             elif what == "process":
-                spec.check_process(left)
+                process_spec.check(left)
             else:
-                spec.check_resources(left, "resources")
+                resources_spec.check(left, "resources")
         except Error as error:
             path, _ = split(error.text)
             if what != "config":

@@ -157,7 +157,7 @@ def capabilities(
     missing = (effective | permitted | inheritable | ambient) & ~have
     if missing:
         context.warn("capabilities that cannot be granted: " + " ".join(names(missing)))
-    # What is not permitted cannot be effective; spec.demanded has told of it.
+    # What is not permitted cannot be effective; spec/whole.demanded has told of it.
     tasks.capset(
         (effective & permitted | longer) & have, (permitted | longer) & have, inheritable & have
     )

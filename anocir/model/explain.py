@@ -239,3 +239,35 @@ def text(plan: Plan, host: list[str]) -> str:
         calls = f" [{' '.join(row['calls'])}]" if row["calls"] else ""
         lines.append(f"  {number:3}  {row['what']}{calls}{where}")
     return "\n".join(lines) + "\n"
+
+
+def _without_secrets(value: Any) -> Any:
+    """Return a value of a step as a message may show it.
+
+    Hooks without their environments and arguments, a mount without its passwords.
+    """
+    if isinstance(value, dict) and "data" in value:
+        return {**value, "data": [errors.concealed(word) for word in value["data"]]}
+    if not isinstance(value, list):
+        return value
+    return [
+        {key: f"<{len(kept or ())}>" if key in ("env", "args") else kept
+         for key, kept in item.items()}
+        if isinstance(item, dict) else item
+        for item in value
+    ]  # fmt: skip
+
+
+def describe(plan: Plan) -> list[str]:
+    """Return the plan as lines for people: phase, step, values, JSON path."""
+    lines = []
+    for phase in ("prepare", "setup", "launch", "born", "start"):
+        for name, path, *values in plan[phase]:
+            shown = ", ".join(
+                f"<{len(v['bpf']) // 8} instructions>"
+                if isinstance(v, dict) and "bpf" in v
+                else repr(_without_secrets(v))
+                for v in values
+            )
+            lines.append(f"{phase:8}{name}({shown})" + (f"  # {path}" if path else ""))
+    return lines

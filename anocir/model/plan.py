@@ -18,59 +18,41 @@ the kernel has to be asked; where it matters the comment says why.
 
 from __future__ import annotations
 
-from . import mountoptions
+from . import mountoptions, namespaces
 from ..base import HOOK_OUTPUTS, normal
-from ..linux.capabilities import masks
 from ..errors import at, concealed, keyed
 from ..linux.const import (
-    CAP_SYS_ADMIN,
     CLONE_NEWCGROUP,
-    CLONE_NEWIPC,
     CLONE_NEWNET,
     CLONE_NEWNS,
-    CLONE_NEWPID,
     CLONE_NEWTIME,
-    CLONE_NEWUSER,
-    CLONE_NEWUTS,
     MS_PRIVATE,
     MS_REC,
     MS_SHARED,
     MS_SLAVE,
-    RLIMIT_NOFILE,
 )
-from .spec.linux import MEMORY_FLAGS, MEMORY_MODES, sysctl_path
-from .spec.process import IO_CLASSES, RLIMITS, SCHEDULER_FLAGS, SCHEDULER_POLICIES
+from .execution import (
+    console,
+    domain_steps,
+    has_home,
+    keeps_groups,
+    labels,
+    passed_on,
+    process_steps,
+    program,
+    stream_steps,
+    user_id,
+)
+from .spec.linux import sysctl_path
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from typing import Any, Final
+    from typing import Final
 
-    from .schema import Config, Facts, IDMapping, Linux, MemoryPolicy, Process, Scheduler
-    from ..wire.shapes import CgroupView, MountOptions, Plan, Program, Step
+    from .schema import Config, Facts, IDMapping
+    from ..wire.shapes import CgroupView, MountOptions, Plan, Step
 
-NAMESPACES: Final = {
-    "user": CLONE_NEWUSER,
-    "cgroup": CLONE_NEWCGROUP,
-    "ipc": CLONE_NEWIPC,
-    "uts": CLONE_NEWUTS,
-    "network": CLONE_NEWNET,
-    "pid": CLONE_NEWPID,
-    "time": CLONE_NEWTIME,
-    "mount": CLONE_NEWNS,
-}
-
-# The name of each namespace's file in /proc/PID/ns.
-NAMESPACE_FILES: Final = {
-    "user": "user",
-    "cgroup": "cgroup",
-    "ipc": "ipc",
-    "uts": "uts",
-    "network": "net",
-    "pid": "pid",
-    "time": "time",
-    "mount": "mnt",
-}
 
 # config-linux.md, Default Devices; type, major, minor.
 DEFAULT_DEVICES: Final = (
@@ -82,8 +64,6 @@ DEFAULT_DEVICES: Final = (
     ("/dev/tty", "c", 5, 0),
 )
 
-# include/uapi/linux/personality.h
-PERSONALITIES: Final = {"LINUX": 0x0000, "LINUX32": 0x0008}
 
 # The only files below /proc that a mount may cover: what lxcfs provides.
 PROC_FILES: Final = (
@@ -91,50 +71,6 @@ PROC_FILES: Final = (
     "/proc/uptime", "/proc/loadavg", "/proc/slabinfo", "/proc/sys/kernel/ns_last_pid",
     "/proc/sys/crypto/fips_enabled",
 )  # fmt: skip
-
-
-def cpus(text: str) -> list[int]:
-    """Return the numbers of a list such as `0-3,7` (cpuset(7), FORMATS); empty for no text."""
-    numbers: set[int] = set()
-    for part in text.split(","):
-        first, _, last = part.strip().partition("-")
-        if first:
-            numbers.update(range(int(first), int(last or first) + 1))
-    return sorted(numbers)
-
-
-def namespaces(config: Config) -> dict[str, str]:
-    """Return the namespaces that the config lists: type to path, empty for a new one."""
-    listed = (config.get("linux") or {}).get("namespaces") or []
-    return {entry["type"]: entry.get("path") or "" for entry in listed}
-
-
-def own_user_namespace(config: Config) -> bool:
-    """Tell whether the container has a user namespace of its own."""
-    return "user" in namespaces(config)
-
-
-def id_mappings(linux: Linux, name: str) -> list[IDMapping]:
-    """Return linux.uidMappings or linux.gidMappings, by "uid" or "gid"."""
-    return (linux.get("uidMappings") if name == "uid" else linux.get("gidMappings")) or []
-
-
-def outside(mappings: Sequence[IDMapping], number: int) -> int | None:
-    """Return what an id of the container is outside of it; None when it is not mapped."""
-    for entry in mappings:
-        if entry["containerID"] <= number < entry["containerID"] + entry["size"]:
-            return entry["hostID"] + number - entry["containerID"]
-    return None
-
-
-def host_makes_network(config: Config, nested: bool) -> bool:
-    """Tell whether the host side makes the network namespace.
-
-    With a user namespace of the container it belongs to that one, so init makes it; and where
-    the runtime is `nested` in one itself, it could not come back to the host's.
-    """
-    spaces = namespaces(config)
-    return spaces.get("network") == "" and "user" not in spaces and not nested
 
 
 def compile_create(config: Config, facts: Facts) -> Plan:
@@ -147,12 +83,14 @@ def compile_create(config: Config, facts: Facts) -> Plan:
     `user_namespace` (whether the runtime itself is inside one), `piped` (descriptors 0 to 2 that
     are pipes of the host side, with their places among these).
     """
-    spaces = namespaces(config)
+    spaces = namespaces.of(config)
     process = config.get("process")
     late = is_late(config)
     prepare = _namespace_steps(config, facts)
     setup: list[Step] = []
-    if spaces.get("network") == "" and not host_makes_network(config, facts["user_namespace"]):
+    if spaces.get("network") == "" and not namespaces.host_makes_network(
+        config, facts["user_namespace"]
+    ):
         setup.append(("loopback", "linux.namespaces"))
     setup.append(("session", ""))
     if not facts["no_new_keyring"]:
@@ -167,7 +105,7 @@ def compile_create(config: Config, facts: Facts) -> Plan:
         setup.append(_notify_mount(facts))
     setup += _device_steps(config, facts)
     if process and process.get("terminal"):
-        setup.append(_console(process, bind=True, own=not late))
+        setup.append(console(process, bind=True, own=not late))
     if process:
         # Made before the root becomes read-only.
         setup.append(("make_cwd", "process.cwd", process["cwd"]))
@@ -182,8 +120,8 @@ def compile_create(config: Config, facts: Facts) -> Plan:
         )
     setup += _finish_steps(config, facts)
     if process is not None:
-        if not _has_home(process):
-            setup.append(("home", "process.env", _uid(process)))
+        if not has_home(process):
+            setup.append(("home", "process.env", user_id(process)))
         setup.append(("command", "process.args", facts["check_command"]))
     if late and not _pids_first(spaces):
         # Only now that the root is entered: who is in there could look through /proc/PID/root.
@@ -203,13 +141,13 @@ def compile_create(config: Config, facts: Facts) -> Plan:
     if outputs and (hooks.get("createContainer") or hooks.get("startContainer")):
         prepare.insert(0, ("hook_outputs", "annotations", outputs))
     return {
-        "prepare": _stream_steps(config, process, facts, sum(map(bool, spaces.values()))) + prepare,
+        "prepare": stream_steps(config, process, facts, sum(map(bool, spaces.values()))) + prepare,
         "setup": setup,
         "launch": launch,
         "born": born,
         "start": start,
-        "process": _process(process, facts) if process else None,
-        "fds": _passed_on(facts) if process else 0,
+        "process": program(process, facts) if process else None,
+        "fds": passed_on(facts) if process else 0,
         "holes": facts.get("holes", []) if process else [],
         "late": late,
         "pids": _pids_index(spaces) if late else -1,
@@ -221,7 +159,7 @@ def compile_create(config: Config, facts: Facts) -> Plan:
 
 def is_late(config: Config) -> bool:
     """Tell whether init is cloned last, since others are in its pid namespace already."""
-    return bool(namespaces(config).get("pid"))
+    return bool(namespaces.of(config).get("pid"))
 
 
 def _pids_index(spaces: Mapping[str, str]) -> int:
@@ -235,122 +173,6 @@ def _pids_first(spaces: Mapping[str, str]) -> bool:
     Nobody in there has rights over it.
     """
     return bool(spaces.get("pid")) and spaces.get("user") == ""
-
-
-def _console(process: Process, bind: bool, own: bool) -> Step:
-    size: Mapping[str, Any] = process.get("consoleSize") or {}
-    return (
-        "console", "process.terminal", _uid(process), size.get("height", 0),
-        size.get("width", 0), bind, own,
-    )  # fmt: skip
-
-
-def compile_exec(config: Config, process: Process, facts: Facts) -> Plan:
-    """Return the plan for `exec`: the same facts, with `join` (list of (type, path)).
-
-    And `keyring`, the name of the container's, empty for a new one; `tools`, the number of the
-    tools' mount among the descriptors, if there are any.
-    """
-    setup: list[Step] = []
-    affinity = process.get("execCPUAffinity") or {}
-    if any(kind == "user" for kind, _ in facts["join"]):
-        setup.append(
-            ("become_root", "linux.namespaces", keeps_groups(config.get("annotations") or {}))
-        )
-    if affinity.get("initial"):
-        setup.append(("affinity", "process.execCPUAffinity.initial", cpus(affinity["initial"])))
-    setup.append(("session", ""))
-    setup.append(("keyring", "", facts["keyring"], ""))
-    if facts.get("tools", -1) >= 0:
-        setup.append(("tools", "", facts["tools"]))
-    setup.append(("root_here", ""))
-    if _labels(process, facts):
-        setup.append(("open_attributes", "process"))
-    if process.get("terminal"):
-        setup.append(_console(process, bind=False, own=False))
-    if not _has_home(process):
-        setup.append(("home", "process.env", _uid(process)))
-    setup += _domain_steps(config.get("linux") or {})
-    setup.append(("command", "process.args", True))
-    setup.append(("join_late", "linux.resources"))
-    launch, born = process_steps(process, facts, config.get("annotations") or {}, late=True)
-    if affinity.get("final"):
-        launch.insert(0, ("affinity", "process.execCPUAffinity.final", cpus(affinity["final"])))
-    joined = [(NAMESPACES[kind], index, path) for index, (kind, path) in enumerate(facts["join"])]
-    return {
-        "prepare": [
-            *_stream_steps(config, process, facts, len(joined)),
-            ("join_all", "linux.namespaces", joined),
-        ],
-        "setup": setup,
-        "launch": launch,
-        "born": born,
-        "start": [],
-        "process": _process(process, facts),
-        "fds": _passed_on(facts),
-        "holes": facts.get("holes", []),
-        "late": True,
-        "pids": -1,
-        "outside": False,
-        "state": facts["state"],
-        "bundle": facts["bundle"],
-    }
-
-
-def _stream_steps(config: Config, process: Process | None, facts: Facts, before: int) -> list[Step]:
-    """Look at the standard streams before any namespace is entered.
-
-    Those that are pipes of the host side come after the descriptors of namespaces, `before` in
-    number.  A user namespace that has the host's root owns the host's /dev/null, and can make none
-    of its own: it gets another one beforehand.
-    """
-    if not process or process.get("terminal"):
-        return []
-    piped = [(fd, before + index) for fd, index in facts.get("piped", ())]
-    own_null = False
-    if "user" in namespaces(config):
-        maps = config["linux"].get("uidMappings")
-        own_null = not maps or any(entry["hostID"] == 0 and entry["size"] for entry in maps)
-    if own_null:
-        return [("streams", "process", piped, True)]
-    return [("streams", "process", piped) if piped else ("streams", "process")]
-
-
-def _passed_on(facts: Facts) -> int:
-    return int(facts.get("preserve_fds", 0)) + int(facts.get("listen_fds", 0))
-
-
-def _uid(process: Process) -> int:
-    return int((process.get("user") or {}).get("uid", 0))
-
-
-def _has_home(process: Process) -> bool:
-    """Tell whether HOME is there and not empty; an empty one is filled in, as Docker relies on."""
-    home = ""
-    for entry in process.get("env") or ():
-        if entry.startswith("HOME="):
-            home = entry[5:]
-    return bool(home)
-
-
-def _process(process: Process, facts: Facts) -> Program:
-    """Return what to execute; of an environment variable that stands twice the last one wins."""
-    variables: dict[str, str] = {}
-    for entry in process.get("env") or ():
-        name = entry.partition("=")[0]
-        variables.pop(name, None)
-        variables[name] = entry
-    if facts.get("listen_fds"):
-        variables["LISTEN_FDS"] = f"LISTEN_FDS={facts['listen_fds']}"
-        variables["LISTEN_PID"] = "LISTEN_PID=1"
-    if facts.get("notify"):
-        variables["NOTIFY_SOCKET"] = f"NOTIFY_SOCKET={facts['notify']}"
-    return {
-        "args": list(process.get("args") or ()),
-        "env": [entry for entry in variables.values() if entry != "HOME="],
-        "cwd": process["cwd"],
-        "terminal": bool(process.get("terminal")),
-    }
 
 
 # The steps that make what is the container's, before which the cgroup that counts memory is joined.
@@ -396,10 +218,10 @@ def _namespace_steps(config: Config, facts: Facts) -> list[Step]:
     """
     steps: list[Step] = []
     linux = config.get("linux") or {}
-    spaces = namespaces(config)
+    spaces = namespaces.of(config)
     listed = [entry["type"] for entry in linux.get("namespaces") or []]
     joined = [
-        (NAMESPACES[kind], index, path)
+        (namespaces.FLAGS[kind], index, path)
         for index, (kind, path) in enumerate((k, p) for k, p in spaces.items() if p)
         if kind != "pid" or _pids_first(spaces) or not is_late(config)
     ]
@@ -413,8 +235,8 @@ def _namespace_steps(config: Config, facts: Facts) -> list[Step]:
         # The cgroup namespace's root is the cgroup of the process at that moment: init makes it
         # after it has come into the container's cgroup.
         if not path and kind not in ("user", "cgroup"):
-            flags |= NAMESPACES[kind]
-    if host_makes_network(config, facts["user_namespace"]):
+            flags |= namespaces.FLAGS[kind]
+    if namespaces.host_makes_network(config, facts["user_namespace"]):
         flags &= ~CLONE_NEWNET
     first = flags & (CLONE_NEWNS | CLONE_NEWTIME) if "user" in spaces else flags
     if first:
@@ -460,7 +282,7 @@ def _root_steps(config: Config, facts: Facts) -> list[Step]:
     come to lie under its path (CVE-2021-30465).
     """
     steps: list[Step] = []
-    spaces = namespaces(config)
+    spaces = namespaces.of(config)
     ask = "user" in spaces
     linux = config.get("linux") or {}
     if "mount" in spaces:
@@ -542,7 +364,7 @@ def _mount_steps(config: Config, facts: Facts) -> list[Step]:
             unified = facts.get("cgroup2")
             if kind == "cgroup2" and unified:
                 view, fallback = unified
-            own = "cgroup" in namespaces(config)
+            own = "cgroup" in namespaces.of(config)
             steps.append(
                 (
                     "cgroup_mount",
@@ -572,7 +394,7 @@ def _check_bind(words: Sequence[str], options: MountOptions, where: str) -> None
     """Refuse what the kernel would pass over in silence: an option that a bind mount has not.
 
     But for two values of a tmpfs, which the validation suite gives to bind mounts and wants passed
-    over; `spec.warnings` tells of it.
+    over; `spec.whole.warnings` tells of it.
     """
     for word in options["data"]:
         name, equals, _ = word.partition("=")
@@ -627,7 +449,7 @@ def _device_steps(config: Config, facts: Facts) -> list[Step]:
             0o666 if mode is None else mode & 0o7777, device.get("uid", 0), device.get("gid", 0),
         )  # fmt: skip
     # In a user namespace mknod(2) of a device is not permitted: the host's node is bound.
-    bind = own_user_namespace(config) or facts["user_namespace"]
+    bind = namespaces.own_user(config) or facts["user_namespace"]
     steps: list[Step] = [(*step, bind) for step in devices.values()]
     steps.append(("device_links", ""))
     return steps
@@ -636,14 +458,14 @@ def _device_steps(config: Config, facts: Facts) -> list[Step]:
 def _finish_steps(config: Config, facts: Facts) -> list[Step]:
     """Enter the root and take away what the container must not see or write."""
     linux = config.get("linux") or {}
-    spaces = namespaces(config)
+    spaces = namespaces.of(config)
     steps: list[Step] = []
     if linux.get("sysctl"):
         # A procfs of our own, so that nothing of the image can stand in for it; mounted while
         # the host's is still visible, which a user namespace needs (mount_too_revealing).
         steps.append(("own_proc", "linux.sysctl"))
     process = config.get("process") or {}
-    if _labels(process, facts):
+    if labels(process, facts):
         steps.append(("open_attributes", "process"))
     if config.get("hostname"):
         steps.append(("hostname", "hostname", config["hostname"]))
@@ -671,7 +493,7 @@ def _finish_steps(config: Config, facts: Facts) -> list[Step]:
         steps.append(
             ("final_propagation", "linux.rootfsPropagation", mountoptions.PROPAGATION[propagation])
         )
-    return steps + _domain_steps(linux)
+    return steps + domain_steps(linux)
 
 
 def _view(view: CgroupView, kind: str) -> CgroupView:
@@ -697,39 +519,6 @@ def _once(paths: Sequence[str]) -> list[tuple[int, str]]:
     return [(index, path) for path, index in first.items()]
 
 
-def _domain_steps(linux: Linux) -> list[Step]:
-    """Return what holds for every process of the container, exec's as well."""
-    steps: list[Step] = []
-    if linux.get("personality"):
-        domain = PERSONALITIES[linux["personality"]["domain"]]
-        steps.append(("personality", "linux.personality", domain))
-    if linux.get("memoryPolicy"):
-        steps.append(_memory_policy(linux["memoryPolicy"]))
-    return steps
-
-
-def _memory_policy(policy: MemoryPolicy) -> Step:
-    mode = MEMORY_MODES[policy["mode"]]
-    for flag in policy.get("flags") or []:
-        mode |= MEMORY_FLAGS[flag]
-    nodes = 0
-    for node in cpus(policy.get("nodes") or ""):
-        nodes |= 1 << node
-    return ("memory_policy", "linux.memoryPolicy", mode, nodes)
-
-
-def _labels(process: Process, facts: Facts) -> list[tuple[str, str, str]]:
-    """Return (JSON path, file below /proc/self/attr, label) for the labels that apply."""
-    labels = []
-    if process.get("apparmorProfile") and facts["apparmor"]:
-        labels.append(
-            ("process.apparmorProfile", "apparmor/exec", "exec " + process["apparmorProfile"])
-        )
-    if process.get("selinuxLabel") and facts["selinux"]:
-        labels.append(("process.selinuxLabel", "exec", process["selinuxLabel"]))
-    return labels
-
-
 # mount(8), the options that give a mount an SELinux context.
 _CONTEXT_TYPES: Final = ("context", "fscontext", "defcontext", "rootcontext")
 
@@ -741,156 +530,3 @@ def _context_type(config: Config) -> str:
     if kind not in _CONTEXT_TYPES:
         raise at(keyed("annotations", name), f"must be one of {', '.join(_CONTEXT_TYPES)}")
     return kind
-
-
-def keeps_groups(annotations: Mapping[str, str]) -> bool:
-    """Tell whether the caller's supplementary groups are wanted (crun's annotation)."""
-    return annotations.get("run.oci.keep_original_groups") in ("1", "true")
-
-
-# What a clone does not pass on: SCHED_DEADLINE, SCHED_FLAG_RESET_ON_FORK (sched(7)).
-_DEADLINE: Final = SCHEDULER_POLICIES["SCHED_DEADLINE"]
-_RESET_ON_FORK: Final = SCHEDULER_FLAGS["SCHED_FLAG_RESET_ON_FORK"]
-_NPROC: Final = RLIMITS.index("RLIMIT_NPROC")
-
-
-def process_steps(
-    process: Process | None,
-    facts: Facts,
-    annotations: Mapping[str, str],
-    late: bool,
-) -> tuple[list[Step], list[Step]]:
-    """Return the steps to the program's own rights, from most to least: before and after a clone.
-
-    When they are done all that is left is execve(2).  Without noNewPrivileges a filter needs
-    CAP_SYS_ADMIN, so it is loaded before that goes.  When init is cloned `late`, everything comes
-    before, unless the filter or the scheduler stands in the way (`facts["clone"]`): then the
-    clone comes first, as in runc.
-    """
-    if process is None:
-        # What could be executed there is nothing, and so are its rights.
-        return _identity(None, {}, False), [("session", "")] if late else []
-    steps: list[Step] = []
-    scheduler = process.get("scheduler")
-    if not process.get("terminal"):
-        user = process.get("user") or {}
-        steps.append(("reopen_null", ""))
-        steps.append(("own_stdio", "process.user.uid", user.get("uid", 0)))
-    if scheduler:
-        steps.append(_scheduler(scheduler))
-    if process.get("ioPriority"):
-        priority = process["ioPriority"]
-        value = IO_CLASSES[priority["class"]] << 13 | priority.get("priority", 0)
-        steps.append(("io_priority", "process.ioPriority", value))
-    for path, name, label in _labels(process, facts):
-        steps.append(("label", path, name, label))
-    # Resolved while init is still root, so that a directory of mode 0700 works, and again as
-    # the user, who must be able to be there.
-    steps.append(("chdir", "process.cwd", process["cwd"], False))
-    limits = [
-        (RLIMITS.index(limit["type"]), limit["soft"], limit["hard"])
-        for limit in process.get("rlimits") or []
-    ]
-    own = facts.get("descriptors")
-    if own and all(kind != RLIMIT_NOFILE for kind, _, _ in limits):
-        limits.append((RLIMIT_NOFILE, *own))  # raised for the set-up's sake
-    program = facts["seccomp"]
-    can_clone = not program or facts["clone"]
-    born: list[Step] = []
-    if late:
-        born.append(("session", ""))
-        if process.get("terminal"):
-            born.append(("controlling_terminal", "process.terminal"))
-        # It would count the process that clones init as well.
-        later = [limit for limit in limits if limit[0] == _NPROC] if can_clone else []
-        if later:
-            born.append(("rlimits", "process.rlimits", later))
-            limits = [limit for limit in limits if limit[0] != _NPROC]
-    if limits:
-        # Late, because the runtime itself must live with them from here on.
-        steps.append(("rlimits", "process.rlimits", limits))
-    keep = keeps_groups(annotations)
-    no_new_privileges = bool(process.get("noNewPrivileges"))
-    steps += _identity(process, facts, keep)
-    if program and no_new_privileges:
-        (steps if can_clone or not late else born).append(("seccomp", "linux.seccomp", program))
-    flags = _scheduler(scheduler)[2:4] if scheduler else (0, 0)
-    sticky = flags[0] == _DEADLINE or flags[1] & _RESET_ON_FORK
-    if late and (sticky or not (can_clone or no_new_privileges)):
-        return [], born[:2] + steps + born[2:]
-    return steps, born
-
-
-def _identity(process: Process | None, facts: Facts, keep_groups: bool) -> list[Step]:
-    """Return the steps to the process's user, capabilities and filter; without one to nothing."""
-    wanted = process or {}
-    user = wanted.get("user") or {}
-    bounding, effective, permitted, inheritable, ambient = _masks(wanted)
-    no_new_privileges = process is None or bool(wanted.get("noNewPrivileges"))
-    program = facts.get("seccomp") if not no_new_privileges else None
-    mask = user.get("umask")
-    steps: list[Step] = [
-        ("drop_bounding", "process.capabilities.bounding", bounding),
-        ("user", "process.user", user.get("uid", 0), user.get("gid", 0),
-         None if keep_groups else list(user.get("additionalGids") or [])),
-        ("capabilities", "process.capabilities", effective, permitted, inheritable, ambient,
-         1 << CAP_SYS_ADMIN if program else 0),
-        ("umask", "process.user.umask", 0o022 if mask is None else mask & 0o777),
-    ]  # fmt: skip
-    if process is not None:
-        steps.append(("chdir", "process.cwd", wanted["cwd"], True))
-    steps.append(("close_descriptors", ""))
-    if no_new_privileges:
-        steps.append(("no_new_privs", "process.noNewPrivileges"))
-    if program:
-        steps.append(("seccomp", "linux.seccomp", program))
-        steps.append(("shed", "process.capabilities", effective, permitted, inheritable))
-    return steps
-
-
-def _masks(process: Process) -> tuple[int, int, int, int, int]:
-    sets: Mapping[str, list[str]] = process.get("capabilities") or {}  # type: ignore[assignment]
-    return masks(sets)
-
-
-def _scheduler(scheduler: Scheduler) -> Step:
-    flags = 0
-    for flag in scheduler.get("flags") or []:
-        flags |= SCHEDULER_FLAGS[flag]
-    return (
-        "scheduler", "process.scheduler", SCHEDULER_POLICIES[scheduler["policy"]], flags,
-        scheduler.get("nice", 0), scheduler.get("priority", 0), scheduler.get("runtime", 0),
-        scheduler.get("deadline", 0), scheduler.get("period", 0),
-    )  # fmt: skip
-
-
-def _without_secrets(value: Any) -> Any:
-    """Return a value of a step as a message may show it.
-
-    Hooks without their environments and arguments, a mount without its passwords.
-    """
-    if isinstance(value, dict) and "data" in value:
-        return {**value, "data": [concealed(word) for word in value["data"]]}
-    if not isinstance(value, list):
-        return value
-    return [
-        {key: f"<{len(kept or ())}>" if key in ("env", "args") else kept
-         for key, kept in item.items()}
-        if isinstance(item, dict) else item
-        for item in value
-    ]  # fmt: skip
-
-
-def describe(plan: Plan) -> list[str]:
-    """Return the plan as lines for people: phase, step, values, JSON path."""
-    lines = []
-    for phase in ("prepare", "setup", "launch", "born", "start"):
-        for name, path, *values in plan[phase]:
-            shown = ", ".join(
-                f"<{len(v['bpf']) // 8} instructions>"
-                if isinstance(v, dict) and "bpf" in v
-                else repr(_without_secrets(v))
-                for v in values
-            )
-            lines.append(f"{phase:8}{name}({shown})" + (f"  # {path}" if path else ""))
-    return lines

@@ -2,7 +2,7 @@
 
 Side: none.  Never imported at run time: use it below `if TYPE_CHECKING:`.  Spec: config.md,
 config-linux.md and runtime.md of version 1.3.  Every property may be missing (`total=False`), as
-in a document that came from outside; what `spec.check` requires is said there, and what may stand
+in a document that came from outside; what `spec` requires is said there, and what may stand
 in the state directory in host/record.py.
 """
 

@@ -106,9 +106,10 @@ from anocir.host import boot, launch
 def hooked(import_path, inner=boot.early):
     inner(import_path)
     from anocir.host import create, network
-    from anocir.model import plan, spec
+    from anocir.model import plan
+    from anocir.model.spec import whole
     mark("modules")
-    after(spec, "check", "config.json: read and checked")
+    after(whole, "check", "config.json: read and checked")
     after(create, "checked", "facts for the plan")
     after(plan, "compile_create", "plan")
     after(create, "_record", "state directory")

@@ -270,10 +270,10 @@ def test_spec_writes_a_configuration_and_never_replaces_one(archive: str, tmp_pa
 
 @pytest.mark.parametrize("rootless", [False, True])
 def test_the_configuration_of_spec_passes_our_own_check(rootless: bool) -> None:
-    from anocir.model import spec
+    from anocir.model.spec import whole
     from anocir.commands import spec as command
 
-    spec.check(command.template(rootless))
+    whole.check(command.template(rootless))
 
 
 def test_features_has_every_part_of_the_specification(archive: str) -> None:

@@ -12,8 +12,8 @@ import pytest
 from anocir import cli, manual
 from anocir.host.facts import CRUN_ANNOTATIONS
 from anocir.model import mountoptions
-from anocir.model.spec import CONFIG
 from anocir.model.spec.kinds import array, mapping, record
+from anocir.model.spec.whole import CONFIG
 from tests.repo.test_layers import MODULES
 
 TOP = Path(__file__).resolve().parents[2]

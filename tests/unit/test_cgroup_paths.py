@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anocir import cgroup
-from anocir.cgroup import choice, hierarchy, making, removal, tree
+from anocir.cgroup import choice, hierarchy, joining, making, removal, tree
 from anocir.errors import Error
 
 pytestmark = pytest.mark.unit
@@ -145,16 +145,16 @@ def test_only_a_namespaced_writable_cgroup_gets_an_owner(config, uid):
 
 
 def test_exec_s_sub_cgroups_stay_below_the_container_s():
-    assert making.sub_cgroups(["/a"], set()) == {"*": "/a"}
-    assert making.sub_cgroups(["cpu,memory:a/b", "c"], {"cpu", "memory"}) == {
+    assert joining.sub_cgroups(["/a"], set()) == {"*": "/a"}
+    assert joining.sub_cgroups(["cpu,memory:a/b", "c"], {"cpu", "memory"}) == {
         "cpu": "/a/b",
         "memory": "/a/b",
         "*": "/c",
     }
-    assert making.sub_cgroups(["name=systemd:x"], {"name=systemd"}) == {"name=systemd": "/x"}
+    assert joining.sub_cgroups(["name=systemd:x"], {"name=systemd"}) == {"name=systemd": "/x"}
     for bad in ("../x", "/a/../../b", "nope:/a"):
         with pytest.raises(Error, match="--cgroup"):
-            making.sub_cgroups([bad], {"cpu"})
+            joining.sub_cgroups([bad], {"cpu"})
 
 
 @pytest.mark.parametrize("seconds", [5, 15])

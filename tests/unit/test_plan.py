@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anocir.model import plan, spec
+from anocir.model import execution, explain, namespaces, plan
+from anocir.model.spec import whole
 from anocir.errors import Error
 from anocir.linux import const
 
@@ -63,7 +64,7 @@ def compiled(config: dict, **more) -> dict:
 def text(name: str) -> str:
     config = load(name)
     made = compiled(config)
-    lines = plan.describe(made)
+    lines = explain.describe(made)
     return "\n".join([*lines, f"process {json.dumps(made['process'])}"]) + "\n"
 
 
@@ -74,7 +75,7 @@ def test_the_plan_is_the_one_that_was_reviewed(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_configuration_is_valid(name: str) -> None:
-    spec.check(load(name))
+    whole.check(load(name))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -280,7 +281,7 @@ def test_the_loopback_interface_is_brought_up_only_in_a_new_namespace(network, e
     made = compiled(config)
     (unshare,) = [step for step in made["prepare"] if step[0] == "unshare"]
     # The host side makes it, so init does not.
-    assert plan.host_makes_network(config, nested=False) == expected
+    assert namespaces.host_makes_network(config, nested=False) == expected
     assert not unshare[2] & const.CLONE_NEWNET
     assert "loopback" not in steps(made)
 
@@ -290,7 +291,7 @@ def test_a_network_namespace_inside_a_user_namespace_is_made_by_init() -> None:
     spaces = config["linux"]["namespaces"]
     spaces[:] = [entry for entry in spaces if entry["type"] != "network"] + [{"type": "network"}]
     made = compiled(config)
-    assert not plan.host_makes_network(config, nested=False)
+    assert not namespaces.host_makes_network(config, nested=False)
     assert any(step[0] == "unshare" and step[2] & const.CLONE_NEWNET for step in made["prepare"])
     assert "loopback" in steps(made)
 
@@ -298,7 +299,7 @@ def test_a_network_namespace_inside_a_user_namespace_is_made_by_init() -> None:
 def test_a_nested_runtime_has_init_make_the_network_namespace() -> None:
     config = load("no-process")
     config["linux"]["namespaces"] += [{"type": "network"}]
-    assert not plan.host_makes_network(config, nested=True)
+    assert not namespaces.host_makes_network(config, nested=True)
     assert "loopback" in steps(compiled(config, user_namespace=True))
 
 
@@ -350,7 +351,7 @@ def test_values_for_a_file_system_that_is_there_are_passed_over_with_a_warning()
     made = mounted(mount)
     (step,) = [step for step in made["setup"] if step[0] == "bind"]
     assert step[5]["data"] == []
-    told = [line for line in spec.warnings({"mounts": [mount]}) if "passed over" in line]
+    told = [line for line in whole.warnings({"mounts": [mount]}) if "passed over" in line]
     assert [line.split(":")[0] for line in told] == ["mounts[0].options[1]", "mounts[0].options[2]"]
 
 
@@ -497,7 +498,7 @@ EXEC_FACTS = {
 def exec_plan(process: dict | None = None, **facts) -> dict:
     config = load("spec")
     given_process = {**config["process"], "terminal": False, **(process or {})}
-    return plan.compile_exec(config, given_process, {**EXEC_FACTS, **facts})
+    return execution.compile_exec(config, given_process, {**EXEC_FACTS, **facts})
 
 
 def test_exec_joins_all_and_mounts_nothing() -> None:
@@ -588,7 +589,7 @@ def test_a_filter_that_forbids_the_clone_comes_after_it_or_all_does() -> None:
     config = load("docker")
     for last in (False, True):
         process = {**config["process"], "noNewPrivileges": last}
-        made = plan.compile_exec(
+        made = execution.compile_exec(
             config, process, {**EXEC_FACTS, "seccomp": FACTS["seccomp"], "clone": False}
         )
         names = [step[0] for step in made["born"]]
@@ -634,12 +635,12 @@ def test_the_limit_of_processes_comes_after_the_clone_that_it_would_count() -> N
     ],
 )
 def test_lists_of_processors(text: str, numbers: list[int]) -> None:
-    assert plan.cpus(text) == numbers
+    assert execution.cpus(text) == numbers
 
 
 @given(st.sets(st.integers(0, 1023), max_size=40))
 def test_lists_of_processors_are_read_back(numbers: set[int]) -> None:
-    assert plan.cpus(",".join(map(str, numbers))) == sorted(numbers)
+    assert execution.cpus(",".join(map(str, numbers))) == sorted(numbers)
 
 
 @pytest.mark.parametrize(
@@ -665,14 +666,14 @@ def test_a_normal_path_is_absolute_and_stays_as_it_is(path: str) -> None:
 
 def test_namespaces_are_a_map_of_type_to_path() -> None:
     config = {"linux": {"namespaces": [{"type": "pid"}, {"type": "network", "path": "/n"}]}}
-    assert plan.namespaces(config) == {"pid": "", "network": "/n"}
-    assert plan.namespaces({}) == {} == plan.namespaces({"linux": None})
-    assert not plan.own_user_namespace(config)
-    assert plan.own_user_namespace(load("userns"))
+    assert namespaces.of(config) == {"pid": "", "network": "/n"}
+    assert namespaces.of({}) == {} == namespaces.of({"linux": None})
+    assert not namespaces.own_user(config)
+    assert namespaces.own_user(load("userns"))
 
 
 def test_describe_does_not_print_a_program() -> None:
-    lines = plan.describe(compiled(load("docker")))
+    lines = explain.describe(compiled(load("docker")))
     seccomp = [line for line in lines if "seccomp(" in line]
     assert seccomp == ["launch  seccomp(<100 instructions>)  # linux.seccomp"]
 

@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 
 from anocir import errors
 from anocir.base import jsonio
-from anocir.model import spec
-from anocir.model.spec import kinds, linux, process
+from anocir.model.spec import kinds, linux, process, resources, whole
 
 FULL = {
     "ociVersion": "1.3.0",
@@ -70,7 +69,7 @@ FULL = {
     },
     "hooks": {
         name: [{"path": "/bin/hook", "args": ["hook"], "env": ["A=b"], "timeout": 3}]
-        for name in spec.HOOKS
+        for name in whole.HOOKS
     },
     "linux": {
         "namespaces": [
@@ -230,7 +229,7 @@ def changed(*pairs):
 def refusal(config):
     """Return the text of the Error that a configuration meets, "" if it passes."""
     try:
-        spec.check(config)
+        whole.check(config)
     except errors.Error as error:
         assert "\n" not in error.text
         assert error.text[:1].islower() or error.text.startswith("config.json")
@@ -255,9 +254,9 @@ def put(config, way, value):
 
 def test_a_configuration_with_every_property_passes_and_stays_as_it_is():
     config = full()
-    spec.check(config)
+    whole.check(config)
     assert config == FULL
-    assert spec.warnings(config) == []
+    assert whole.warnings(config) == []
 
 
 def test_the_full_configuration_holds_every_property_of_the_tables():
@@ -275,7 +274,7 @@ def test_the_full_configuration_holds_every_property_of_the_tables():
             inside = [item for each in values for item in each.values()]
             yield from missing(argument[1], inside, path + "{}")
 
-    left_out = set(missing((kinds.record, spec.CONFIG), [FULL], ""))
+    left_out = set(missing((kinds.record, whole.CONFIG), [FULL], ""))
     assert left_out == {".process.commandLine", ".process.user.username"}
 
 
@@ -346,11 +345,11 @@ GOOD = {
 @pytest.mark.parametrize("name", GOOD)
 def test_passes(name):
     config = copy.deepcopy(GOOD[name])
-    spec.check(config)
+    whole.check(config)
     again = copy.deepcopy(config)
-    spec.check(again)
+    whole.check(again)
     assert again == config, "a second check changes nothing"
-    spec.warnings(config)
+    whole.warnings(config)
 
 
 NO_SANDBOX = [
@@ -763,7 +762,7 @@ def test_the_check_takes_out_null_and_fills_in_the_ids():
         "linux": {"resources": {"memory": {"swappiness": (1 << 64) - 1, "limit": None}}},
         "unknown": None,
     }
-    spec.check(config)
+    whole.check(config)
     assert config == {
         "ociVersion": "1.0.0",
         "root": {"path": "r"},
@@ -779,16 +778,16 @@ def test_the_check_takes_out_null_and_fills_in_the_ids():
 
 
 def test_a_process_and_resources_are_checked_alone_with_the_path_that_is_given():
-    spec.check_process({"cwd": "/", "args": ["sh"]})
-    spec.check_resources({"pids": {"limit": 5}})
+    process.check({"cwd": "/", "args": ["sh"]})
+    resources.check({"pids": {"limit": 5}})
     with pytest.raises(errors.Error, match=r"^process\.cwd: is missing"):
-        spec.check_process({"args": ["sh"]})
+        process.check({"args": ["sh"]})
     with pytest.raises(errors.Error, match=r"^p\.json\.env\[0\]: must be a string"):
-        spec.check_process({"cwd": "/", "args": ["sh"], "env": [1]}, "p.json")
+        process.check({"cwd": "/", "args": ["sh"], "env": [1]}, "p.json")
     with pytest.raises(errors.Error, match=r"^linux\.resources\.pids\.limit: must be an integer"):
-        spec.check_resources({"pids": {"limit": "5"}})
+        resources.check({"pids": {"limit": "5"}})
     with pytest.raises(errors.Error, match=r"^resources: must be an object, got null"):
-        spec.check_resources(None, "resources")
+        resources.check(None, "resources")
 
 
 WARNINGS = [
@@ -836,14 +835,14 @@ WARNINGS = [
 @pytest.mark.parametrize(("changes", "text"), WARNINGS)
 def test_warns_of(changes, text):
     config = changed(*changes)
-    spec.check(config)
-    assert spec.warnings(config) == ([text] if text else [])
+    whole.check(config)
+    assert whole.warnings(config) == ([text] if text else [])
 
 
 def test_warns_where_the_mounts_would_be_the_hosts():
     config = {"ociVersion": "1.0.0", "root": {"path": "r"}}
-    spec.check(config)
-    assert spec.warnings(config) == [
+    whole.check(config)
+    assert whole.warnings(config) == [
         "linux.namespaces: no mount namespace, mounts are made in the host's"
     ]
 
@@ -878,7 +877,7 @@ def test_arbitrary_values_anywhere_meet_an_error_and_nothing_else(changes):
             continue  # an earlier change took the place away
     before = copy.deepcopy(config)
     if refusal(config) == "":
-        spec.warnings(config)
+        whole.warnings(config)
         after = copy.deepcopy(config)
         assert refusal(after) == ""
         assert after == config
@@ -918,7 +917,7 @@ def test_the_order_of_the_names_is_the_order_of_the_kernel():
 
 
 def test_schema_py_has_the_properties_of_the_tables():
-    package = pathlib.Path(spec.__file__).parents[2]
+    package = pathlib.Path(whole.__file__).parents[2]
     schema = ast.parse((package / "model" / "schema.py").read_text())
     hooks = ast.walk(ast.parse((package / "base" / "hooks.py").read_text()))
     known = {}
@@ -948,7 +947,7 @@ def test_schema_py_has_the_properties_of_the_tables():
         elif check is kinds.boolean:
             assert annotation == "bool"
 
-    compare((kinds.record, spec.CONFIG), "Config")
+    compare((kinds.record, whole.CONFIG), "Config")
 
 
 def test_loads_what_was_written(tmp_path):

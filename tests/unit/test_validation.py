@@ -10,8 +10,8 @@ import pytest
 
 from anocir.errors import Error
 from anocir.host import validation
-from anocir.model import plan, spec
-from anocir.model.spec import every
+from anocir.model import plan
+from anocir.model.spec import every, whole
 from tests.reliability import fuzz
 
 pytestmark = pytest.mark.unit
@@ -116,7 +116,7 @@ def refusal(value: object) -> str | None:
     """The JSON path of create's first complaint, as far as it does not look at the host."""
     value = copy.deepcopy(value)
     try:
-        spec.check(value)
+        whole.check(value)
         plan.compile_create(value, validation._FACTS)
     except Error as error:
         return validation.split(error.text)[0]

@@ -1,13 +1,13 @@
 """What a checked configuration says that anocir passes over, or that is hardly meant.
 
 Side: pure, cold.  None of it keeps a container from running.  What the specification wants said
-stands in `spec.demanded`.
+stands in `whole.demanded`.
 """
 
 from __future__ import annotations
 
-from . import CONFIG, NAME_LENGTH
 from .kinds import array, join, mapping, record
+from .whole import CONFIG, NAME_LENGTH
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

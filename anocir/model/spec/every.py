@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 
-from . import CONFIG
 from .kinds import (
     STRING,
     Mistake,
@@ -26,6 +25,7 @@ from .kinds import (
 )
 from .process import PROCESS
 from .resources import RESOURCES
+from .whole import CONFIG
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

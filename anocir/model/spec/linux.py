@@ -5,6 +5,7 @@ Side: pure.  Spec: config-linux.md.
 
 from __future__ import annotations
 
+from ..execution import MEMORY_FLAGS, MEMORY_MODES
 from .kinds import (
     RUNCS_WORDS,
     ABSOLUTE,
@@ -41,21 +42,6 @@ PROPAGATIONS: Final = frozenset(
     ("", "private", "shared", "slave", "unbindable",
      "rprivate", "rshared", "rslave", "runbindable")
 )  # fmt: skip
-# include/uapi/linux/mempolicy.h
-MEMORY_MODES: Final = {
-    "MPOL_DEFAULT": 0,
-    "MPOL_PREFERRED": 1,
-    "MPOL_BIND": 2,
-    "MPOL_INTERLEAVE": 3,
-    "MPOL_LOCAL": 4,
-    "MPOL_PREFERRED_MANY": 5,
-    "MPOL_WEIGHTED_INTERLEAVE": 6,
-}
-MEMORY_FLAGS: Final = {
-    "MPOL_F_STATIC_NODES": 1 << 15,
-    "MPOL_F_RELATIVE_NODES": 1 << 14,
-    "MPOL_F_NUMA_BALANCING": 1 << 13,
-}
 LAST_NODE: Final = 65535  # far above every kernel's MAX_NUMNODES, and a mask of 8 KiB
 MOST_MAPPINGS: Final = 340  # UID_GID_MAP_MAX_EXTENTS, include/linux/user_namespace.h
 # ipc_namespaces(7); everything else in kernel/ but the domain name is the host's

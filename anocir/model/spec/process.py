@@ -6,6 +6,7 @@ Side: pure.  Spec: config.md "Process", "POSIX process", "Linux Process", "User"
 from __future__ import annotations
 
 from ...linux.capabilities import NAMES, SETS
+from ..execution import IO_CLASSES, RLIMITS, SCHEDULER_FLAGS, SCHEDULER_POLICIES
 from .kinds import (
     ABSOLUTE,
     array,
@@ -18,6 +19,7 @@ from .kinds import (
     Mistake,
     ranges,
     record,
+    run,
     some_strings,
     STRING,
     STRINGS,
@@ -30,35 +32,6 @@ from .kinds import (
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Final
-
-# include/uapi/asm-generic/resource.h: the place in the tuple is the number.
-RLIMITS: Final = (
-    "RLIMIT_CPU", "RLIMIT_FSIZE", "RLIMIT_DATA", "RLIMIT_STACK", "RLIMIT_CORE", "RLIMIT_RSS",
-    "RLIMIT_NPROC", "RLIMIT_NOFILE", "RLIMIT_MEMLOCK", "RLIMIT_AS", "RLIMIT_LOCKS",
-    "RLIMIT_SIGPENDING", "RLIMIT_MSGQUEUE", "RLIMIT_NICE", "RLIMIT_RTPRIO", "RLIMIT_RTTIME",
-)  # fmt: skip
-
-# include/uapi/linux/sched.h; no kernel implements SCHED_ISO
-SCHEDULER_POLICIES: Final = {
-    "SCHED_OTHER": 0,
-    "SCHED_FIFO": 1,
-    "SCHED_RR": 2,
-    "SCHED_BATCH": 3,
-    "SCHED_ISO": 4,
-    "SCHED_IDLE": 5,
-    "SCHED_DEADLINE": 6,
-}
-SCHEDULER_FLAGS: Final = {
-    "SCHED_FLAG_RESET_ON_FORK": 0x01,
-    "SCHED_FLAG_RECLAIM": 0x02,
-    "SCHED_FLAG_DL_OVERRUN": 0x04,
-    "SCHED_FLAG_KEEP_POLICY": 0x08,
-    "SCHED_FLAG_KEEP_PARAMS": 0x10,
-    "SCHED_FLAG_UTIL_CLAMP_MIN": 0x20,
-    "SCHED_FLAG_UTIL_CLAMP_MAX": 0x40,
-}
-# include/uapi/linux/ioprio.h
-IO_CLASSES: Final = {"IOPRIO_CLASS_RT": 1, "IOPRIO_CLASS_BE": 2, "IOPRIO_CLASS_IDLE": 3}
 
 NGROUPS_MAX: Final = 65536  # include/uapi/linux/limits.h
 LAST_CPU: Final = 65535  # far above every kernel's NR_CPUS, and a mask of 8 KiB
@@ -228,3 +201,8 @@ PROCESS: Final = (
     ("cwd", "args"),
     _process,
 )
+
+
+def check(process: Any, path: str = "process") -> None:
+    """Check a process object, as `exec --process` has it.  Raises Error."""
+    run((record, PROCESS), process, path)

@@ -20,6 +20,7 @@ from .kinds import (
     mapping,
     Mistake,
     record,
+    run,
     show,
     STRING,
     text,
@@ -232,3 +233,8 @@ RESOURCES: Final = (
     (),
     None,
 )
+
+
+def check(resources: Any, path: str = "linux.resources") -> None:
+    """Check a resources object, as `update --resources` has it.  Raises Error."""
+    run((record, RESOURCES), resources, path)

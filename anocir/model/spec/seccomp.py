@@ -13,6 +13,7 @@ from .kinds import (
     integer,
     Mistake,
     record,
+    run,
     show,
     some_strings,
     STRING,
@@ -128,3 +129,8 @@ SECCOMP: Final = (
     ("defaultAction",),
     _profile,
 )
+
+
+def check(profile: Any, path: str = "linux.seccomp") -> None:
+    """Check a seccomp object, as `run --record-base` has it.  Raises Error."""
+    run((record, SECCOMP), profile, path)
