@@ -75,7 +75,7 @@ def _ended(container: Container, number: int) -> bool:
         line = fifos.open_(container)
     except OSError:
         return False
-    wire.Line(-1, line[0]).send(wire.END, bytes([number]))
+    wire.send(line[0], wire.END, bytes([number]))
     for fd in line:
         files.close(fd)
     return True

@@ -84,7 +84,7 @@ def _say_start(container: Container, mode: bytes) -> tuple[int, int]:
         if error.errno != _ENXIO:
             raise
         raise Error(CONTRACT["already stopped"]) from None
-    wire.Line(-1, line[0]).send(wire.START, mode)
+    wire.send(line[0], wire.START, mode)
     # Whoever comes now finds that a start is on its way.
     fifos.started(container)
     return line
@@ -92,11 +92,10 @@ def _say_start(container: Container, mode: bytes) -> tuple[int, int]:
 
 def serve_start(container: Container, pid: int, fd: int) -> None:
     """Answer init until execve has succeeded; raises Error when something failed before it."""
-    line = wire.Line(fd, -1)
     executing = False
     while True:
         wire.wait_unless_stopped(fd, pid, "starting the program")
-        kind, payload = line.receive()
+        kind, payload = wire.receive(fd)
         if kind == wire.EXEC:
             executing = True
         elif kind == wire.LOG:

@@ -63,6 +63,7 @@ from _struct import calcsize, iter_unpack, pack, unpack
 
 from ..errors import Error, named
 from ..linux import files
+from . import line
 from .line import (
     PLAN as PLAN,
     MAP as MAP,
@@ -86,7 +87,6 @@ from .line import (
     END as END,
     SOURCES as SOURCES,
     OPENED as OPENED,
-    Line as Line,
     wait_unless_stopped as wait_unless_stopped,
 )
 
@@ -191,6 +191,33 @@ class Channel:
     def close(self) -> None:
         """Close this end."""
         self.sock.close()
+
+
+class Line:
+    """Frames by read(2), write(2) and close(2) alone, which a container's filter surely allows."""
+
+    __slots__ = ("read_fd", "write_fd")
+
+    def __init__(self, read_fd: int, write_fd: int) -> None:
+        """Take descriptors, which may be one and the same."""
+        self.read_fd = read_fd
+        self.write_fd = write_fd
+
+    def send(self, kind: int, payload: bytes = b"") -> None:
+        """Send one frame.  Raises OSError when nobody is there to read it."""
+        line.send(self.write_fd, kind, payload)
+
+    def receive(self) -> tuple[int, bytes]:
+        """Return the next frame as (kind, payload); (0, b"") at the end of the stream."""
+        return line.receive(self.read_fd)
+
+    def close(self) -> None:
+        """Close both; a filter that forbids it leaves it to execve(2)."""
+        for fd in {self.read_fd, self.write_fd}:
+            try:
+                files.close(fd)
+            except OSError:
+                continue
 
 
 def of(fd: int) -> Channel:

@@ -41,46 +41,30 @@ OPENED: Final = 22
 _STOPPED_PATIENCE = 10  # seconds
 
 
-class Line:
-    """Frames by read(2), write(2) and close(2) alone, which a container's filter surely allows."""
+def send(fd: int, kind: int, payload: bytes = b"") -> None:
+    """Send one frame.  Raises OSError when nobody is there to read it."""
+    header = len(payload).to_bytes(4, byteorder) + bytes([kind])
+    files.write_all(fd, header + payload)
 
-    __slots__ = ("read_fd", "write_fd")
 
-    def __init__(self, read_fd: int, write_fd: int) -> None:
-        """Take descriptors, which may be one and the same."""
-        self.read_fd = read_fd
-        self.write_fd = write_fd
+def receive(fd: int) -> tuple[int, bytes]:
+    """Return the next frame as (kind, payload); (0, b"") at the end of the stream."""
+    header = _take(fd, 5)
+    if len(header) < 5:
+        return 0, b""
+    size, kind = int.from_bytes(header[:4], byteorder), header[4]
+    payload = _take(fd, size)
+    return (kind, payload) if len(payload) == size else (0, b"")
 
-    def send(self, kind: int, payload: bytes = b"") -> None:
-        """Send one frame.  Raises OSError when nobody is there to read it."""
-        header = len(payload).to_bytes(4, byteorder) + bytes([kind])
-        files.write_all(self.write_fd, header + payload)
 
-    def receive(self) -> tuple[int, bytes]:
-        """Return the next frame as (kind, payload); (0, b"") at the end of the stream."""
-        header = self._take(5)
-        if len(header) < 5:
-            return 0, b""
-        size, kind = int.from_bytes(header[:4], byteorder), header[4]
-        payload = self._take(size)
-        return (kind, payload) if len(payload) == size else (0, b"")
-
-    def _take(self, size: int) -> bytes:
-        data = b""
-        while len(data) < size:
-            part = files.read(self.read_fd, size - len(data))
-            if not part:
-                break
-            data += part
-        return data
-
-    def close(self) -> None:
-        """Close both; a filter that forbids it leaves it to execve(2)."""
-        for fd in {self.read_fd, self.write_fd}:
-            try:
-                files.close(fd)
-            except OSError:
-                continue
+def _take(fd: int, size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        part = files.read(fd, size - len(data))
+        if not part:
+            break
+        data += part
+    return data
 
 
 def wait_unless_stopped(fd: int, pid: int, what: str) -> None:
