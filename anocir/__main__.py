@@ -72,7 +72,7 @@ def _needs_init(words: list[str]) -> bool:
 
     A wrong answer costs nothing but time: the parser decides.
     """
-    if b"LISTEN_FDS" in posix.environ:
+    if set(words).isdisjoint(_WITH_INIT) or b"LISTEN_FDS" in posix.environ:
         return False
     command = ""
     skip = False
@@ -93,7 +93,7 @@ def _fill_standard_descriptors() -> None:
     """Put /dev/null where 0, 1 or 2 is closed, before anything else could land there."""
     for fd in (0, 1, 2):
         try:
-            posix.fstat(fd)
+            posix.get_inheritable(fd)  # what costs least of all that fails where it is closed
         except OSError:
             posix.set_inheritable(posix.open("/dev/null", posix.O_RDWR), True)
 

@@ -152,6 +152,8 @@ def _indented(value: Json, line: str, step: str, sort_keys: bool) -> str:
     if type(value) is str:
         text: str = _c.encode_basestring(value)
         return text
+    if type(value) is int:
+        return str(value)
     deeper = line + step
     if isinstance(value, dict) and value:
         keys = sorted(value) if sort_keys else list(value)

@@ -12,8 +12,6 @@ the warnings that the specification asks for, unless the caller wants more.
 
 from __future__ import annotations
 
-import time
-
 import posix
 
 from .. import errors
@@ -105,6 +103,8 @@ def _note(level: int, text: str) -> None:
 
 def _line(level: int, text: str) -> bytes:
     """Return one line as runc writes it: JSON with sorted keys, or logrus's text."""
+    import time
+
     from . import jsonio
 
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

@@ -155,7 +155,7 @@ def frozen(record: CgroupRecord) -> bool:
     if inner.get("manager") == "v2":
         name = f"{inner['mountpoint']}{inner['path']}/cgroup.freeze"
     for mountpoint, controllers, path, _ in inner.get("hierarchies", ()):
-        if "freezer" in controllers.split(","):
+        if "freezer" in controllers and "freezer" in controllers.split(","):
             name = f"{mountpoint}{path}/freezer.state"
     if not name:
         return False

@@ -90,7 +90,7 @@ def stat(pid: int) -> tuple[str, str, int, int]:
         files.close(fd)
     # The name may hold anything, also parentheses and blanks.
     name, _, rest = data.partition("(")[2].rpartition(")")
-    fields = rest.split()
+    fields = rest.split(None, 20)  # of fifty
     return name, fields[0], int(fields[1]), int(fields[19])
 
 
