@@ -38,16 +38,32 @@ def remove(container: Container) -> None:
 
 
 def _remove_tree(dir_fd: int) -> None:
-    for name in files.listdir(dir_fd):
-        found = files.lstat(name, dir_fd)
-        if files.kind(found) == files.S_IFDIR:
-            flags = files.O_RDONLY | files.O_DIRECTORY | files.O_NOFOLLOW
-            inner = files.open(name, flags, dir_fd=dir_fd)
-            _remove_tree(inner)
-            files.close(inner)
-            files.rmdir(name, dir_fd)
-        else:
+    """Remove what is in a directory, however deep: what lies below is moved up into it first.
+
+    The container may have had a hand in it, in the directory of its notify socket.
+    """
+    from ..linux import entries
+
+    left = files.listdir(dir_fd)
+    seen = set(left)
+    while left:
+        name = left.pop()
+        if files.kind(files.lstat(name, dir_fd)) != files.S_IFDIR:
             files.unlink(name, dir_fd)
+            continue
+        inner = files.open(name, files.O_RDONLY | files.O_DIRECTORY | files.O_NOFOLLOW, 0, dir_fd)
+        for below in files.listdir(inner):
+            if files.kind(files.lstat(below, inner)) != files.S_IFDIR:
+                files.unlink(below, inner)
+                continue
+            moved = str(len(seen))
+            while moved in seen:
+                moved += "."
+            entries.rename(below, moved, inner, dir_fd)
+            seen.add(moved)
+            left.append(moved)
+        files.close(inner)
+        files.rmdir(name, dir_fd)
 
 
 def other(root: str, container_id: str) -> bool:

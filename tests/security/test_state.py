@@ -268,3 +268,27 @@ def test_an_own_container_in_a_sticky_root_is_taken(arena: Arena) -> None:
     os.chmod(top, 0o1777)
     for words in (["run", "--bundle", container.bundle.path, container.id], ["list"]):
         drive.call([container.runtime.path, "--root", top, *words], timeout=30)
+
+
+def test_a_state_directory_of_any_depth_is_removed(arena: Arena) -> None:
+    """T-DIR4: who has CAP_SYS_ADMIN makes the mount of the notify socket's directory writable."""
+    container = arena.container()
+    for names in container.process["capabilities"].values():
+        names.append("CAP_SYS_ADMIN")
+    container.bundle.sh(
+        "mount -o remount,rw,bind /run/notify; mkdir /run/notify/d; echo >/up; exec sleep 1000"
+    )
+    path = os.path.join(container.bundle.path, "notify.sock")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(path)
+        container.create(env={"PATH": os.environ["PATH"], "NOTIFY_SOCKET": path})
+    container.start()
+    container.wait_file("up")
+    entry = os.path.join(container.runtime.root, container.id)
+    os.close(leftovers.dig(os.path.join(entry, "notify/d"), 1500 * ["d"]))
+    for name in ("2", "notify/2", "notify/2.", "notify/d/2"):
+        os.mkdir(os.path.join(entry, name))
+    with open(os.path.join(entry, "notify/d/3"), "w"):
+        pass
+    container.delete("--force")
+    assert not os.path.exists(entry)
