@@ -109,7 +109,7 @@ def execute(
         compiled["outside"] = True
         _launch(settings, init, container, config, process, compiled, options, fds)
     joining.close_all(fds)
-    start.serve_start(container, init.pid, init.channel.sock.fileno())
+    start.serve_start(container, init.pid, init.channel.fd)
     if options["pidfd_socket"]:
         channel.send_fd(options["pidfd_socket"], init.pidfd, b"exec", "--pidfd-socket")
     if options["pid_file"]:

@@ -161,13 +161,13 @@ class Init:
                 self.middle_fd = processes.pidfd_open(self.middle)
             self._watch_maker(self.worker_fd if self.worker else self.middle_fd)
         elif self.worker:
-            channel.wait_unless_stopped(self.channel.sock.fileno(), self.pid, self.waiting)
+            channel.wait_unless_stopped(self.channel.fd, self.pid, self.waiting)
 
     def _watch_maker(self, pidfd: int) -> None:
         import select
 
         poll = select.poll()
-        poll.register(self.channel.sock, select.POLLIN)
+        poll.register(self.channel.fd, select.POLLIN)
         poll.register(pidfd, select.POLLIN)
         ready = [fd for fd, _ in poll.poll()]
         if ready == [pidfd]:
@@ -275,7 +275,7 @@ class Init:
         self.kill()
         passed = preserve_fds + self.listen_fds
         middle, end = boot.start(settings.import_path, passed, self.holes)
-        self._begin(middle, channel.of(end))
+        self._begin(middle, channel.Channel(end))
         if self.descriptors:
             raise_descriptors(middle, self.descriptors)
 
@@ -321,7 +321,7 @@ def ahead(settings: Settings, options: Options, operation: Callable[[Init], int]
         boot.drop_early()  # it would close them
     holes = boot.holes(preserved) if preserved else []
     pid, line = boot.take_early() or boot.start(settings.import_path, preserved, holes)
-    init = Init(pid, channel.of(line), listen_fds, holes)
+    init = Init(pid, channel.Channel(line), listen_fds, holes)
     try:
         status = operation(init)
         init.channel.close()

@@ -10,14 +10,12 @@ Source: setns(2).
 
 from __future__ import annotations
 
-import _socket
-
 import posix
 
 from . import launch
 from ..base import inroot
 from ..errors import CONTRACT, Error, named, reason, strerror
-from ..linux import entries, files, processes, spawn, tasks
+from ..linux import entries, files, processes, sockets, spawn, tasks
 from ..linux.const import CLONE_NEWNS
 from ..linux.errnos import EACCES, EPERM
 from ..wire import channel
@@ -96,12 +94,12 @@ def within(
     entered.  With `fresh` in a copy of that namespace, which has no mounts of mount namespaces in
     it.  Raises Error as `work` does, OSError where the namespace may not be entered.
     """
-    near, far = named("socketpair", _socket.socketpair)
+    near, far = named("socketpair", sockets.pair)
     child = posix.fork()
     if child == 0:
         line = channel.Channel(far)
         try:
-            near.close()
+            files.close(near)
             _enter(pid, fresh, pidfd)
             for one in work():
                 if isinstance(one, str):
@@ -117,7 +115,7 @@ def within(
             line.send(channel.ERROR, f"bug in anocir: {reason(error)}".encode("utf-8", "replace"))
         finally:
             posix._exit(0)
-    far.close()
+    files.close(far)
     line = channel.Channel(near)
     found: list[Opened] = []
     try:

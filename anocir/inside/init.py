@@ -69,7 +69,7 @@ def _hooks(context: Context, entries: list[Hook], name: str) -> None:
     state = {**context.plan["state"], "status": "created", "pid": posix.getpid()}
     data = jsonio.dumps(state).encode()
     late = name == "startContainer"
-    watch = -1 if late else context.channel.sock.fileno()
+    watch = -1 if late else context.channel.fd
     if late:
         wanted = context.plan["process"]
         listed = wanted["env"] if wanted else []
@@ -292,7 +292,7 @@ def main() -> NoReturn:
     fd, preserved, path_fd = (int(word) for word in sys.argv[1:4])
     gc.disable()
     files.set_inheritable(fd, False)  # it has come through execve(2), and goes no further
-    line = channel.of(fd)
+    line = channel.Channel(fd)
     _close_foreign(3 + preserved, fd, path_fd, _archive_fd())
     try:
         if posix.geteuid() == 0:

@@ -5,13 +5,12 @@ Side: inside.  Sources: proc(5), CVE-2025-52881.
 
 from __future__ import annotations
 
-import _socket
 
 import posix
 
 from ..base import inroot
 from ..errors import Error, named, strerror
-from ..linux import entries, files, mounts, spawn, tasks
+from ..linux import entries, files, mounts, sockets, spawn, tasks
 from ..linux.const import (
     CLONE_NEWIPC,
     CLONE_NEWNET,
@@ -160,27 +159,26 @@ def _opened_in_there(pids_fd: int) -> int:
     They may trace it.  So it is root of nothing: of a user namespace without a map, with a mount
     namespace where nothing is mounted, in no network.
     """
-    ours, theirs = named("socketpair", _socket.socketpair)
+    ours, only = named("socketpair", sockets.pair)
     first = tasks.clone()
     if first == 0:
         try:
-            ours.close()
+            files.close(ours)
             tasks.setns(pids_fd, CLONE_NEWPID)
-            only = theirs.fileno()
             tasks.close_range(0, only - 1)
             tasks.close_range(only + 1, tasks.LAST_FD)
             tasks.unshare(CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS)
             _leave_for(_empty())
             inside = tasks.clone()
             if inside == 0:
-                channel.of(only).send(channel.MADE, b"", [mounts.fsopen("proc")])
+                channel.Channel(only).send(channel.MADE, b"", [mounts.fsopen("proc")])
             else:
                 spawn.wait(inside)
         finally:
             posix._exit(0)
-    theirs.close()
+    files.close(only)
+    line = channel.Channel(ours)
     try:
-        line = channel.Channel(ours)
         kind, _ = line.receive()
         if kind != channel.MADE or len(line.fds) != 1:
             raise Error(
@@ -189,7 +187,7 @@ def _opened_in_there(pids_fd: int) -> int:
             )
         return line.fds[0]
     finally:
-        ours.close()
+        line.close()
         spawn.wait(first)
 
 

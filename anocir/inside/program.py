@@ -100,7 +100,7 @@ def close_descriptors(context: Context) -> None:
     for fd in context.plan["holes"]:
         files.close(fd)  # the caller has nothing there, and so has the program
     pass_on(context)
-    fd = context.channel.sock.detach()
+    fd = context.channel.fd
     # From here on a filter may forbid all but read(2), write(2) and execve(2).
     context.channel = channel.Line(fd, fd)
     kept = [fd, *context.line_fds]

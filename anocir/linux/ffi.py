@@ -98,8 +98,11 @@ def view(buffer: bytearray) -> Any:
 
 
 def address(buffer: bytearray) -> int:
-    """Return the address of `buffer`; the caller keeps it alive and does not resize it."""
-    return int(_addressof(view(buffer)))
+    """Return the address of `buffer`, 0 for an empty one; the caller keeps it and its size.
+
+    That of its first byte: an array would be a type of its own for each length.
+    """
+    return int(_addressof(_CHAR.from_buffer(buffer))) if buffer else 0
 
 
 def _integer(value: int) -> int:
@@ -109,7 +112,7 @@ def _integer(value: int) -> int:
 
 
 def _buffer(value: bytes | bytearray | int | None) -> Any:
-    return view(value) if isinstance(value, bytearray) else value
+    return address(value) if isinstance(value, bytearray) else value
 
 
 _CONVERT: Final[dict[str, Callable[..., Any]]] = {INT: _integer, STR: encode, BUF: _buffer}

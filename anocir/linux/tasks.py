@@ -5,13 +5,12 @@ Side: host and init.
 
 from __future__ import annotations
 
-import _socket
 from _struct import iter_unpack, pack, unpack
 
 import posix
 
 from ..errors import named
-from . import descriptors, ffi, files
+from . import descriptors, ffi, files, sockets
 from .const import (
     AT_EMPTY_PATH,
     CLONE_INTO_CGROUP,
@@ -81,13 +80,13 @@ def setns(fd: int, kind: int) -> None:
 
 def loopback_up() -> None:
     """SIOCSIFFLAGS (netdevice(7)): bring up the loopback interface of our network namespace."""
-    sock = named("socket", _socket.socket, _socket.AF_UNIX, _socket.SOCK_DGRAM)
+    fd = named("socket", sockets.datagram)
     try:
-        descriptors.ioctl(sock.fileno(), _SIOCSIFFLAGS, pack("=16sH22x", b"lo", _IFF_UP))
+        descriptors.ioctl(fd, _SIOCSIFFLAGS, pack("=16sH22x", b"lo", _IFF_UP))
     except OSError as error:
         raise OSError(error.errno, "SIOCSIFFLAGS", "lo") from None
     finally:
-        sock.close()
+        files.close(fd)
 
 
 def clone(flags: int = 0) -> int:

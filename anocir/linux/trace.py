@@ -263,7 +263,12 @@ _DECODE: Final[dict[Any, dict[str, tuple[str, tuple[Any, ...]]]]] = {
         for name, value in vars(netlink).items()
         if callable(value) and not name.startswith("_") and value.__module__ == netlink.__name__
     },
-    sockets: {"pair": ("socketpair", ())},
+    sockets: {
+        "pair": ("socketpair", ()),
+        "datagram": ("socket", ()),
+        "send": ("sendmsg", (None, lambda data: f"<{len(data)} bytes>")),
+        "receive": ("recvmsg", ()),
+    },
     processes: {
         "exited": ("poll", ()),
         "pidfd_open": ("pidfd_open", ()),

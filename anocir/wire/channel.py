@@ -58,11 +58,10 @@ container's side is text or struct (`PID_FRAME`), never marshal.
 
 from __future__ import annotations
 
-import _socket
 from _struct import calcsize, iter_unpack, pack, unpack
 
 from ..errors import Error, named
-from ..linux import files
+from ..linux import files, sockets
 from . import line
 from .line import (
     PLAN as PLAN,
@@ -105,7 +104,6 @@ CGROUP_FRAME: Final = "=??i?"
 MOST_TEXT: Final = 32 << 10
 
 _LONGEST_PATH: Final = 107  # sun_path of unix(7), without the NUL
-_MAX_FDS = 250  # SCM_MAX_FD is 253
 _MAX_FRAME = 128 << 20
 
 
@@ -124,11 +122,11 @@ def unpacked(payload: bytes) -> list[int]:
 class Channel:
     """One end of the socket; frames are sent and received whole."""
 
-    __slots__ = ("buffer", "came", "fds", "sock")
+    __slots__ = ("buffer", "came", "fd", "fds")
 
-    def __init__(self, sock: _socket.socket) -> None:
-        """Take a connected stream socket."""
-        self.sock = sock
+    def __init__(self, fd: int) -> None:
+        """Take a connected stream socket; `fd` is -1 once it is closed."""
+        self.fd = fd
         self.buffer = b""
         self.fds: list[int] = []
         # Descriptors of a frame of which more has been read than of the present one.
@@ -138,10 +136,9 @@ class Channel:
         """Send one frame, with descriptors.  Raises OSError (EPIPE) when the peer is gone."""
         data = pack("=IB", len(payload), kind) + payload
         if fds:
-            rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, packed(fds))]
-            data = data[self.sock.sendmsg([data], rights, _socket.MSG_NOSIGNAL) :]
+            data = data[sockets.send(self.fd, data, fds) :]
         # write(2): the one way out that a container's seccomp profile surely allows.
-        files.write_all(self.sock.fileno(), data)
+        files.write_all(self.fd, data)
 
     def receive(self) -> tuple[int, bytes]:
         """Return the next frame as (kind, payload); (0, b"") at the end of the stream.
@@ -150,7 +147,7 @@ class Channel:
         bytes that have some, so that they are the last frame's of what was read at once; and the
         rest of a frame is read by itself.
         """
-        header = self._take(5, 65536)
+        header = self._take(5, 16384)
         if len(header) < 5:
             return 0, b""
         size, kind = unpack("=IB", header)
@@ -169,17 +166,10 @@ class Channel:
         have = len(self.buffer)
         while have < size:
             try:
-                data, ancillary, _, _ = self.sock.recvmsg(
-                    max(ahead, min(size - have, 1 << 20)),
-                    4 * _MAX_FDS + 64,
-                    _socket.MSG_CMSG_CLOEXEC,
-                )
+                data, fds = sockets.receive(self.fd, max(ahead, min(size - have, 1 << 20)))
             except ConnectionResetError:
-                data, ancillary = b"", []
-            for level, kind, rights in ancillary:
-                if level == _socket.SOL_SOCKET and kind == _socket.SCM_RIGHTS:
-                    whole = rights[: len(rights) // 4 * 4]
-                    self.came += [fd for (fd,) in iter_unpack("=i", whole)]
+                break
+            self.came += fds
             if not data:
                 break
             parts.append(data)
@@ -189,8 +179,10 @@ class Channel:
         return joined[:size]
 
     def close(self) -> None:
-        """Close this end."""
-        self.sock.close()
+        """Close this end, if it is open."""
+        if self.fd >= 0:
+            files.close(self.fd)
+        self.fd = -1
 
 
 class Line:
@@ -220,11 +212,6 @@ class Line:
                 continue
 
 
-def of(fd: int) -> Channel:
-    """Return a channel on an inherited descriptor."""
-    return Channel(_socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, fd))
-
-
 def send_fd(path: str, fd: int, data: bytes, option: str = "") -> None:
     """Connect to the socket at `path` and send one message: `data` and one descriptor.
 
@@ -238,6 +225,8 @@ def send_fd(path: str, fd: int, data: bytes, option: str = "") -> None:
             f"connect {path}: the path of a socket may have {_LONGEST_PATH} bytes, this one has "
             f"{length}"
         )
+    import _socket
+
     sock = named("socket", _socket.socket, _socket.AF_UNIX, _socket.SOCK_STREAM)
     try:
         sock.connect(path.encode("utf-8", "surrogateescape"))

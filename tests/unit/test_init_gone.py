@@ -27,13 +27,13 @@ def ended() -> Iterator[Ended]:
         near, far = socket.socketpair()
         pid = os.fork()
         if pid == 0:
-            line = channel.of(far.detach())
+            line = channel.Channel(far.detach())
             for kind, payload in frames:
                 line.send(kind, payload)
             os._exit(3)
         far.close()
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-        made.append(launch.Init(pid, channel.of(near.detach()), 0))
+        made.append(launch.Init(pid, channel.Channel(near.detach()), 0))
         return made[-1]
 
     yield make

@@ -21,7 +21,7 @@ def _holder(far: socket.socket) -> tuple[int, str]:
     pid = os.fork()
     if pid == 0:
         signal.alarm(20)
-        line = channel.of(far.detach())
+        line = channel.Channel(far.detach())
         own, end = os.pipe()
         os.write(writing, os.readlink(f"/proc/self/fd/{own}").encode())
         os.set_inheritable(end, False)
@@ -38,7 +38,7 @@ def _holder(far: socket.socket) -> tuple[int, str]:
 @pytest.mark.parametrize("late", [False, True], ids=["worker", "init"])
 def test_it_is_taken_from_the_process_that_has_it(late: bool) -> None:
     near, far = socket.socketpair()
-    line = channel.of(far.dup().detach())
+    line = channel.Channel(far.dup().detach())
     worker = os.fork()
     if worker == 0:
         os._exit(0)
@@ -50,7 +50,7 @@ def test_it_is_taken_from_the_process_that_has_it(late: bool) -> None:
         worker, link = _holder(far)
         holder = worker
     far.close()
-    init = launch.Init(worker, channel.of(near.detach()), 0)
+    init = launch.Init(worker, channel.Channel(near.detach()), 0)
     init.filters_late = late
     taken = []
     init.listener = lambda fd, pid: taken.append((os.readlink(f"/proc/self/fd/{fd}"), pid))
@@ -73,5 +73,6 @@ def test_it_is_taken_from_the_process_that_has_it(late: bool) -> None:
 
 def _overtaken(init: launch.Init) -> None:
     """Wait until the listener has been announced."""
-    head = init.channel.buffer or init.channel.sock.recv(5, socket.MSG_PEEK | socket.MSG_WAITALL)
+    with socket.socket(fileno=os.dup(init.channel.fd)) as near:
+        head = init.channel.buffer or near.recv(5, socket.MSG_PEEK | socket.MSG_WAITALL)
     assert head[4] == channel.LISTENER

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.unit
 def init():
     """An init in our own mount namespace, whose end of the channel nobody reads."""
     near, far = socket.socketpair()
-    made = launch.Init(os.getpid(), channel.of(near.detach()), 0)
+    made = launch.Init(os.getpid(), channel.Channel(near.detach()), 0)
     made.pid = os.getpid()
     made.sources = {3: ("mounts[3].source", 3, "/nothing", "follow", "/x", "", False, True)}
     yield made
@@ -43,9 +43,9 @@ def test_what_is_no_number_of_a_source_is_refused(init: launch.Init, payload: by
 def test_as_long_as_nobody_is_in_the_container_nothing_is_answered(init: launch.Init) -> None:
     init.pid = 0
     near, far = socket.socketpair()
-    init.channel = channel.of(near.detach())
+    init.channel = channel.Channel(near.detach())
     with far:
-        channel.of(os.dup(far.fileno())).send(channel.SOURCES, struct.pack("=i", 3))
+        channel.Channel(os.dup(far.fileno())).send(channel.SOURCES, struct.pack("=i", 3))
         with pytest.raises(Error, match="^unexpected frame 21"):
             init.expect(channel.HOOKS, "waiting")
 
