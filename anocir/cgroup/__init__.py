@@ -4,7 +4,8 @@ Side: host.  `choice.choose` decides and makes nothing: its record, plain JSON, 
 before the first directory is made, so that `removal` can remove what a killed runtime left behind.
 Later commands come without --systemd-cgroup and use the record: what they ask for is here.
 
-Managers are imported when they are used: `v1` (also hybrid), `v2`, `systemd` and `disabled`.
+Managers are imported when they are used: `v1` (also hybrid), `v2` and `systemd`, each with what
+makes a container's cgroups and `_living` with the rest, and `disabled`.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
     from .devices import Rule
     from .joining import Joining
 
-    class Manager(Protocol):
-        """What all managers can do: those of `v1`, `v2`, `systemd` and `disabled`."""
+    class Maker(Protocol):
+        """What create asks of who makes the cgroups: of those of `choice.maker`."""
 
         record: CgroupRecord
         version: int
@@ -52,6 +53,12 @@ if TYPE_CHECKING:
 
         def finish(self, pid: int, joining: Joining | None = None) -> None:
             """Put the memory limit into force, when the set-up work is done."""
+
+        def mount_view(self, kind: str = "cgroup") -> CgroupView:
+            """Return what a mount of type cgroup, or cgroup2, shows."""
+
+    class Manager(Maker, Protocol):
+        """What all managers can do."""
 
         def exec_join(self, pid: int, init_pid: int, subs: list[str]) -> None:
             """Put a process of exec into the cgroups, or where init is by now."""
@@ -124,25 +131,22 @@ if TYPE_CHECKING:
         def oom_watch(self) -> tuple[int, int]:
             """Return a descriptor and the poll(2) event by which it tells of an OOM."""
 
-        def mount_view(self, kind: str = "cgroup") -> CgroupView:
-            """Return what a mount of type cgroup, or cgroup2, shows."""
-
 
 def load(record: CgroupRecord) -> Manager:
     """Return the manager of a container from what `choose` gave."""
     name = record.get("manager")
     if name == "v1":
-        from . import v1
+        from . import v1_living
 
-        return v1.Manager(record)
+        return v1_living.Manager(record)
     if name == "v2":
-        from . import v2
+        from . import v2_living
 
-        return v2.Manager(record)
+        return v2_living.Manager(record)
     if name == "systemd":
-        from . import systemd
+        from . import systemd_living
 
-        return systemd.load(record)
+        return systemd_living.load(record)
     from . import disabled
 
     return disabled.Manager(record)

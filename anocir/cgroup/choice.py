@@ -1,6 +1,6 @@
 """Which manager of cgroups a container gets, and where its cgroups are.
 
-Side: host.  For create, which has to decide, and for what looks for cgroups of a lost record.
+Side: host.  For create, which has to decide; `lost` looks for the cgroups of a lost record.
 
 Where a cgroupsPath leads (config-linux.md, "Cgroups Path"):
 
@@ -15,7 +15,7 @@ Where a cgroupsPath leads (config-linux.md, "Cgroups Path"):
 from __future__ import annotations
 
 from ..errors import Error, at, keyed, reason
-from ..linux import entries, files, processes
+from ..linux import files, processes
 from . import making
 
 TYPE_CHECKING = False
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from typing import Any, Final, Protocol
 
     from ..model.schema import CgroupRecord, Config
+    from . import Maker
     from .hierarchy import Hierarchy
 
     class Settings(Protocol):
@@ -36,9 +37,6 @@ if TYPE_CHECKING:
 # The longest name of a cgroup, and what we take for a path: mount point and file come to it.
 _NAME_MAX: Final = 255
 _PATH_MAX: Final = 3800
-# How many cgroups are looked at, and how deep, for one that is named after a container.
-_MOST: Final = 10000
-_DEEPEST: Final = 6
 
 
 def choose(settings: Settings, config: Config, container_id: str) -> CgroupRecord:
@@ -78,11 +76,31 @@ def choose(settings: Settings, config: Config, container_id: str) -> CgroupRecor
         raise at("linux.cgroupsPath", "must not be the top of the hierarchy")
     if v2 is not None and hierarchy.only_v2(v1):
         mountpoint, _, own = v2
-        below = _place(words, container_id, tolerant, own[: own.rfind("/")] if own else "")
+        below = place_of(words, container_id, tolerant, own[: own.rfind("/")] if own else "")
         return v2_record(mountpoint, below, config, tolerant)
     if not words and _wants_realtime(config) and not tolerant:
         words = [container_id]  # as runc places it: our own parent has no real-time to give
     return v1_record([*v1, *([v2] if v2 else [])], words, container_id, tolerant, config)
+
+
+def maker(record: CgroupRecord) -> Maker:
+    """Return who makes what `choose` has decided on."""
+    name = record["manager"]
+    if name == "v1":
+        from . import v1
+
+        return v1.Maker(record)
+    if name == "v2":
+        from . import v2
+
+        return v2.Maker(record)
+    if name == "systemd":
+        from . import systemd
+
+        return systemd.maker(record)
+    from . import disabled
+
+    return disabled.Manager(record)
 
 
 def _wants_realtime(config: Config) -> bool:
@@ -126,7 +144,7 @@ def _got(path: str, source: str) -> str:
     return "" if source.startswith("annotations") else f", got {path!a}"
 
 
-def _place(words: list[str], container_id: str, tolerant: bool, own: str) -> str:
+def place_of(words: list[str], container_id: str, tolerant: bool, own: str) -> str:
     """Return the path below the mount point, beginning with a slash."""
     if words:
         return "/" + "/".join(words)
@@ -155,7 +173,7 @@ def v1_record(
         raise at(source, "needs cgroup v2: on v1 nothing can be delegated safely")
     rows: Any = []
     for mountpoint, controllers, own in hierarchies:
-        path = _place(words, container_id, tolerant, own)
+        path = place_of(words, container_id, tolerant, own)
         rows.append([mountpoint, controllers, path, _missing(mountpoint, path)])
     return {
         "manager": "v1",
@@ -193,68 +211,6 @@ def _shielded(config: Config) -> bool:
         or any(space.get("type") == "user" for space in spaces)
         or processes.in_user_namespace()
     )
-
-
-def remembered(config: Config, container_id: str) -> CgroupRecord:
-    """Return a record of the cgroups that are there for a container whose own record is lost.
-
-    They are looked for where `choose` would have put them: by the cgroupsPath of its configuration,
-    if that is whole, else by its id.  One directory of each is removed.
-    """
-    from . import hierarchy
-
-    path = (config.get("linux") or {}).get("cgroupsPath") or ""
-    v1, v2 = hierarchy.own()
-    if path.count(":") == 2 and not path.startswith("/"):
-        from . import unit
-
-        where, name = unit.parse(path, container_id, user=False)
-        words = [word for word in f"{unit.expand(where)}/{name}".split("/") if word]
-    else:
-        words = components(path, "linux.cgroupsPath")
-    rows: Any = []
-    for mountpoint, controllers, own in [*v1, *([v2] if v2 else [])]:
-        found = {_place(words, container_id, tolerant, own) for tolerant in (False, True)}
-        if not config:
-            found.update(_named(mountpoint, container_id))
-        rows += [
-            [mountpoint, controllers, below, 1]
-            for below in sorted(found)
-            if files.exists(mountpoint + below)
-        ]
-    if v2 is not None and hierarchy.only_v2(v1):
-        if not rows:
-            return {"manager": "disabled", "reason": "its cgroup is not known"}
-        return {
-            "manager": "v2", "tolerant": True, "mountpoint": rows[0][0], "path": rows[0][2],
-            "made": 1, "owner": -1, "leaf": "", "shielded": False,
-        }  # fmt: skip
-    return {"manager": "v1", "tolerant": True, "hierarchies": rows, "shielded": False}
-
-
-def _named(mountpoint: str, container_id: str) -> list[str]:
-    """Return the cgroups that are named after a container, where its configuration is lost too.
-
-    Not those at the top, where slices and engines have theirs, and not below what was found.
-    """
-    found = []
-    todo = [""]
-    for _ in range(_MOST):
-        if not todo:
-            break
-        above = todo.pop()
-        try:
-            fd = files.open(mountpoint + above, files.O_RDONLY | files.O_DIRECTORY)
-        except OSError:
-            continue  # gone meanwhile
-        names = entries.subdirectories(fd)
-        files.close(fd)
-        for name in names:
-            if above and (name == container_id or name.endswith(f"-{container_id}.scope")):
-                found.append(f"{above}/{name}")
-            elif above.count("/") < _DEEPEST:
-                todo.insert(0, f"{above}/{name}")
-    return found
 
 
 def _tolerant(settings: Settings) -> bool:

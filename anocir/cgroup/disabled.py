@@ -149,4 +149,4 @@ class Manager:
         from . import v1 as manager
 
         rows = [(mount, controllers, own or "/", 0) for mount, controllers, own in v1]
-        return manager.Manager({"tolerant": True, "hierarchies": rows}).mount_view()
+        return manager.Maker({"tolerant": True, "hierarchies": rows}).mount_view()

@@ -112,3 +112,17 @@ def own() -> tuple[list[Hierarchy], Hierarchy | None]:
 def only_v2(v1: list[Hierarchy]) -> bool:
     """Tell whether cgroup2 holds the limits: a v1 hierarchy that only names things holds none."""
     return all("=" in controllers for _, controllers, _ in v1)
+
+
+def directories_of(pid: int) -> dict[str, str]:
+    """Return the directories of the cgroups in which a process is now, by controller."""
+    result = {}
+    cgroups = of_process(pid)
+    for mountpoint, root, options in mounts():
+        for controllers, path in cgroups.items():
+            words = controllers.split(",")
+            if (options and words[0] in options) or (not options and not controllers):
+                place = below(path, root)
+                if place is not None:
+                    result.update(dict.fromkeys(words, mountpoint + place))
+    return result

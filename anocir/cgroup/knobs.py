@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from typing import Final
 
     from .convert import Write
+    from ..model.schema import Resources
 
 DENIED: Final = (EACCES, EPERM, EROFS)
 _MEMORY_LIMITS: Final = ("memory.limit_in_bytes", "memory.max")
@@ -59,6 +60,11 @@ def read_map(path: str) -> dict[str, int]:
         if len(words) == 2 and words[1].lstrip("-").isdigit():
             result[words[0]] = int(words[1])
     return result
+
+
+def limited(resources: Resources) -> bool:
+    """Tell whether there is anything but rules for devices: else `convert` is not asked."""
+    return any(value and key != "devices" for key, value in resources.items())
 
 
 def write(

@@ -11,7 +11,6 @@ it is still there.
 
 from __future__ import annotations
 
-from ..linux.errnos import EACCES, EPERM, EROFS
 from time import sleep, time_ns
 
 from ..base import log
@@ -24,16 +23,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, Final
 
-    from . import Manager
+    from . import Maker
     from .bus import Bus
-    from .changes import Change, Listed
     from .devices import Rule
     from .joining import Joining
     from .unit import Property
     from ..model.schema import CgroupRecord, Config, Resources
 
     class _Files:
-        """The cgroupfs manager that a unit is added to: v1.Manager or v2.Manager."""
+        """The cgroupfs manager that a unit is added to: v1.Maker or v2.Maker."""
 
         place: CgroupRecord
         record: CgroupRecord
@@ -45,22 +43,7 @@ if TYPE_CHECKING:
         def fill(self, resources: Resources) -> None: ...
         def join(self, pid: int, joining: Joining | None = None) -> None: ...
         def adopt(self, pid: int, resources: Resources, in_place: bool) -> None: ...
-        def exec_join(self, pid: int, init_pid: int, subs: list[str]) -> None: ...
-        def destroy(self, patience: float = 10.0) -> None: ...
-        def update(
-            self, resources: Resources, old: Resources, named: Resources | None = None
-        ) -> None: ...
         def joining(self, subs: list[str] | None = None, born: bool = True) -> Joining:
-            raise NotImplementedError
-
-        def change_devices(
-            self, rules: list[Rule], before: list[Rule], after: list[Rule], new: list[Change]
-        ) -> Callable[[], None]:
-            raise NotImplementedError
-
-        def freeze(self) -> None: ...
-        def thaw(self) -> None: ...
-        def frozen(self) -> bool:
             raise NotImplementedError
 
 else:
@@ -162,21 +145,26 @@ def _top(user: bool, own: str) -> str:
     return "" if path == "/" else path
 
 
-def load(record: CgroupRecord) -> Manager:
-    """Return the manager of a container that is a unit, on the cgroups that there are."""
+def maker(record: CgroupRecord) -> Maker:
+    """Return who makes a container that is a unit, on the cgroups that there are."""
     if record["fs"]["manager"] == "v1":
         from . import v1
 
-        directories: type = v1.Manager
+        directories: type = v1.Maker
     else:
         from . import v2
 
-        directories = v2.Manager
+        directories = v2.Maker
+    made: Maker = on_unit(Unit, directories, record)
+    return made
+
+
+def on_unit(unit: type, directories: type, record: CgroupRecord) -> Any:
+    """Return a manager that is both: what it does otherwise with a unit comes first."""
     # No class statement: how Python 3.13 writes down its name depends on what else the process has
     # compiled, and the archive must not.
     slots = {"__slots__": ("connection", "job", "limits", "middle")}
-    manager: Manager = type("OnUnit", (Unit, directories), slots)(record)
-    return manager
+    return type("OnUnit", (unit, directories), slots)(record)
 
 
 class Unit(_Files):
@@ -293,15 +281,15 @@ class Unit(_Files):
             return connection.begin(_START, "ssa(sv)a(sa(sv))", name, "replace", body, [])
 
         try:
-            return _negotiate(connection, send)
+            return negotiate(connection, send)
         except bus.BusError as error:
             if error.name != "UnitExists" or name.endswith(".slice"):
                 raise
             if self._is_ours(connection):  # systemd has started anew before it could answer
                 connection.settle(name)
                 return ""
-            _reset(connection, name)
-            return _negotiate(connection, send)
+            reset(connection, name)
+            return negotiate(connection, send)
 
     def _is_ours(self, connection: Bus) -> bool:
         from . import bus
@@ -369,218 +357,8 @@ class Unit(_Files):
             f"not in {wanted}"
         )
 
-    def exec_join(self, pid: int, init_pid: int, subs: list[str]) -> None:
-        """Put a process of exec into the unit's cgroups; without rights systemd moves it there.
 
-        From a login's cgroup a user may not: nobody owns what is above both.
-        """
-        try:
-            super().exec_join(pid, init_pid, subs)
-        except Error as error:
-            number = getattr(error.__cause__, "errno", None)
-            if not self.record["user"] or number not in (EACCES, EPERM, EROFS):
-                raise
-            self._attach(pid, subs)
-
-    def _attach(self, pid: int, subs: list[str]) -> None:
-        from . import bus, joining
-
-        name: str = self.record["unit"]
-        directory: str = self.record["directory"]
-        below = f"{self.place['mountpoint']}{self.place['path']}"[len(directory) :]
-        below += joining.sub_cgroups(subs, set()).get(
-            "*", "" if subs else self.place.get("leaf", "")
-        )
-        with bus.Bus(user=True) as connection:
-            try:
-                connection.call(
-                    bus.PATH, bus.MANAGER, "AttachProcessesToUnit", "ssau", name, below, [pid]
-                )
-            except bus.BusError as error:
-                raise Error(f"systemd: move process {pid} into unit {name}: {error}") from None
-
-    # Living
-
-    def update(self, resources: Resources, old: Resources, named: Resources | None = None) -> None:
-        """Set the properties, then the files; when one is refused, set back what was there."""
-        from . import bus, convert
-
-        wanted = resources if named is None else convert.named(resources, named, self.version)
-        before = old if named is None else convert.previous(old, wanted)
-        with bus.Bus(self.record["user"]) as connection:
-            self._set(connection, wanted)
-            try:
-                super().update(resources, old, named)
-            except (Error, OSError):
-                try:
-                    self._set(connection, before)
-                except Error as error:
-                    log.warn(f"undo of an update: {error.text}")
-                raise
-
-    def _set(self, connection: Bus, resources: Resources) -> None:
-        from . import unit
-
-        self._send(connection, lambda systemd: unit.resources(resources, self.version, systemd))
-
-    def _send(self, connection: Bus, properties: Callable[[int], list[Property]]) -> None:
-        from . import bus
-
-        name: str = self.record["unit"]
-
-        def send(systemd: int) -> str:
-            body = [(key, (kind, value)) for key, kind, value in properties(systemd)]
-            if body:
-                connection.call(
-                    bus.PATH, bus.MANAGER, "SetUnitProperties", "sba(sv)", name, True, body
-                )
-            return ""
-
-        try:
-            _negotiate(connection, send)
-        except bus.BusError as error:
-            raise Error(f"systemd: set properties of unit {name}: {error}") from None
-
-    def change_devices(
-        self, rules: list[Rule], before: list[Rule], after: list[Rule], new: list[Change]
-    ) -> Callable[[], None]:
-        """Change the properties of the unit too, by which systemd sets its own rules at a reload.
-
-        On v2 those of systemd first: what it denies nobody else can allow.
-        """
-        set_ = self._in_peace if self.version == 1 else self._set_devices
-        if self.version == 1:
-            back = super().change_devices(rules, before, after, new)
-            try:
-                set_(rules, after)
-            except (Error, OSError):
-                back()
-                raise
-        else:
-            set_(rules, after)
-            try:
-                back = super().change_devices(rules, before, after, new)
-            except (Error, OSError):
-                set_(rules, before)
-                raise
-
-        def undo() -> None:
-            back()
-            set_(rules, before)
-
-        return undo
-
-    def _set_devices(self, rules: list[Rule], changed: list[Rule]) -> None:
-        from . import bus
-
-        with bus.Bus(self.record["user"]) as connection:
-            self._send(connection, lambda _: self._device_properties(rules, changed))
-
-    def _in_peace(self, rules: list[Rule], changed: list[Rule]) -> None:
-        """Set the properties on v1, and write again what the list of devices said.
-
-        Nobody runs meanwhile, since systemd begins anew with nothing.
-        """
-        from . import changes
-
-        directory = self.directories.get("devices")
-        if directory is None:
-            self._set_devices(rules, changed)
-            return
-        wanted = _list_of(directory)
-        frozen = self.frozen()
-        try:
-            if not frozen:
-                self.freeze()
-        except Error as error:
-            log.debug(f"devices: {error.text}")
-        try:
-            self._set_devices(rules, changed)
-        finally:
-            try:
-                _put_list(directory, wanted, changes.exceptions(rules, changed))
-            finally:
-                if not frozen:
-                    self.thaw()
-
-    def destroy(self, patience: float = 10.0) -> None:
-        """Stop our unit unless it is gone, and remove what it leaves behind."""
-        if "foreign" in self.place:
-            return
-        there = files.exists(self.record.get("directory") or "/")
-        # Without processes a scope ends, and its cgroup with it; only who said so has it stay as
-        # a failed one.  A slice stays.
-        lasting = self.record["unit"].endswith(".slice") or any(
-            key == "CollectMode" for key, _, _ in self.record["properties"]
-        )
-        # Of a runtime that was killed meanwhile systemd may be making the unit now.
-        if there or lasting or self.record.get("unfinished"):
-            try:
-                if not self._stop(lasting):
-                    return  # someone else's, and so are its cgroups
-            except Error as error:
-                if there:
-                    raise
-                log.debug(f"nothing to stop: {error.text}")
-        super().destroy(patience)
-
-    def _stop(self, lasting: bool) -> bool:
-        """Stop the unit and wait for its end; False when it is another one of this name."""
-        from . import bus
-
-        name: str = self.record["unit"]
-        with bus.Bus(self.record["user"]) as connection:
-            try:
-                if not self._is_ours(connection):
-                    return self._is_free(connection)
-                connection.job(name, "StopUnit", "ss", name, "replace")
-            except bus.BusError as error:
-                if error.name not in ("NoSuchUnit", "UnknownObject"):
-                    raise Error(f"systemd: stop unit {name}: {error}") from None
-            if lasting:
-                _reset(connection, name)
-        return True
-
-    def _is_free(self, connection: Bus) -> bool:
-        """Tell whether nobody has a unit of this name: what is left of its cgroup is ours."""
-        from . import bus
-
-        try:
-            path = bus.unit_path(self.record["unit"])
-            return connection.get(path, bus.UNIT, "ActiveState") in ("inactive", "failed")
-        except bus.BusError:
-            return True
-
-
-def _list_of(directory: str) -> Listed | None:
-    from . import changes
-
-    return changes.listed(files.decode(files.read_file(f"{directory}/devices.list")))
-
-
-def _put_list(directory: str, wanted: Listed | None, denied: Listed) -> None:
-    """Have in force what devices.list said, None for all but what is `denied`, and nothing else."""
-    from . import changes
-
-    present = _list_of(directory)
-    pairs: list[tuple[str, Listed, Listed]] = []
-    if wanted is None:
-        files.write_file(f"{directory}/devices.allow", "a")
-        pairs = [("deny", denied, {})]
-    else:
-        if present is None:
-            files.write_file(f"{directory}/devices.deny", "a")
-            present = {}
-        pairs = [("allow", wanted, present), ("deny", present, wanted)]
-    for file, some, others in pairs:
-        for key, bits in some.items():
-            lacking = bits & ~others.get(key, 0)
-            if lacking:
-                line = changes.name((True, *key, lacking))
-                files.write_file(f"{directory}/devices.{file}", line)
-
-
-def _negotiate(connection: Bus, send: Callable[[int], str]) -> str:
+def negotiate(connection: Bus, send: Callable[[int], str]) -> str:
     """Send what the newest systemd knows; if that is refused, what this one knows."""
     from . import bus
 
@@ -595,7 +373,8 @@ def _negotiate(connection: Bus, send: Callable[[int], str]) -> str:
         return send(version)
 
 
-def _reset(connection: Bus, name: str) -> None:
+def reset(connection: Bus, name: str) -> None:
+    """Have systemd forget a unit that has failed."""
     from . import bus
 
     try:

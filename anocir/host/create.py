@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import posix
 
-from .. import cgroup
 from ..cgroup import choice
 from ..base import jsonio, log
 from ..errors import Error, keyed, reason, scene, scope
@@ -19,7 +18,7 @@ from ..linux import files, processes
 from ..model import mountoptions, namespaces, plan
 from ..model.spec import whole
 from ..wire import channel
-from . import belonging, facts, joining, launch, lock, program, reserve, saving, states
+from . import facts, joining, launch, lock, program, reserve, saving, states
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     from .store import Container
     from ..model.schema import Config, Facts, Hooks, Intent, StateFile
     from ..wire.shapes import Plan
-    from ..cgroup import Manager
+    from ..cgroup import Maker
 
 
 def create(settings: Settings, container_id: str, options: Options, init: Init) -> None:
@@ -203,7 +202,7 @@ def _make(
 ) -> None:
     """Do it: every step from the first side effect to COMMIT, in the order of wire/channel.py."""
     _record(container, config, intent)
-    manager = cgroup.load(intent["cgroup"])
+    manager = choice.maker(intent["cgroup"])
     _begin(init, manager, config, born=not compiled["late"])
     _hand_over(settings, init, container, config, compiled, fds)
     network = _network(config)
@@ -257,7 +256,7 @@ def _hand_over(
         init.listener = joining.listener_sender(config, state)
 
 
-def _begin(init: Init, manager: Manager, config: Config, *, born: bool) -> None:
+def _begin(init: Init, manager: Maker, config: Config, *, born: bool) -> None:
     """Ask systemd for the unit, where it is asked: it needs as long as init needs to boot.
 
     With the middle process in it.  Not where a worker is born there first, which might find no
@@ -280,7 +279,7 @@ def _is_born(config: Config) -> bool:
     return not ("user" in spaces or spaces.get("cgroup") or mapped)
 
 
-def _prepare(manager: Manager, config: Config) -> None:
+def _prepare(manager: Maker, config: Config) -> None:
     """Make the cgroups, empty, with their limits."""
     scope[:] = ["create", "cgroup", "linux.resources"]
     manager.prepare((config.get("linux") or {}).get("resources") or {})
@@ -313,7 +312,7 @@ def _inside(
     init: Init,
     container: Container,
     config: Config,
-    manager: Manager,
+    manager: Maker,
     network: int,
     *,
     born: bool,
@@ -343,7 +342,7 @@ def _outside(
     init: Init,
     container: Container,
     config: Config,
-    manager: Manager,
+    manager: Maker,
     network: int,
     *,
     born: bool,
@@ -411,6 +410,7 @@ def _evidence(container: Container, pid: int) -> StateFile:
     """Return by what processes that outlive init are known, where some can."""
     if container.intent["private_pids"]:
         return {}
+    from . import belonging
 
     return belonging.evidence(pid)
 

@@ -71,7 +71,7 @@ def _delete(container: Container, force: bool) -> None:
 
 def _remember(container: Container) -> None:
     """Find the cgroups of a container whose record of them is lost: by its configuration and id."""
-    from ..cgroup import choice
+    from ..cgroup import lost
 
     config: Config = {}
     try:
@@ -79,7 +79,7 @@ def _remember(container: Container) -> None:
     except (OSError, Error) as error:
         log.warn(f"delete: {reason(error)}")
     try:
-        found = choice.remembered(config, container.id)
+        found = lost.remembered(config, container.id)
     except (OSError, Error) as error:
         log.warn(f"delete: the cgroups of {container.id}: {reason(error)}")
         return

@@ -5,7 +5,6 @@ Side: host.  Cold.
 
 from __future__ import annotations
 
-from .. import cgroup
 from ..cgroup import choice
 from ..base import jsonio
 from ..errors import Error, at
@@ -57,7 +56,7 @@ def _facts(settings: Settings, config: Config, options: Options, bundle: str, ro
     kinds = [mount.get("type") for mount in config.get("mounts") or []]
     if "cgroup" in kinds or "cgroup2" in kinds:
         try:
-            view = cgroup.load(choice.choose(settings, config, _ID)).mount_view()
+            view = choice.maker(choice.choose(settings, config, _ID)).mount_view()
         except (Error, OSError):
             view = {"version": 2, "own_path": "/", "host_mountpoint": "/sys/fs/cgroup"}
     process = config.get("process") or {}

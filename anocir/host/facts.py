@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import posix
 
-from .. import SPEC_VERSION, cgroup
+from .. import SPEC_VERSION
 from ..base import HOOK_OUTPUTS, log, normal
+from ..cgroup import choice
 from ..errors import Error, at, keyed, reason, strerror
 from ..linux import entries, files, processes
 from ..model import namespaces
@@ -94,10 +95,10 @@ def of_create(
     kinds = [mount.get("type") for mount in config.get("mounts") or []]
     view = fallback = own = unified = None
     if "cgroup" in kinds or "cgroup2" in kinds:
-        manager = cgroup.load(intent["cgroup"])
+        manager = choice.maker(intent["cgroup"])
         view = manager.mount_view()
         if intent["cgroup"].get("tolerant"):
-            own = cgroup.load({"manager": "disabled", "reason": ""})
+            own = choice.maker({"manager": "disabled", "reason": ""})
             fallback = own.mount_view()
         if "cgroup2" in kinds:  # beside the hierarchies of v1 such a mount shows that one alone
             unified = (manager.mount_view("cgroup2"), own.mount_view("cgroup2") if own else None)

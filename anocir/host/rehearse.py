@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import posix
 
-from .. import cgroup
 from ..base import activation, log
+from ..cgroup import choice
 from ..errors import Error
 from ..linux import files
 from ..model import explain, plan
@@ -36,7 +36,7 @@ def create(settings: Settings, container_id: str, options: Options) -> None:
     for line in explain.describe(compiled):
         log.debug(line)
     joining.close_all(joining.open_namespaces(config))
-    cgroup.load(intent["cgroup"]).check((config.get("linux") or {}).get("resources") or {})
+    choice.maker(intent["cgroup"]).check((config.get("linux") or {}).get("resources") or {})
     _check_state(settings.root)
     for option in ("pid_file", "console_socket", "pidfd_socket"):
         directory = options[option].rpartition("/")[0]

@@ -78,7 +78,11 @@ def test_make_changed_knows_tests_of_every_module() -> None:
 
 
 def test_make_changed_knows_tests_of_what_uses_a_module() -> None:
-    assert changed.users("cgroup/unit") == {"cgroup/choice", "cgroup/systemd"}
+    assert changed.users("cgroup/unit") == {
+        "cgroup/lost",
+        "cgroup/systemd",
+        "cgroup/systemd_living",
+    }
     assert {"host/exec", "host/states"} <= changed.users("cgroup/__init__")
     assert {"host/exec", "model/spec/every"} <= changed.users("model/spec/process")
     options = changed.tests_of(["anocir/model/mountoptions.py"])
