@@ -26,15 +26,12 @@ def test_encode_refuses_a_nul_byte() -> None:
             ffi.encode(text)
 
 
-def test_view_is_the_buffer_itself() -> None:
-    buffer = bytearray(b"abc")
-    ffi.view(buffer)[1] = b"X"
-    assert buffer == b"aXc"
-
-
-def test_address_is_where_the_bytes_are() -> None:
-    buffer = bytearray(b"hello")
-    assert ctypes.string_at(ffi.address(buffer), 5) == b"hello"
+@pytest.mark.parametrize("text", [b"a", b"1234567", b"12345678", b"more than a word"])
+def test_address_is_where_the_bytes_are(text: bytes) -> None:
+    buffer = bytearray(text)
+    assert ctypes.string_at(ffi.address(buffer), len(text)) == text
+    ctypes.memmove(ffi.address(buffer), b"X", 1)
+    assert buffer == b"X" + text[1:]
 
 
 def test_syscall_returns_the_result_of_the_kernel(tmp_path) -> None:
@@ -160,7 +157,7 @@ for name in ("CFuncPtr", "dlopen", "dlsym"):
     setattr(stand_in, name, getattr(_ctypes, name))
 sys.modules["_ctypes"] = stand_in
 from anocir.linux import ffi, tasks
-assert ffi._LONG is ctypes.c_long
+assert ffi._Word is ctypes.c_void_p
 try:
     ffi.syscall("umount2", ffi.STR, ffi.INT)("/missing", 0)
 except OSError as error:
