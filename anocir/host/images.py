@@ -11,7 +11,7 @@ from __future__ import annotations
 from _struct import unpack_from
 
 from ..base import jsonio, protobuf
-from ..base.protobuf import INT, TEXT
+from ..base.protobuf import BYTES, INT, TEXT
 from ..errors import Error, reason
 from ..linux import descriptors, entries, files
 from ..linux.const import CLONE_NEWNET
@@ -56,6 +56,7 @@ _DEEPEST: Final = 64  # pre-dumps on one another
 # criu/include/magic.h
 _COMMON: Final = 0x54564319
 _MOUNTS: Final = 0x55563928
+_CGROUPS: Final = 0x59383330
 
 ENTRY: Final[protobuf.Table] = {
     "fstype": (1, INT),
@@ -65,6 +66,8 @@ ENTRY: Final[protobuf.Table] = {
     "flags": (5, INT),
     "root": (6, TEXT),
     "point": (7, TEXT),
+    "source": (8, TEXT),
+    "options": (9, TEXT),
     "shared": (10, INT),
     "master": (11, INT),
     "with_plugin": (12, INT),
@@ -73,6 +76,13 @@ ENTRY: Final[protobuf.Table] = {
     "deleted": (16, INT),
     "key": (18, TEXT),
 }
+# images/cgroup.proto; a directory holds others of its kind.
+_SET: Final[protobuf.Table] = {"members": (2, [{"name": (1, TEXT), "path": (2, TEXT)}])}
+_CONTROLLER: Final[protobuf.Table] = {"names": (1, [TEXT]), "dirs": (2, [BYTES])}
+_CGROUP: Final[protobuf.Table] = {"sets": (1, [_SET]), "controllers": (2, [_CONTROLLER])}
+_DIR: Final[protobuf.Table] = {
+    "name": (1, TEXT), "dirs": (2, [BYTES]), "files": (3, [{"name": (1, TEXT)}]),
+}  # fmt: skip
 
 
 class Directories:
@@ -362,23 +372,64 @@ def mount_tables(directory: Directories) -> list[list[Entry]]:
 
     Raises Error for a file that is not one of CRIU's.
     """
-    tables = []
-    for name in sorted(files.listdir(directory.image_fd)):
-        if not _is_table(name):
-            continue
-        data = directory.read(name, _MOST_IMAGE)
-        if len(data) < 8 or unpack_from("=II", data) != (_COMMON, _MOUNTS):
-            raise Error(f"--image-path: {name} is no image of mounts")
-        entries: list[Entry] = []
-        at = 8
-        while at < len(data):
-            if at + 4 > len(data):
-                raise Error(f"--image-path: {name} ends in the middle of an entry")
-            size = unpack_from("=I", data, at)[0]
-            at += 4
-            if at + size > len(data):
-                raise Error(f"--image-path: {name} ends in the middle of an entry")
-            entries.append(protobuf.decode(data[at : at + size], ENTRY))
-            at += size
-        tables.append(entries)
-    return tables
+    return [
+        [protobuf.decode(entry, ENTRY) for entry in _entries(directory, name, _MOUNTS, "mounts")]
+        for name in sorted(files.listdir(directory.image_fd))
+        if _is_table(name)
+    ]
+
+
+def _entries(directory: Directories, name: str, magic: int, what: str) -> list[bytes]:
+    """Return the messages in an image.  Raises Error for another kind of file."""
+    data = directory.read(name, _MOST_IMAGE)
+    if len(data) < 8 or unpack_from("=II", data) != (_COMMON, magic):
+        raise Error(f"--image-path: {name} is no image of {what}")
+    found = []
+    at = 8
+    while at < len(data):
+        size = unpack_from("=I", data, at)[0] if at + 4 <= len(data) else len(data)
+        at += 4
+        if at + size > len(data):
+            raise Error(f"--image-path: {name} ends in the middle of an entry")
+        found.append(data[at : at + size])
+        at += size
+    return found
+
+
+def check_cgroups(directory: Directories) -> None:
+    """Refuse names of cgroups and of their files that lead elsewhere.
+
+    CRIU joins them to paths, in which it makes directories and writes as us: with ../ any file of
+    the host.
+    """
+    name = "cgroup.img"
+    if not files.exists(name, directory.image_fd):
+        return
+    for entry in _entries(directory, name, _CGROUPS, "cgroups"):
+        whole = protobuf.decode(entry, _CGROUP)
+        for member in (one for each in whole["sets"] for one in each["members"]):
+            _check_name(name, member.get("name", ""))
+            _check_path(name, member.get("path", ""))
+        for controller in whole["controllers"]:
+            for text in controller["names"]:
+                _check_name(name, text)
+            left = [(text, 0) for text in controller["dirs"]]
+            while left:
+                data, depth = left.pop()
+                if depth > _DEEPEST:
+                    raise Error(f"--image-path: {name} has cgroups too deep in one another")
+                one = protobuf.decode(data, _DIR)
+                _check_path(name, one.get("name", ""))
+                for file in one["files"]:
+                    _check_name(name, file.get("name", ""))
+                left += [(below, depth + 1) for below in one["dirs"]]
+
+
+def _check_name(image: str, text: str) -> None:
+    if "/" in text or text in (".", ".."):
+        raise Error(f"--image-path: {image}: {text!a} is no name in a cgroup")
+
+
+def _check_path(image: str, text: str) -> None:
+    if ".." in text.split("/"):
+        raise Error(f"--image-path: {image}: {text!a} is no path of a cgroup")

@@ -92,8 +92,8 @@ class Restoring:
 
     __slots__ = (
         "bundle", "config", "container", "container_id", "directory", "fds", "hooked", "intent",
-        "joined", "manager", "master", "mounted", "options", "pid", "pidfd", "rootfs", "settings",
-        "streams",
+        "joined", "manager", "master", "mounted", "options", "pid", "pidfd", "rootfs", "roots",
+        "settings", "streams",
     )  # fmt: skip
 
     def __init__(self, settings: Settings, container_id: str, options: Options) -> None:
@@ -121,6 +121,8 @@ class Restoring:
         )
         self.manager = cgroup.load(self.intent["cgroup"])
         self.joined: dict[str, int] = {}
+        # Of the container's cgroups: the path by controllers.
+        self.roots: dict[str, str] = {}
         self.fds: list[int] = []
         # By place: (device, inode) of what must lie there, and its restricting flags.
         self.mounted: dict[str, tuple[tuple[int, int], int]] = {}
@@ -130,6 +132,7 @@ class Restoring:
         self.directory = images.Directories(self.options, make=False)
         try:
             images.check_files(self.directory)
+            images.check_cgroups(self.directory)
             record = images.read_record(self.directory)
             tables = images.mount_tables(self.directory)
             inherited = images.descriptor_names(self.directory, record)
@@ -337,13 +340,8 @@ class Restoring:
         rdt = (self.config.get("linux") or {}).get("intelRdt")
         if rdt is not None:
             create.intel_rdt(self.container, self.config, pid)
-        roots: list[criu.CgroupRoot] = []
-        for line in files.read_file(f"/proc/{pid}/cgroup").decode("utf-8", "replace").split("\n"):
-            _, _, rest = line.partition(":")
-            controllers, colon, path = rest.partition(":")
-            if colon:
-                roots.append({"ctrl": controllers, "path": path})
-        opts["cg_root"] = roots
+        self.roots = restored.cgroups(f"/proc/{pid}")
+        opts["cg_root"] = [{"ctrl": names, "path": path} for names, path in self.roots.items()]
 
     def _before_criu(self) -> None:
         """What the process that becomes CRIU hands down to the container."""
@@ -413,13 +411,18 @@ class Restoring:
         except Error:
             pids = []  # no cgroups, as the caller wanted: init is what is known
         try:
+            family = restored.family(self.pid)
             inside = [pid for pid in pids if pid != posix.getpid() and self._is_ours(pid)]
+            inside += family
+            restored.check_cgroups(family, self.roots)
             restored.check(self.config, inside, self.pid, self.joined, (found.st_dev, found.st_ino))
             restored.check_mounts(self.pid, self.mounted)
         except BaseException:
             # CRIU would only note it and let them run.
-            self.manager.kill(processes.SIGKILL)
+            for pid in restored.family(self.pid) - {self.pid}:
+                processes.kill(pid, processes.SIGKILL)  # stopped by CRIU: it has kept its number
             processes.pidfd_send_signal(self.pidfd, processes.SIGKILL)
+            self.manager.kill(processes.SIGKILL)
             raise
 
     def _is_ours(self, pid: int) -> bool:

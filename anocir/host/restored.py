@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from ..base import inroot
 from ..errors import Error
-from ..linux import capabilities, files
-from ..model import namespaces
+from ..linux import capabilities, files, processes
+from ..model import execution, namespaces
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from typing import Final
     from ..model.schema import Config
 
@@ -24,7 +24,7 @@ _SETS: Final = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
 def check(
     config: Config, pids: Sequence[int], init: int, joined: Mapping[str, int], root: tuple[int, int]
 ) -> None:
-    """Raise Error when a process has more than config.json gives.
+    """Raise Error when a process, or one thread of it, has more than config.json gives.
 
     `joined` is the inode of each namespace that config.json names by path, `root` the device and
     inode of the container's root.
@@ -34,11 +34,67 @@ def check(
     if "mount" in namespaces.of(config) and (found.st_dev, found.st_ino) != root:
         raise Error(f"restored process {init} has another root than root.path")
     for pid in {init, *pids}:
-        try:
-            status = _status(pid)
-        except FileNotFoundError:
-            continue  # a zombie that init has reaped
-        _credentials(config, pid, status)
+        for directory in _tasks(pid):
+            try:
+                status = _status(directory)
+            except (FileNotFoundError, ProcessLookupError):
+                continue  # a zombie that init has reaped
+            _credentials(config, pid, status)
+
+
+def _tasks(pid: int) -> list[str]:
+    """Return the directory in /proc of each thread: each has credentials and cgroups of its own."""
+    try:
+        return [f"/proc/{pid}/task/{name}" for name in files.listdir(f"/proc/{pid}/task")]
+    except FileNotFoundError:
+        return []
+
+
+def family(init: int) -> set[int]:
+    """Return init and all its descendants, in whatever cgroup they are."""
+    below: dict[int, list[int]] = {}
+    for name in files.listdir("/proc"):
+        if name.isdigit():
+            try:
+                below.setdefault(processes.stat(int(name))[2], []).append(int(name))
+            except OSError:
+                continue  # it has ended
+    found: set[int] = set()
+    left = [init]
+    while left:
+        pid = left.pop()
+        if pid not in found:
+            found.add(pid)
+            left += below.get(pid, [])
+    return found
+
+
+def check_cgroups(pids: Iterable[int], roots: Mapping[str, str]) -> None:
+    """Raise Error unless each thread is in the container's cgroups or below.
+
+    `roots` are their paths by controllers, as cgroups(7) has them in /proc/PID/cgroup.
+    """
+    for pid in pids:
+        for directory in _tasks(pid):
+            try:
+                found = cgroups(directory)
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            for controllers, path in found.items():
+                root = roots.get(controllers, "/")
+                if not f"{path}/".startswith(f"{root.rstrip('/')}/"):
+                    raise Error(f"restored process {pid} is in the cgroup {path!a} of another")
+
+
+def cgroups(directory: str) -> dict[str, str]:
+    """Return the paths in the file `cgroup` of a directory in /proc, by controllers."""
+    found = {}
+    for line in files.read_file(f"{directory}/cgroup").decode("utf-8", "replace").split("\n"):
+        _, _, rest = line.partition(":")
+        controllers, colon, path = rest.partition(":")
+        if colon:
+            found[controllers] = path
+    return found
 
 
 def check_mounts(init: int, mounted: Mapping[str, tuple[tuple[int, int], int]]) -> None:
@@ -88,10 +144,10 @@ def _maps(config: Config, init: int, name: str) -> None:
         raise Error(f"linux.{name}Mappings: the restored user namespace has others")
 
 
-def _status(pid: int) -> dict[str, list[str]]:
+def _status(directory: str) -> dict[str, list[str]]:
     """Return proc_pid_status(5): name to words."""
     found = {}
-    for line in files.read_file(f"/proc/{pid}/status").decode("utf-8", "replace").split("\n"):
+    for line in files.read_file(f"{directory}/status").decode("utf-8", "replace").split("\n"):
         name, _, value = line.partition(":")
         found[name] = value.split()
     return found
@@ -100,6 +156,7 @@ def _status(pid: int) -> dict[str, list[str]]:
 def _credentials(config: Config, pid: int, status: Mapping[str, Sequence[str]]) -> None:
     if status["State"][0] in "ZX":
         return
+    _groups(config, pid, status)
     process = config.get("process") or {}
     bounding = 0
     listed = process.get("capabilities")
@@ -130,6 +187,23 @@ def _user(config: Config, pid: int, status: Mapping[str, Sequence[str]], boundin
     wanted = outside(config, "uid", user.get("uid", 0))
     if any(int(word) != wanted for word in status["Uid"]):
         raise Error(f"process.user: restored process {pid} has the ids {' '.join(status['Uid'])}")
+
+
+def _groups(config: Config, pid: int, status: Mapping[str, Sequence[str]]) -> None:
+    """Check the groups where nothing can have changed them: no CAP_SETGID, no setgid program."""
+    process = config.get("process") or {}
+    bounding = (process.get("capabilities") or {}).get("bounding") or []
+    if "CAP_SETGID" in bounding or not process.get("noNewPrivileges"):
+        return
+    if execution.keeps_groups(config.get("annotations") or {}):
+        return
+    user = process.get("user") or {}
+    gid = outside(config, "gid", user.get("gid", 0))
+    more = {outside(config, "gid", number) for number in user.get("additionalGids") or []}
+    has = {int(word) for word in status["Gid"]}, {int(word) for word in status["Groups"]}
+    if has[0] != {gid} or has[1] - more - {gid}:
+        words = " ".join([*status["Gid"], *status["Groups"]])
+        raise Error(f"process.user: restored process {pid} has the groups {words}")
 
 
 def outside(config: Config, name: str, number: int) -> int:

@@ -7,6 +7,7 @@ Sources: images/mnt.proto; criu/mount.c (validate_mounts, do_bind_mount), criu/f
 
 from __future__ import annotations
 
+from ..base import normal
 from ..errors import Error
 
 TYPE_CHECKING = False
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
         flags: int
         root: str
         point: str
+        source: str
+        options: str
         shared: int
         master: int
         with_plugin: int
@@ -43,7 +46,11 @@ KINDS: Final = {
     23: "cgroup2",
 }  # fmt: skip
 # What a container with CAP_SYS_ADMIN can mount by itself, and it is still its own.
-_OWN: Final = {"tmpfs", "proc", "devpts", "mqueue", "overlay"}
+_OWN: Final = {"tmpfs", "proc", "devpts", "mqueue"}
+# What shows directories that CRIU looks up where it still sees the host's.
+_LAYERED: Final = {"overlay", "aufs"}
+_LAYERS: Final = ("lowerdir", "lowerdir+", "datadir+", "upperdir", "workdir", "br", "dirs")
+_SYSTEM: Final = ("device", "fstype", "fsname", "source", "options")
 _RDONLY: Final = 1
 _RESTRICTING: Final = {1: "ro", 2: "nosuid", 4: "nodev", 8: "noexec"}
 
@@ -68,6 +75,9 @@ def check(
         externals = [entry for entry in table if entry.get("key") or entry.get("ext_mount")]
         for entry in table:
             point = entry.get("point", "")
+            for text in (point, entry.get("root", "")):
+                if ".." in text.split("/"):
+                    raise Error(f"--image-path: {text!a} is no path of a mount")
             if entry.get("with_plugin"):
                 raise Error(f"--image-path: a mount at {point!a} is a plug-in's")
             if entry in externals:
@@ -80,6 +90,7 @@ def check(
                     _keeps(entry, _RDONLY, "root.readonly")
             else:
                 _own(entry, externals, flags, allowed)
+                _layers(entry, config)
     for name in points:
         if used.get(name, 0) != 1:
             raise Error(
@@ -117,10 +128,15 @@ def _same_device_root(entry: Entry, table: Sequence[Entry]) -> bool:
     """Tell whether a mount is a bind of the container's root."""
     for other in table:
         if other.get("point") == "/":
-            return bool(entry.get("device") == other.get("device")) and not any(
+            return _same(entry, other) and not any(
                 e.get("device") == entry.get("device") for e in table if e.get("key")
             )
     return False
+
+
+def _same(one: Entry, other: Entry) -> bool:
+    """Tell whether two mounts are of one file system: where only one is, CRIU makes a new one."""
+    return all(one.get(key) == other.get(key) for key in _SYSTEM)
 
 
 def _own(
@@ -128,7 +144,7 @@ def _own(
 ) -> None:
     """Check a mount that CRIU makes: its kind, and that it is no wider copy of an external one."""
     place = entry.get("point", "")
-    copied = [e for e in externals if e.get("device") == entry.get("device") and _covers(e, entry)]
+    copied = [e for e in externals if _same(e, entry) and _covers(e, entry)]
     if copied:
         for external in copied:
             name = external.get("key") or external.get("root", "")
@@ -140,6 +156,28 @@ def _own(
             f"--image-path: the images mount a file system of type {kind} at {place!a}, which "
             "config.json does not"
         )
+
+
+def _layers(entry: Entry, config: Config) -> None:
+    """Refuse a file system of other directories than config.json has at that place."""
+    kind = KINDS.get(entry.get("fstype", 0), "unknown")
+    if kind not in _LAYERED:
+        return
+    place = entry.get("point", "")
+    wanted = [
+        _directories(mount.get("options") or [])
+        for mount in config.get("mounts") or []
+        if mount.get("type") == kind and normal(mount["destination"]) == place
+    ]
+    if _directories(entry.get("options", "").split(",")) not in wanted:
+        raise Error(
+            f"--image-path: the images mount an {kind} of other directories at {place!a} than "
+            "config.json"
+        )
+
+
+def _directories(words: Sequence[str]) -> list[str]:
+    return sorted(word for word in words if word.partition("=")[0] in _LAYERS)
 
 
 def _covers(external: Entry, entry: Entry) -> bool:

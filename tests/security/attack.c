@@ -13,6 +13,7 @@
  *                             and whether PATH is read through the root or the directory of one
  *   attack signal NUMBER      send it to all other processes that are not of the image, for ever
  *   attack leave              go on in a second thread, while the first one ends
+ *   attack threads PATH       go on in two threads, and make a directory once they are there
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -258,6 +259,15 @@ static int leave(void)
 	return 1;
 }
 
+static int threads(const char *path)
+{
+	pthread_t thread;
+	if (pthread_create(&thread, NULL, stay, NULL) || mkdir(path, 0755))
+		return 1;
+	stay(NULL);
+	return 1;
+}
+
 static int swap(const char *a, const char *b)
 {
 	for (;;)
@@ -355,6 +365,8 @@ int main(int argc, char **argv)
 		return queue(atoi(argv[2]));
 	if (!strcmp(verb, "leave"))
 		return leave();
+	if (!strcmp(verb, "threads") && argc > 2)
+		return threads(argv[2]);
 	if (!strcmp(verb, "abstract"))
 		return abstract();
 	return 2;

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import struct
-from typing import Any, Callable
+from typing import Any, Callable, Iterator
 
 import pytest
 
@@ -411,6 +411,159 @@ def test_the_control_does_not_look(arena: Arena) -> None:
     no_new_privileges(container)
     container.restore()
     assert container.status == "running"
+
+
+# what CRIU does by the word of an image -------------------------------------------------------------
+
+Fields = "list[tuple[int, int, Any]]"
+
+
+def packed(fields: Fields) -> bytes:
+    """The bytes of a message, in whatever order its fields are."""
+    out = b""
+    for number, wire, value in fields:
+        out += protobuf.varint(number << 3 | wire)
+        if wire == 2:
+            out += protobuf.varint(len(value))
+        out += protobuf.varint(value) if wire == 0 else value
+    return out
+
+
+def within(
+    numbers: tuple[int, ...], change: Callable[[Fields], Fields]
+) -> Callable[[Fields], Fields]:
+    """Do that to each message that these numbers of fields lead to."""
+    if not numbers:
+        return change
+
+    def deeper(fields: Fields) -> Fields:
+        inside = within(numbers[1:], change)
+        return [
+            (n, w, packed(inside(list(protobuf._fields(v)))) if n == numbers[0] else v)
+            for n, w, v in fields
+        ]
+
+    return deeper
+
+
+def rewrite(path: str, change: Callable[[Fields], Fields]) -> None:
+    """Change each message of an image."""
+    with open(path, "rb") as file:
+        data = file.read()
+    out, at = data[:8], 8
+    while at < len(data):
+        (size,) = struct.unpack_from("=I", data, at)
+        new = packed(change(list(protobuf._fields(data[at + 4 : at + 4 + size]))))
+        out += struct.pack("=I", len(new)) + new
+        at += 4 + size
+    with open(path, "wb") as file:
+        file.write(out)
+
+
+def field(number: int, value: Any) -> Callable[[Fields], Fields]:
+    """Put that in the place of a field, or add it."""
+    wire = 0 if isinstance(value, int) else 2
+    return lambda fields: [*(f for f in fields if f[0] != number), (number, wire, value)]
+
+
+def lift(numbers: tuple[int, ...], bit: int) -> Callable[[Fields], Fields]:
+    return lambda fields: [(n, w, v | bit if n in numbers else v) for n, w, v in fields]
+
+
+def elsewhere(path: bytes) -> Callable[[Fields], Fields]:
+    """Every process in the cgroup at a path: of all sets, in all hierarchies."""
+    return within((1, 2), lambda fields: [(n, w, path if n == 2 else v) for n, w, v in fields])
+
+
+def in_a_cgroup(name: bytes, file: bytes) -> Callable[[Fields], Fields]:
+    """A cgroup more in the first hierarchy, with a file that CRIU writes to."""
+    prop = packed([(1, 2, file), (2, 2, b"broken")])
+    below = packed([(1, 2, name), (3, 2, prop)])
+    return within((2, 2), lambda fields: [*fields, (2, 2, below)])
+
+
+MARK = f"/tmp/anocir-lie-{os.getpid()}"
+CREDENTIALS = (5, 10)  # thread_core.creds in images/core.proto
+SYS_ADMIN = 1 << 21
+LIES: dict[str, tuple[str, Callable[[Fields], Fields], str]] = {
+    "a thread has a capability": (
+        "core-2.img", within(CREDENTIALS, lift((10, 11, 12), SYS_ADMIN)), "CAP_SYS_ADMIN in Cap",
+    ),
+    "a thread may get privileges": (
+        "core-2.img", within(CREDENTIALS, field(18, 0)), "has it not",
+    ),
+    "a thread is another user": ("core-2.img", within(CREDENTIALS, field(3, 7)), "has the ids"),
+    "a group more": ("core-1.img", within(CREDENTIALS, field(14, 4242)), "has the groups"),
+    "another group": ("core-1.img", within(CREDENTIALS, field(4, 4242)), "has the groups"),
+    "a file of the host by a cgroup": (
+        "cgroup.img", in_a_cgroup(b"x", 12 * b"../" + MARK[1:].encode()), "is no name in a cgroup",
+    ),
+    "a cgroup of the host": ("cgroup.img", in_a_cgroup(b"a/../../../x", b"x"), "no path of a cgroup"),
+    "a directory of the host as a hierarchy": (
+        "cgroup.img", within((2,), field(1, b"../../x")), "is no name in a cgroup",
+    ),
+    "above the cgroup": ("cgroup.img", elsewhere(b"/a/../.."), "is no path of a cgroup"),
+    "another's cgroup": ("cgroup.img", elsewhere(b"/"), "is in the cgroup '/' of another"),
+}  # fmt: skip
+
+
+def lied_to(arena: Arena, names: list[str], runtime: drive.Runtime | None = None) -> dict[str, str]:
+    """Restore one container with each of these lies in its images: what was said, nothing where it runs."""
+    container = arena.container(runtime)
+    arena.install(container, "attack", "/bin/attack")
+    container.process["args"] = ["/bin/attack", "threads", "/up"]
+    container.process["noNewPrivileges"] = True
+    for held in container.process["capabilities"].values():
+        held[:] = ["CAP_CHOWN"]
+    container.launch()
+    drive.until("threads", lambda: os.path.exists(os.path.join(container.bundle.rootfs, "up")))
+    written_down(container)
+    true = container.images + ".true"
+    os.rename(container.images, true)
+    said = {}
+    for name in names:
+        shutil.rmtree(container.images, ignore_errors=True)
+        shutil.copytree(true, container.images)
+        image, change, _ = LIES[name]
+        rewrite(os.path.join(container.images, image), change)
+        os.truncate(container.stderr_path, 0)
+        container.restore(ok=None)
+        said[name] = container.errors()
+        if gone(container):
+            continue
+        said[name] = ""
+        pid = container.pid
+        container.delete("--force")
+        container.wait_exit(pid)
+    return said
+
+
+@pytest.fixture
+def mark() -> Iterator[str]:
+    """A file of the host that an image names."""
+    with open(MARK, "w") as file:
+        file.write("whole")
+    yield MARK
+    os.unlink(MARK)
+
+
+def test_what_images_say_of_threads_groups_and_cgroups(arena: Arena, mark: str) -> None:
+    """Each thread has credentials of its own, and CRIU writes as us what cgroup.img has."""
+    said = lied_to(arena, list(LIES))
+    with open(mark) as file:
+        assert file.read() == "whole"
+    assert [name for name in LIES if LIES[name][2] not in said[name]] == [], said
+
+
+def test_control_criu_believes_the_images(arena: Arena, mark: str) -> None:
+    runtime = arena.altered(
+        host__images="def check_cgroups(directory): pass\n",
+        host__restored="def _tasks(pid): return [f'/proc/{pid}']\ndef _groups(*args): pass\n",
+    )
+    names = ["a thread has a capability", "a group more", "a file of the host by a cgroup"]
+    assert lied_to(arena, names, runtime) == dict.fromkeys(names, "")
+    with open(mark) as file:
+        assert file.read() == "broken"
 
 
 # which criu ----------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from anocir.model import distrust
 pytestmark = pytest.mark.unit
 
 RDONLY, NOSUID, NODEV, NOEXEC = 1, 2, 4, 8
-PROC, SYSFS, DEVTMPFS, TMPFS, AUTO, OVERLAY = 1, 2, 3, 5, 16, 17
+PROC, SYSFS, DEVTMPFS, TMPFS, MQUEUE, AUTO, OVERLAY = 1, 2, 3, 5, 14, 16, 17
 CONFIG: dict[str, Any] = {
     "root": {"path": "rootfs", "readonly": True},
     "process": {"capabilities": {"bounding": ["CAP_CHOWN"]}},
@@ -94,6 +94,19 @@ LIES = {
         [*table(), entry(9, "/w", fstype=0, device=200, root="/srv/below")],
         "a copy of anocir-2 at '/w' without ro",
     ),
+    "a file system in place of a copy of the root": (
+        [*table(), entry(9, "/w", fstype=OVERLAY, device=100, root="/c/rootfs", flags=RDONLY)],
+        "type overlay",
+    ),
+    "a file system in place of a copy of a source": (
+        [*table(), entry(9, "/w", fstype=AUTO, device=200, root="/srv", flags=RDONLY)],
+        "type auto",
+    ),
+    "a copy of what lies beside a source": (
+        [*table(), entry(9, "/w", fstype=0, device=200, root="/srv/../etc", flags=RDONLY)],
+        "'/srv/../etc' is no path of a mount",
+    ),
+    "a place above the root": (changed(1, point="/../etc"), "'/../etc' is no path of a mount"),
     "a writable copy of the root": (
         [*table(), entry(9, "/w", fstype=0, device=100, root="/c/rootfs/etc")],
         "without ro",
@@ -118,10 +131,27 @@ def test_the_same_in_a_mount_namespace_of_a_process() -> None:
 
 
 def test_who_may_mount_may_have_mounted() -> None:
-    rows = [*table(), entry(9, "/o", fstype=OVERLAY)]
-    with pytest.raises(Error, match="overlay"):
+    rows = [*table(), entry(9, "/q", fstype=MQUEUE)]
+    with pytest.raises(Error, match="mqueue"):
         check(rows)
     check(rows, process={"capabilities": {"bounding": ["CAP_SYS_ADMIN"]}})
     rows = [*table(), entry(9, "/disk", fstype=AUTO)]
     with pytest.raises(Error, match="auto"):
         check(rows, process={"capabilities": {"bounding": ["CAP_SYS_ADMIN"]}})
+
+
+def test_an_overlay_is_of_the_directories_of_the_configuration() -> None:
+    """CRIU looks them up where it still sees the host's, also for who could have mounted one."""
+    mounts = [
+        *CONFIG["mounts"],
+        {"destination": "/o", "type": "overlay", "options": ["ro", "lowerdir=/a:/b", "index=off"]},
+    ]
+    more = {"mounts": mounts, "process": {"capabilities": {"bounding": ["CAP_SYS_ADMIN"]}}}
+    right = entry(9, "/o", fstype=OVERLAY, options="index=off,lowerdir=/a:/b")
+    check([*table(), right], **more)
+    for lie in (
+        {"options": "lowerdir=/etc"}, {"options": "lowerdir=/a:/b,upperdir=/etc,workdir=/w"},
+        {"point": "/p"}, {"options": ""},
+    ):  # fmt: skip
+        with pytest.raises(Error, match="overlay of other directories"):
+            check([*table(), {**right, **lie}], **more)
