@@ -379,6 +379,43 @@ def _read_only(failure: Failure) -> str:
     return ""
 
 
+def _locked_below(failure: Failure) -> str:
+    """Find what is mounted below the source of a bind in a user namespace, which locks it."""
+    entry = failure.entry() or {}
+    source = (entry.get("source") or "").rstrip("/") + "/"
+    if not (_mapped(failure) or processes.in_user_namespace()) or source[:1] != "/":
+        return ""
+    if "rbind" in (entry.get("options") or []):
+        return ""
+    for mount in mountinfo.of("self").values():
+        if mount.point.startswith(source):
+            return (
+                f"{mount.point} is mounted below it, and a user namespace may not show what that "
+                "covers: rbind takes both"
+            )
+    return ""
+
+
+def _unbindable(failure: Failure) -> str:
+    """Find the unbindable mount of config.json that would have to be bound."""
+    covering = _covering(failure, _wanted(failure))
+    if covering is None:
+        return ""
+    index, over = covering
+    words = over.get("options") or []
+    if "unbindable" not in words and "runbindable" not in words:
+        return ""
+    return f"mounts[{index}] on {over['destination']} is unbindable, and would have to be bound"
+
+
+def _no_node(failure: Failure) -> str:
+    """Find that the host has no node that a user namespace could bind."""
+    path = _wanted(failure)
+    if not path or files.exists(path) or not (_mapped(failure) or processes.in_user_namespace()):
+        return ""
+    return f"in a user namespace a device is bound from the host, which has no {path}"
+
+
 def _is_read_only(mount: Mount | None) -> bool:
     return mount is not None and ("ro" in mount.options or "ro" in mount.whole)
 
@@ -1087,6 +1124,7 @@ TABLE: Final[dict[tuple[str, int], tuple[Finder, ...]]] = {
     ("bind", EPERM): _MOUNTING,
     ("bind", EACCES): (_unmapped_owner, _unmapped_place, _foreign_fuse, _security_module),
     ("bind", EROFS): (_read_only,),
+    ("bind", EINVAL): (_locked_below,),
     ("bind", ENOSPC): (_root_full, _too_many_mounts),
     ("filesystem", EPERM): (_revealing, *_MOUNTING, _no_rule),
     ("filesystem", EACCES): (_unmapped_owner, _unmapped_place, _security_module),
@@ -1100,6 +1138,7 @@ TABLE: Final[dict[tuple[str, int], tuple[Finder, ...]]] = {
     ("cgroup_mount", EPERM): _MOUNTING,
     ("device", EROFS): (_read_only,),
     ("device", EPERM): (_capability("CAP_MKNOD"),),
+    ("device", ENOENT): (_no_node,),
     ("device", EACCES): (_unmapped_owner, _unmapped_place),
     ("device_links", EROFS): (_read_only,),
     ("device_links", EACCES): (_unmapped_owner, _unmapped_place),
@@ -1107,6 +1146,7 @@ TABLE: Final[dict[tuple[str, int], tuple[Finder, ...]]] = {
     ("masked_path", EPERM): _MOUNTING,
     ("masked_path", EACCES): (_unmapped_place, _security_module),
     ("readonly_path", EPERM): _MOUNTING,
+    ("readonly_path", EINVAL): (_unbindable,),
     ("readonly_path", EACCES): (_unmapped_place, _security_module),
     ("make_cwd", EROFS): (_read_only,),
     ("make_cwd", EACCES): (_unmapped_owner, _cwd, _unmapped_place),

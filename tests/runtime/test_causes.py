@@ -279,6 +279,29 @@ def below_a_volume_of_others(container: Container) -> None:
     container.bundle.add_mount("/tmp/deeper", "tmpfs", "tmpfs")
 
 
+def a_bind_without_what_is_below(container: Container) -> Under:
+    place = container.bundle.outside("tree")
+    os.makedirs(place + "/below")
+    container.bundle.use_user_namespace()
+    container.bundle.add_mount("/tmp", "bind", place, "bind")
+
+    def mount() -> None:
+        private()
+        machine.mount("tmpfs", place + "/below", "tmpfs", 0)
+
+    return mount
+
+
+def a_read_only_path_in_an_unbindable_mount(container: Container) -> None:
+    container.bundle.add_mount("/tmp", "tmpfs", "tmpfs", "unbindable")
+    container.linux["readonlyPaths"] = ["/tmp"]
+
+
+def a_device_that_the_host_has_not(container: Container) -> None:
+    container.bundle.use_user_namespace()
+    container.linux["devices"] = [{"path": "/dev/no/such", "type": "c", "major": 1, "minor": 5}]
+
+
 def a_file_not_to_copy(container: Container) -> None:
     container.bundle.put("/full/a/file", "x", 0o600)
     container.bundle.use_user_namespace()
@@ -405,6 +428,9 @@ CAUSES: list[tuple[Trouble, str, str]] = [
     (a_cwd_in_others_image, "permission denied", r"/rootfs \(mode 0755, of 0:0\) does not let user 100000 make work there"),
     (cgroups_in_others_image, "permission denied", r"/rootfs \(mode 0755, of 0:0\) does not let user 100000 make cgroups there"),
     (below_a_volume_of_others, "permission denied", r"/volume \(mode 0755, of 0:0\) does not let user 100000 make deeper there"),
+    (a_bind_without_what_is_below, "invalid argument", "/tree/below is mounted below it, .*: rbind takes both"),
+    (a_read_only_path_in_an_unbindable_mount, "invalid argument", r"mounts\[6\] on /tmp is unbindable, and would have to be bound"),
+    (a_device_that_the_host_has_not, "no such file or directory", "is bound from the host, which has no /dev/no/such"),
     (a_file_not_to_copy, "permission denied", r"/full/a/file \(mode 0600, of 0:0\) does not let user 100000 read it"),
     (a_program_behind_a_door, "permission denied", r"/secret \(mode 0700, of 0:0\) does not let user 100000 of"),
     (a_read_only_image, "read-only file system", "rootfs, which is mounted read-only, and has no /new/place"),
