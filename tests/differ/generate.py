@@ -15,7 +15,10 @@ Config = dict[str, Any]
 
 
 class Able(NamedTuple):
-    """What both runtimes can do: specification version they know up to, mount options, namespaces, cgroup version."""
+    """What both runtimes can do: specification version they know up to, mount options, namespaces, cgroup version.
+
+    `takes_user` is for crun, whose exec takes the container's user where the process object names none; runc's takes root.
+    """
 
     version: tuple[int, int]
     options: frozenset[str]
@@ -23,6 +26,7 @@ class Able(NamedTuple):
     v2: bool
     controllers: frozenset[str]
     cpus: int
+    takes_user: bool = False
 
 
 class Case(NamedTuple):
@@ -592,6 +596,8 @@ def build(chosen: Sequence[tuple[str, int]], able: Able, sources: Sequence[str])
         for key in draft.exec["keep"]:
             if key in config["process"]:
                 process[key] = config["process"][key]
+        if able.takes_user:
+            process["user"] = config["process"]["user"]
         config["process"]["args"] = ["/sleeper"]
     return Case(config, process, draft.options, draft.descriptors)
 

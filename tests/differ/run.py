@@ -627,7 +627,7 @@ def abilities(runtimes: Sequence[Runtime]) -> Able:
     controllers = frozenset(part for name in names for part in name.split(","))
     return Able(
         version, frozenset(options or ()), frozenset(spaces or ()), set(names) == {"unified"}, controllers,
-        len(os.sched_getaffinity(0)),
+        len(os.sched_getaffinity(0)), any(runtime.name == "crun" for runtime in runtimes),
     )  # fmt: skip
 
 
