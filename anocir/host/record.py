@@ -195,10 +195,11 @@ def _wrong_in(value: Any, known: Mapping[str, Any], needed: tuple[str, ...]) -> 
             return f".{key}"
     for key, item in value.items():
         kind = known.get(key)
-        if kind is not None:
-            wrong = wrong_with(item, kind)
-            if wrong is not None:
-                return f".{key}{wrong}"
+        if kind is None or (type(kind) is str and _is(item, kind)):
+            continue
+        wrong = wrong_with(item, kind)
+        if wrong is not None:
+            return f".{key}{wrong}"
     return None
 
 
