@@ -11,14 +11,14 @@ __version__ = "0.2.0"
 SPEC_VERSION = "1.3.0"
 
 
-def load(name: str) -> "Any":
+def import_(name: str) -> "Any":
     """Import a module by its name: by the way of base/preload.py where that is at work.
 
     For the two imports that each command makes after its start; an `import` costs four times as
     much and ends there too.
     """
-    return sys.modules.get(name) or getattr(sys.meta_path[0], "load", _import)(name)
+    return sys.modules.get(name) or getattr(sys.meta_path[0], "load", _usual)(name)
 
 
-def _import(name: str) -> "Any":
+def _usual(name: str) -> "Any":
     return __import__(name, fromlist=["main"])

@@ -12,7 +12,7 @@ import sys
 
 import posix
 
-from . import load
+from . import import_
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def main() -> NoReturn:
             from .host import boot
 
             boot.early(import_path)
-        through: Callable[[list[str], str], NoReturn] = load("anocir.door").main
+        through: Callable[[list[str], str], NoReturn] = import_("anocir.door").main
     except Exception as error:  # no memory, no descriptor, a damaged file: there is no log yet
         _leave(error, 255 if "exec" in words else 1)
     through(words, import_path)

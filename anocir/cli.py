@@ -16,8 +16,7 @@ import sys
 
 import posix
 
-from . import errors
-from . import load as import_
+from . import errors, import_
 from .base import normal
 
 TYPE_CHECKING = False

@@ -5,8 +5,6 @@ Side: host.  Nearly always they are empty by then, and `tree` is not needed.
 
 from __future__ import annotations
 
-from time import monotonic
-
 from ..errors import Error
 from ..linux import files
 from ..linux.errnos import EBUSY, ENODEV, ENOENT, ENOTEMPTY, EROFS
@@ -38,11 +36,11 @@ def destroy(record: CgroupRecord) -> None:
 def remove(directories: list[tuple[str, int]], patience: float = PATIENCE) -> None:
     """Remove cgroups: (directory, how many at its end were made by us) each.
 
-    A cgroup that is busy is tried again with growing pauses, `patience` seconds for all together;
-    then the error names the processes in it.  Parents that others use by now stay.  What fails
+    A cgroup that is busy is tried again with growing pauses, `patience` seconds from the first one
+    on; then the error names the processes in it.  Parents that others use by now stay.  What fails
     in one hierarchy keeps nothing in the others; the first failure is raised.
     """
-    deadline = monotonic() + patience
+    deadline = 0.0
     failure: Exception | None = None
     for directory, made in directories:
         if made <= 0:
@@ -51,6 +49,7 @@ def remove(directories: list[tuple[str, int]], patience: float = PATIENCE) -> No
             if not rmdir(directory):
                 from . import tree
 
+                deadline = deadline or tree.after(patience)
                 tree.insist(directory, deadline)
             parent = directory
             for _ in range(made - 1):

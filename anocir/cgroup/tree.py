@@ -193,6 +193,11 @@ def _remove_below(directory: str) -> bool:
     return left
 
 
+def after(seconds: float) -> float:
+    """Return the moment so many seconds from now, for `insist`."""
+    return monotonic() + seconds
+
+
 def insist(directory: str, deadline: float) -> None:
     """Remove a cgroup that was busy, as soon as it is empty; raises Error at the deadline."""
     pause = 0.01

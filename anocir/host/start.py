@@ -10,7 +10,7 @@ import posix
 from ..base import log
 from ..errors import CONTRACT, Error, received, scene
 from ..linux import files
-from ..wire import line as wire
+from ..wire import line
 from . import fifos, lock, states, store, transitions
 
 TYPE_CHECKING = False
@@ -35,7 +35,7 @@ def start(
     """
     container = store.open_container(settings.root, container_id)
     proxy = None
-    line: tuple[int, ...] = ()
+    fds: tuple[int, ...] = ()
     try:
         lock.take(container)
         container.load()
@@ -49,25 +49,25 @@ def start(
                 notify.check_reachable()
                 proxy = notify.open_proxy(container.dir_fd)
         mode = b"container" if settings.start_exec_errors == "container" else b""
-        line = _say_start(container, mode)
+        fds = _say_start(container, mode)
         lock.give(container)
         hooks = container.hooks()
         try:
-            serve_start(container, pid, line[1])
+            serve_start(container, pid, fds[1])
         except Error as error:
             rootfs = container.intent.get("rootfs", "")
             scene.update({"config": _config(container), "rootfs": rootfs})
             _after_failed_start(container, hooks, error)
             raise
-        for fd in line:
+        for fd in fds:
             files.close(fd)
-        line = ()
+        fds = ()
         fifos.close(container)
         _poststart(container, hooks)
         if proxy:
             proxy.wait(pid, container.hold())
     finally:
-        for fd in line:
+        for fd in fds:
             files.close(fd)
         if proxy:
             proxy.close()
@@ -77,30 +77,30 @@ def start(
 def _say_start(container: Container, mode: bytes) -> tuple[int, int]:
     """Tell init to start; descriptors of what it reads and of what it writes."""
     try:
-        line = fifos.open_(container)
+        fds = fifos.open_(container)
     except FileNotFoundError:
         raise Error(CONTRACT["already running"]) from None  # another start is on its way
     except OSError as error:
         if error.errno != _ENXIO:
             raise
         raise Error(CONTRACT["already stopped"]) from None
-    wire.send(line[0], wire.START, mode)
+    line.send(fds[0], line.START, mode)
     # Whoever comes now finds that a start is on its way.
     fifos.started(container)
-    return line
+    return fds
 
 
 def serve_start(container: Container, pid: int, fd: int) -> None:
     """Answer init until execve has succeeded; raises Error when something failed before it."""
     executing = False
     while True:
-        wire.wait_unless_stopped(fd, pid, "starting the program")
-        kind, payload = wire.receive(fd)
-        if kind == wire.EXEC:
+        line.wait_unless_stopped(fd, pid, "starting the program")
+        kind, payload = line.receive(fd)
+        if kind == line.EXEC:
             executing = True
-        elif kind == wire.LOG:
+        elif kind == line.LOG:
             log.warn(payload.partition(b" ")[2].decode("utf-8", "replace"))
-        elif kind == wire.ERROR:
+        elif kind == line.ERROR:
             raise Error(*received(payload))
         elif kind == 0 and executing:
             return

@@ -170,8 +170,7 @@ def test_a_cgroup_whose_last_process_takes_long_to_exit_is_removed(monkeypatch, 
 
     monkeypatch.setattr(tree.files, "rmdir", rmdir)
     monkeypatch.setattr(tree, "walk", lambda directory, leave=None: iter(()))
-    for module in (removal, tree):
-        monkeypatch.setattr(module, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(tree, "monotonic", lambda: clock[0])
     monkeypatch.setattr(tree, "sleep", sleep)
     if seconds < removal.PATIENCE:
         removal.remove([("/cgroup/x", 1)])
