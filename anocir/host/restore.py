@@ -417,6 +417,7 @@ class Restoring:
             restored.check_cgroups(family, self.roots)
             restored.check(self.config, inside, self.pid, self.joined, (found.st_dev, found.st_ino))
             restored.check_mounts(self.pid, self.mounted)
+            restored.check_rules(self.config, family, self.pid, list(self.mounted))
         except BaseException:
             # CRIU would only note it and let them run.
             for pid in restored.family(self.pid) - {self.pid}:

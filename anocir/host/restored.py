@@ -7,17 +7,24 @@ here; whatever is more than config.json allows ends the container.
 
 from __future__ import annotations
 
-from ..base import inroot
+from ..base import inroot, normal
 from ..errors import Error
 from ..linux import capabilities, files, processes
-from ..model import execution, namespaces
+from ..linux.errnos import ELOOP, ENOENT, ENOTDIR
+from ..model import execution, mountoptions, namespaces
+from . import mountinfo
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import posix
     from collections.abc import Iterable, Mapping, Sequence
     from typing import Final
-    from ..model.schema import Config
+    from ..model.schema import Config, Mount
+    from .mountinfo import Mount as Place
 
+_CGROUPS: Final = ("cgroup", "cgroup2")
+# MOUNT_ATTR_*, as MS_* and ST_* are.
+_RESTRICTING: Final = ((1, "ro"), (2, "nosuid"), (4, "nodev"), (8, "noexec"))
 _SETS: Final = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
 
 
@@ -114,6 +121,133 @@ def check_mounts(init: int, mounted: Mapping[str, tuple[tuple[int, int], int]]) 
         files.close(root_fd)
 
 
+def check_rules(config: Config, pids: Iterable[int], init: int, mounted: Sequence[str]) -> None:
+    """Raise Error unless the mounts that CRIU has made itself are those of config.json.
+
+    With their flags, the masks and the read-only paths, no other mount, and no other namespace than
+    that of init; `mounted` are the places of what was handed over.  Who has CAP_SYS_ADMIN may have
+    changed all that.
+    """
+    if namespaces.of(config).get("mount") != "" or "CAP_SYS_ADMIN" in _bounding(config):
+        return
+    for name in namespaces.FILES.values():
+        _same_namespace(name, pids, init)
+    table = mountinfo.of(init)
+    root_fd = files.open(f"/proc/{init}/root", files.O_PATH | files.O_DIRECTORY)
+    try:
+        known = {"/", *mounted, *_known(config, root_fd, table)}
+    finally:
+        files.close(root_fd)
+    host = {one.device for one in mountinfo.of("self").values()}
+    for one in table.values():
+        came = one.kind not in ("proc", "sysfs") and one.device in host  # with a source
+        if came and any(one.point.startswith(f"{place}/") for place in mounted):
+            continue
+        if one.point not in known:
+            raise Error(
+                f"--image-path: the images mount {one.kind} at {one.point!a}, where config.json "
+                "has no mount"
+            )
+
+
+def _same_namespace(name: str, pids: Iterable[int], init: int) -> None:
+    for pid in pids:
+        try:
+            same = files.stat(f"/proc/{pid}/ns/{name}") == files.stat(f"/proc/{init}/ns/{name}")
+        except OSError:
+            continue  # not in this kernel, or a zombie
+        if not same:
+            raise Error(f"restored process {pid} has a {name} namespace of its own")
+
+
+def _known(config: Config, root_fd: int, table: Mapping[int, Place]) -> set[str]:
+    """Check what config.json mounts itself; return the places of it all."""
+    listed = config.get("mounts") or []
+    last = {normal(mount["destination"]): index for index, mount in enumerate(listed)}
+    known = set()
+    for place, index in last.items():
+        mount = listed[index]
+        if not mountoptions.is_bind(mount) and "remount" not in (mount.get("options") or []):
+            known |= _file_system(root_fd, table, f"mounts[{index}]", place, mount)
+    linux = config.get("linux") or {}
+    for key, check in (("readonlyPaths", _read_only), ("maskedPaths", _masked)):
+        paths: list[str] = linux.get(key) or []  # type: ignore[assignment]
+        for index, path in enumerate(paths):
+            try:
+                one, found = _at(root_fd, table, path)
+            except OSError as error:
+                if error.errno not in (ENOENT, ENOTDIR, ELOOP):
+                    raise
+                continue
+            check(f"linux.{key}[{index}]", one, found)
+            known.add(one.point)
+    if (config.get("process") or {}).get("terminal"):
+        known.add(_at(root_fd, table, "/dev/console")[0].point)
+    return known
+
+
+def _at(root_fd: int, table: Mapping[int, Place], path: str) -> tuple[Place, posix.stat_result]:
+    """Return the mount that a path of the container lies on, and what is there."""
+    fd = inroot.open(root_fd, normal(path))
+    try:
+        one = table.get(mountinfo.id_of(fd))
+        if one is None:
+            raise Error(f"the restored container has an unknown mount at {path!a}")
+        return one, files.fstat(fd)
+    finally:
+        files.close(fd)
+
+
+def _file_system(
+    root_fd: int, table: Mapping[int, Place], where: str, place: str, mount: Mount
+) -> set[str]:
+    """Check a file system that config.json has; return the places that come with it."""
+    kind, words = mount.get("type") or "", mount.get("options") or []
+    kinds = (*_CGROUPS, "tmpfs") if kind in _CGROUPS else (kind,)
+    try:
+        one = _at(root_fd, table, place)[0]
+    except OSError:
+        one = None
+    if one is None or one.kind not in kinds or one.point == "/":
+        # A later mount may hide it.
+        one = next((row for row in table.values() if row.point == place), None)
+        if one is None or one.kind not in kinds:
+            raise Error(f"{where}: the restored container has no {kind} at {place}")
+    rows = [one]
+    if kind in _CGROUPS:
+        rows += [row for row in table.values() if row.kind in _CGROUPS and _below(row, one)]
+    wanted = mountoptions.parse(words)["set"]
+    for row in rows:
+        if kind in _CGROUPS and row.kind not in _CGROUPS:
+            continue  # only directories and links are there, which runc leaves writable
+        has = {*row.options, *(word for word in row.whole if word == "ro")}
+        lacks = [word for bit, word in _RESTRICTING if wanted & bit and word not in has]
+        if lacks:
+            raise Error(f"{where}: restored at {row.point!a} without {', '.join(lacks)}")
+    if "subset=pid" in words and "subset=pid" not in one.whole:
+        raise Error(f"{where}: restored without subset=pid")
+    return {row.point for row in rows}
+
+
+def _below(one: Place, other: Place) -> bool:
+    return one.point.startswith(f"{other.point.rstrip('/')}/")
+
+
+def _read_only(where: str, one: Place, found: posix.stat_result) -> None:
+    del found
+    if "ro" not in (*one.options, *one.whole):
+        raise Error(f"{where}: restored writable")
+
+
+def _masked(where: str, one: Place, found: posix.stat_result) -> None:
+    if files.kind(found) == files.S_IFDIR:
+        hidden = one.kind == "tmpfs" and "ro" in (*one.options, *one.whole)
+    else:
+        hidden = files.device(found) == files.NULL_DEVICE
+    if not hidden:
+        raise Error(f"{where}: restored without the mask")
+
+
 def _namespaces(config: Config, init: int, joined: Mapping[str, int]) -> None:
     spaces = namespaces.of(config)
     for kind, name in namespaces.FILES.items():
@@ -159,8 +293,7 @@ def _credentials(config: Config, pid: int, status: Mapping[str, Sequence[str]]) 
     _groups(config, pid, status)
     process = config.get("process") or {}
     bounding = 0
-    listed = process.get("capabilities")
-    for name in (listed or {}).get("bounding") or []:
+    for name in _bounding(config):
         bounding |= 1 << capabilities.NAMES.index(name)
     for name in _SETS:
         more = int(status[name][0], 16) & ~bounding
@@ -175,6 +308,11 @@ def _credentials(config: Config, pid: int, status: Mapping[str, Sequence[str]]) 
     if (config.get("linux") or {}).get("seccomp") and status["Seccomp"][0] != "2":
         raise Error(f"linux.seccomp: restored process {pid} has no filter")
     _user(config, pid, status, bounding)
+
+
+def _bounding(config: Config) -> list[str]:
+    listed = (config.get("process") or {}).get("capabilities") or {}
+    return listed.get("bounding") or []
 
 
 def _user(config: Config, pid: int, status: Mapping[str, Sequence[str]], bounding: int) -> None:
@@ -192,8 +330,7 @@ def _user(config: Config, pid: int, status: Mapping[str, Sequence[str]], boundin
 def _groups(config: Config, pid: int, status: Mapping[str, Sequence[str]]) -> None:
     """Check the groups where nothing can have changed them: no CAP_SETGID, no setgid program."""
     process = config.get("process") or {}
-    bounding = (process.get("capabilities") or {}).get("bounding") or []
-    if "CAP_SETGID" in bounding or not process.get("noNewPrivileges"):
+    if "CAP_SETGID" in _bounding(config) or not process.get("noNewPrivileges"):
         return
     if execution.keeps_groups(config.get("annotations") or {}):
         return

@@ -446,18 +446,21 @@ def within(
     return deeper
 
 
-def rewrite(path: str, change: Callable[[Fields], Fields]) -> None:
-    """Change each message of an image."""
+Whole = Callable[["list[Fields]"], "list[Fields]"]
+
+
+def rewrite(path: str, change: Whole) -> None:
+    """Change the messages of an image."""
     with open(path, "rb") as file:
         data = file.read()
-    out, at = data[:8], 8
+    messages, at = [], 8
     while at < len(data):
         (size,) = struct.unpack_from("=I", data, at)
-        new = packed(change(list(protobuf._fields(data[at + 4 : at + 4 + size]))))
-        out += struct.pack("=I", len(new)) + new
+        messages.append(list(protobuf._fields(data[at + 4 : at + 4 + size])))
         at += 4 + size
+    new = [packed(fields) for fields in change(messages)]
     with open(path, "wb") as file:
-        file.write(out)
+        file.write(data[:8] + b"".join(struct.pack("=I", len(each)) + each for each in new))
 
 
 def field(number: int, value: Any) -> Callable[[Fields], Fields]:
@@ -466,8 +469,31 @@ def field(number: int, value: Any) -> Callable[[Fields], Fields]:
     return lambda fields: [*(f for f in fields if f[0] != number), (number, wire, value)]
 
 
-def lift(numbers: tuple[int, ...], bit: int) -> Callable[[Fields], Fields]:
-    return lambda fields: [(n, w, v | bit if n in numbers else v) for n, w, v in fields]
+def lift(numbers: tuple[int, ...], bit: int, away: int = 0) -> Callable[[Fields], Fields]:
+    return lambda fields: [(n, w, (v | bit) & ~away if n in numbers else v) for n, w, v in fields]
+
+
+def each(change: Callable[[Fields], Fields]) -> Whole:
+    return lambda messages: [change(fields) for fields in messages]
+
+
+def at(point: bytes, change: Callable[[Fields], Fields] | None) -> Whole:
+    """Change the mount at a place, or leave it out."""
+    return lambda messages: [
+        change(fields) if change and (7, 2, point) in fields else fields
+        for fields in messages
+        if change or (7, 2, point) not in fields
+    ]
+
+
+def again(point: bytes, place: bytes) -> Whole:
+    """A mount once more, at another place."""
+    return lambda messages: [
+        new
+        for fields in messages
+        for new in (fields, field(2, 9999)(field(7, place)(fields)))
+        if new is fields or (7, 2, point) in fields
+    ]
 
 
 def elsewhere(path: bytes) -> Callable[[Fields], Fields]:
@@ -485,25 +511,47 @@ def in_a_cgroup(name: bytes, file: bytes) -> Callable[[Fields], Fields]:
 MARK = f"/tmp/anocir-lie-{os.getpid()}"
 CREDENTIALS = (5, 10)  # thread_core.creds in images/core.proto
 SYS_ADMIN = 1 << 21
-LIES: dict[str, tuple[str, Callable[[Fields], Fields], str]] = {
+RDONLY, PROCFS = 1, 1  # flags and fstype in images/mnt.proto
+LIES: dict[str, tuple[str, Whole, str]] = {
     "a thread has a capability": (
-        "core-2.img", within(CREDENTIALS, lift((10, 11, 12), SYS_ADMIN)), "CAP_SYS_ADMIN in Cap",
+        "core-2.img", each(within(CREDENTIALS, lift((10, 11, 12), SYS_ADMIN))), "CAP_SYS_ADMIN in Cap",
     ),
     "a thread may get privileges": (
-        "core-2.img", within(CREDENTIALS, field(18, 0)), "has it not",
+        "core-2.img", each(within(CREDENTIALS, field(18, 0))), "has it not",
     ),
-    "a thread is another user": ("core-2.img", within(CREDENTIALS, field(3, 7)), "has the ids"),
-    "a group more": ("core-1.img", within(CREDENTIALS, field(14, 4242)), "has the groups"),
-    "another group": ("core-1.img", within(CREDENTIALS, field(4, 4242)), "has the groups"),
+    "a thread is another user": ("core-2.img", each(within(CREDENTIALS, field(3, 7))), "has the ids"),
+    "a group more": ("core-1.img", each(within(CREDENTIALS, field(14, 4242))), "has the groups"),
+    "another group": ("core-1.img", each(within(CREDENTIALS, field(4, 4242))), "has the groups"),
     "a file of the host by a cgroup": (
-        "cgroup.img", in_a_cgroup(b"x", 12 * b"../" + MARK[1:].encode()), "is no name in a cgroup",
+        "cgroup.img", each(in_a_cgroup(b"x", 12 * b"../" + MARK[1:].encode())), "is no name in a cgroup",
     ),
-    "a cgroup of the host": ("cgroup.img", in_a_cgroup(b"a/../../../x", b"x"), "no path of a cgroup"),
+    "a cgroup of the host": ("cgroup.img", each(in_a_cgroup(b"a/../../../x", b"x")), "no path of a cgroup"),
     "a directory of the host as a hierarchy": (
-        "cgroup.img", within((2,), field(1, b"../../x")), "is no name in a cgroup",
+        "cgroup.img", each(within((2,), field(1, b"../../x"))), "is no name in a cgroup",
     ),
-    "above the cgroup": ("cgroup.img", elsewhere(b"/a/../.."), "is no path of a cgroup"),
-    "another's cgroup": ("cgroup.img", elsewhere(b"/"), "is in the cgroup '/' of another"),
+    "above the cgroup": ("cgroup.img", each(elsewhere(b"/a/../..")), "is no path of a cgroup"),
+    "another's cgroup": ("cgroup.img", each(elsewhere(b"/")), "is in the cgroup '/' of another"),
+    "a read-only path is writable": (
+        "mountpoints-", at(b"/proc/sys", lift((5,), 0, RDONLY)), "linux.readonlyPaths[0]: restored",
+    ),
+    "a read-only path is left out": (
+        "mountpoints-", at(b"/proc/sys", None), "linux.readonlyPaths[0]: restored writable",
+    ),
+    "a masked directory is left out": (
+        "mountpoints-", at(b"/sys/firmware", None), "linux.maskedPaths[0]: restored without",
+    ),
+    "a masked file is left out": (
+        "mountpoints-", at(b"/proc/keys", None), "linux.maskedPaths[1]: restored without the mask",
+    ),
+    "sysfs is writable": (
+        "mountpoints-", at(b"/sys", lift((5,), 0, RDONLY)), "restored at '/sys' without ro",
+    ),
+    "another file system": (
+        "mountpoints-", at(b"/dev/mqueue", field(1, PROCFS)), "has no mqueue at /dev/mqueue",
+    ),
+    "a file system more": (
+        "mountpoints-", again(b"/proc", b"/tmp"), "the images mount proc at '/tmp'",
+    ),
 }  # fmt: skip
 
 
@@ -515,6 +563,8 @@ def lied_to(arena: Arena, names: list[str], runtime: drive.Runtime | None = None
     container.process["noNewPrivileges"] = True
     for held in container.process["capabilities"].values():
         held[:] = ["CAP_CHOWN"]
+    container.linux["readonlyPaths"] = ["/proc/sys"]
+    container.linux["maskedPaths"] = ["/sys/firmware", "/proc/keys"]
     container.launch()
     drive.until("threads", lambda: os.path.exists(os.path.join(container.bundle.rootfs, "up")))
     written_down(container)
@@ -525,6 +575,7 @@ def lied_to(arena: Arena, names: list[str], runtime: drive.Runtime | None = None
         shutil.rmtree(container.images, ignore_errors=True)
         shutil.copytree(true, container.images)
         image, change, _ = LIES[name]
+        (image,) = [one for one in os.listdir(container.images) if one.startswith(image)]
         rewrite(os.path.join(container.images, image), change)
         os.truncate(container.stderr_path, 0)
         container.restore(ok=None)
@@ -547,8 +598,8 @@ def mark() -> Iterator[str]:
     os.unlink(MARK)
 
 
-def test_what_images_say_of_threads_groups_and_cgroups(arena: Arena, mark: str) -> None:
-    """Each thread has credentials of its own, and CRIU writes as us what cgroup.img has."""
+def test_what_images_say_of_threads_cgroups_and_mounts(arena: Arena, mark: str) -> None:
+    """Each thread has credentials of its own, CRIU writes as us what cgroup.img has, and mounts what is listed."""
     said = lied_to(arena, list(LIES))
     with open(mark) as file:
         assert file.read() == "whole"
@@ -558,9 +609,14 @@ def test_what_images_say_of_threads_groups_and_cgroups(arena: Arena, mark: str) 
 def test_control_criu_believes_the_images(arena: Arena, mark: str) -> None:
     runtime = arena.altered(
         host__images="def check_cgroups(directory): pass\n",
-        host__restored="def _tasks(pid): return [f'/proc/{pid}']\ndef _groups(*args): pass\n",
+        host__restored="def _tasks(pid): return [f'/proc/{pid}']\n"
+        "def _groups(*args): pass\ndef check_rules(*args): pass\n",
     )
-    names = ["a thread has a capability", "a group more", "a file of the host by a cgroup"]
+    names = [
+        "a thread has a capability", "a group more", "a file of the host by a cgroup",
+        "a read-only path is left out", "a masked file is left out", "sysfs is writable",
+        "a file system more",
+    ]  # fmt: skip
     assert lied_to(arena, names, runtime) == dict.fromkeys(names, "")
     with open(mark) as file:
         assert file.read() == "broken"
