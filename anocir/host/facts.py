@@ -110,8 +110,11 @@ def of_create(
     }
     if intent["annotations"]:
         state["annotations"] = intent["annotations"]
+    of_process = program.process_facts(settings, config, config.get("process") or {})
+    if (config.get("linux") or {}).get("mountLabel") and not of_process["selinux"]:
+        log.warn("linux.mountLabel: selinux is not enabled on this host, ignored")
     return {
-        **program.process_facts(settings, config, config.get("process") or {}),
+        **of_process,
         "id": container_id,
         "bundle": intent["bundle"],
         "rootfs": intent["rootfs"],

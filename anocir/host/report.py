@@ -474,12 +474,14 @@ def bundle(config: Config, rootfs: str) -> list[Finding]:
     from . import program
 
     process = config.get("process") or {}
-    for name, key in (("apparmor", "apparmorProfile"), ("selinux", "selinuxLabel")):
-        if process.get(key) and not program.lsm(name):
-            found.append(
-                Finding(name, LIMITED, f"{name} is not enabled on this host, passed over",
-                        path=f"process.{key}")
-            )  # fmt: skip
+    for name, path, wanted in (
+        ("apparmor", "process.apparmorProfile", process.get("apparmorProfile")),
+        ("selinux", "process.selinuxLabel", process.get("selinuxLabel")),
+        ("selinux", "linux.mountLabel", linux.get("mountLabel")),
+    ):
+        if wanted and not program.lsm(name):
+            text = f"{name} is not enabled on this host, passed over"
+            found.append(Finding(name, LIMITED, text, path=path))
     for index, mount in enumerate(config.get("mounts") or []):
         found += _wanted_mount(index, mount, rootfs)
     return found

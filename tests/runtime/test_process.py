@@ -224,6 +224,19 @@ def test_an_apparmor_profile_without_apparmor_is_ignored(container: Container) -
     assert container.run("echo fine") == "fine\n"
 
 
+@pytest.mark.needs("no-selinux")
+def test_labels_without_selinux_are_ignored_with_a_warning(container: Container) -> None:
+    container.process["selinuxLabel"] = container.linux["mountLabel"] = "a:b:c:d"
+    container.process["args"] = ["echo", "fine"]
+    container.bundle.write()
+    done = container.runtime("run", "--bundle", container.bundle.path, container.id)
+    assert done.stdout == "fine\n"
+    checked = container.runtime("check", "--bundle", container.bundle.path).stdout
+    for name in ("process.selinuxLabel", "linux.mountLabel"):
+        assert f"warning: {name}: selinux is not enabled on this host, ignored\n" in done.stderr
+        assert f"{name}: selinux is not enabled on this host, passed over\n" in checked
+
+
 @pytest.mark.needs("apparmor")
 def test_an_apparmor_profile_confines_the_program(container: Container) -> None:
     container.process["apparmorProfile"] = "unconfined"
