@@ -94,22 +94,64 @@ def v1_lines(rules: list[Rule]) -> list[tuple[str, str, bool]]:
     """Return (file, line, own) for each write to devices.allow or devices.deny.
 
     `own` says that the rule is the runtime's: a parent that does not have the device itself is
-    then no reason to fail.
+    then no reason to fail.  The kernel keeps exceptions to "all" or to "none"; it takes one back
+    only if it is told the same numbers, and passes over anything else without an error.  So what
+    a rule takes back is named, one by one.  Raises Error for a part of an exception.
     """
     lines: list[tuple[str, str, bool]] = []
+    exceptions: dict[tuple[str, int | None, int | None], int] = {}
+    everything = False
     for rule in effective(rules):
         allow, kind, major, minor, access = rule
         file = "devices.allow" if allow else "devices.deny"
         own = any(rule is default for default in DEFAULTS)
         if rule[1:] == _DENY_ALL[1:]:
             lines.append((file, "a", own))
+            everything = allow
             continue
-        letters = "".join(letter for letter in "rwm" if access & _BITS[letter])
-        numbers = f"{'*' if major is None else major}:{'*' if minor is None else minor}"
         # For "a" the kernel ignores numbers and access and takes everything.
         for each in "cb" if kind == "a" else kind:
-            lines.append((file, f"{each} {numbers} {letters}", own))
+            lines.append((file, _line(each, major, minor, access), own))
+            if allow != everything:
+                key = (each, major, minor)
+                exceptions[key] = exceptions.get(key, 0) | access
+            elif not own:
+                for key, bits in _taken_back(rules, rule, each, exceptions):
+                    lines.append((file, _line(*key, bits), False))
     return lines
+
+
+def _line(kind: str, major: int | None, minor: int | None, access: int) -> str:
+    letters = "".join(letter for letter in "rwm" if access & _BITS[letter])
+    return f"{kind} {'*' if major is None else major}:{'*' if minor is None else minor} {letters}"
+
+
+def _taken_back(
+    rules: list[Rule],
+    rule: Rule,
+    kind: str,
+    exceptions: dict[tuple[str, int | None, int | None], int],
+) -> list[tuple[tuple[str, int | None, int | None], int]]:
+    """Return the exceptions that end by a rule, and what of their access; they are changed."""
+    ended = []
+    allow, _, major, minor, access = rule
+    for key, bits in exceptions.items():
+        pairs = ((major, key[1]), (minor, key[2]))
+        if key[0] != kind or any(None not in pair and pair[0] != pair[1] for pair in pairs):
+            continue
+        if any(mine is not None and other is None for mine, other in pairs):
+            if bits & access & ~MKNOD:  # any node may be made, by the runtime's own rules
+                index = next(i for i, one in enumerate(rules) if one is rule)
+                raise at(
+                    f"linux.resources.devices[{index}]",
+                    f"{_line(kind, major, minor, access)} is {'denied' if allow else 'allowed'} by "
+                    f"the rule {_line(*key, bits)}, of which cgroup v1 takes nothing away",
+                )
+            continue
+        if bits & access and key != (kind, major, minor):
+            ended.append((key, bits & access))
+        exceptions[key] = bits & ~access
+    return ended
 
 
 def allows_all(rules: list[Rule]) -> bool:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import random
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from anocir.cgroup import changes, devices
 from anocir.errors import Error
-from tests.unit.test_cgroup_devices import run
+from tests.unit.test_cgroup_devices import ENTRY, run
 
 DENY_ALL = {"allow": False, "access": "rwm"}
+NOT_EIGHT = {"allow": False, "type": "c", "major": 8}
 ALL = devices.MKNOD | devices.READ | devices.WRITE
 
 
@@ -108,6 +111,25 @@ def test_v1_and_v2_decide_alike_after_any_changes(privileged):
                 code = devices.program(rules, done)
                 assert run(code, kind, bit, major, minor) == wanted
     assert refused > 20
+
+
+@given(st.lists(ENTRY, max_size=6))
+@example([DENY_ALL, {"allow": True, "type": "c", "major": 8, "minor": 1}, NOT_EIGHT])
+@example([{"allow": True}, NOT_EIGHT, {"allow": True, "type": "c", "minor": 1, "access": "r"}])
+def test_the_rules_of_config_json_decide_on_v1_as_on_v2_or_are_refused(entries):
+    """The kernel passes over what takes no whole exception back, so none such may be written."""
+    rules = devices.parse(entries)
+    try:
+        kernel = Kernel(rules)
+    except Error as error:
+        assert error.text.startswith("linux.resources.devices[")
+        assert error.text.endswith("of which cgroup v1 takes nothing away")
+        return
+    code = devices.program(rules)
+    for kind in "bc":
+        for major, minor in ((8, 1), (8, 5), (4095, 1)):  # none of the runtime's own
+            for bit in (devices.READ, devices.WRITE):
+                assert kernel.may(kind, major, minor, bit) == run(code, kind, bit, major, minor)
 
 
 def test_lines_name_what_undoes_them():

@@ -143,6 +143,35 @@ def test_a_privileged_container_needs_one_line_and_no_program():
     assert devices.allows_all(rules)
 
 
+@pytest.mark.parametrize("allow", [True, False])
+def test_no_part_of_a_rule_can_be_taken_back_on_v1(allow):
+    """The kernel would take the line and do nothing (security/device_cgroup.c)."""
+    entries = [
+        {"allow": not allow, "access": "rwm"},
+        {"allow": allow, "type": "c", "major": 9},
+        {"allow": not allow, "type": "c", "major": 9, "minor": 4, "access": "w"},
+    ]
+    verb = "allowed" if allow else "denied"
+    with pytest.raises(
+        Error, match=rf"^linux\.resources\.devices\[2\]: c 9:4 w is {verb} by the rule "
+    ):
+        devices.v1_lines(devices.parse(entries))
+
+
+def test_a_rule_for_several_takes_each_of_them_back_on_v1():
+    entries = [
+        {"allow": False},
+        {"allow": True, "type": "c", "major": 9, "minor": 4},
+        {"allow": True, "type": "c", "major": 9, "minor": 5, "access": "rw"},
+        {"allow": False, "type": "c", "major": 9, "access": "w"},
+    ]
+    assert devices.v1_lines(devices.parse(entries))[3:6] == [
+        ("devices.deny", "c 9:* w", False),
+        ("devices.deny", "c 9:4 w", False),
+        ("devices.deny", "c 9:5 w", False),
+    ]
+
+
 def test_all_types_with_a_number_are_two_lines_since_the_kernel_takes_a_as_everything():
     lines = devices.v1_lines(devices.parse([{"allow": True, "major": 5, "access": "r"}]))
     assert lines[1:3] == [
