@@ -10,13 +10,13 @@ from __future__ import annotations
 import posix
 
 from ..base import hooks, jsonio, log
-from ..errors import Error
+from ..errors import Error, reason
 from ..linux import files
 from . import states
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from ..base.hooks import Hook
 
@@ -57,7 +57,7 @@ def run(
             raise
         log.warn(error.text)
     directory = bundle if files.exists(bundle) else None  # it may be gone before the container is
-    place = hooks.Place(posix.environ, directory, outputs)
+    place = hooks.Place(_environment(), directory, outputs)
     try:
         for index, hook in enumerate(entries):
             try:
@@ -70,3 +70,20 @@ def run(
         for fd in outputs:
             if fd >= 0:
                 files.close(fd)
+
+
+def _environment() -> Mapping[bytes, bytes]:
+    """Return the environment as the caller gave it: CPython may add LC_CTYPE (PEP 538)."""
+    if posix.environ.get(b"LC_CTYPE") not in (b"C.UTF-8", b"C.utf8", b"UTF-8"):
+        return posix.environ
+    env = dict(posix.environ)
+    del env[b"LC_CTYPE"]
+    try:
+        given = files.read_file("/proc/self/environ").split(b"\0")  # as execve(2) left it
+    except OSError as error:
+        log.debug(f"the caller's environment: {reason(error)}")
+        return env
+    for entry in given:
+        if entry.startswith(b"LC_CTYPE="):
+            env[b"LC_CTYPE"] = entry[9:]
+    return env

@@ -137,6 +137,22 @@ def test_the_environment_of_a_hook_is_exactly_the_configured_one(container: Cont
     assert read_note(container) == ["PATH=/usr/bin:/bin", "ONE=1", "TWO=a b"]
 
 
+@pytest.mark.parametrize("given", [{}, {"LC_CTYPE": "C"}, {"LANG": "C", "LC_CTYPE": "C.UTF-8"}])
+def test_a_hook_without_env_gets_the_callers_as_it_is(
+    container: Container, given: dict[str, str]
+) -> None:
+    """The interpreter gives itself an LC_CTYPE where the caller has no locale."""
+    container.config["hooks"] = {
+        "createRuntime": [
+            {"path": "/bin/sh", "args": ["sh", "-c", f"cp /proc/self/environ {note(container)}"]}
+        ]
+    }
+    given = {"PATH": os.environ["PATH"], **given}
+    container.create(env=given)
+    found = read_note(container)[0].rstrip("\0").split("\0")
+    assert dict(entry.split("=", 1) for entry in found if entry[:4] != "PWD=") == given
+
+
 def test_a_hook_inside_without_env_gets_nothing_of_the_callers(container: Container) -> None:
     container.bundle.hook("createContainer", f"cat /proc/$$/environ > {note(container)}; echo")
     container.create(env=dict(os.environ, LEAK="from the caller"))
