@@ -245,6 +245,8 @@ def _process(config: Config, options: Options, argv: Sequence[str]) -> Process:
         from ..model.spec import process as process_spec
 
         process_spec.check(process, "process")
+        for text in process_spec.not_granted(process.get("capabilities") or {}):
+            log.warn(text)
         if not process.get("args"):
             raise at("process.args", "must not be empty")
         return _completed(process, config.get("process") or {})

@@ -316,6 +316,7 @@ def _identity(process: Process | None, facts: Facts, keep_groups: bool) -> list[
     wanted = process or {}
     user = wanted.get("user") or {}
     bounding, effective, permitted, inheritable, ambient = _masks(wanted)
+    inheritable &= bounding  # else capset(2) fails; spec.process.not_granted has told of it
     no_new_privileges = process is None or bool(wanted.get("noNewPrivileges"))
     program = facts.get("seccomp") if not no_new_privileges else None
     mask = user.get("umask")

@@ -408,6 +408,9 @@ BAD = [
      "mounts[1].uidMappings: is missing, must be set along with gidMappings"),
     ([("mounts[1].uidMappings", DELETED), ("mounts[1].gidMappings", DELETED), *NO_SANDBOX],
      "mounts[1].options[2]: idmap must have uidMappings and gidMappings, or a user namespace"),
+    ([("mounts[1].uidMappings", DELETED), ("mounts[1].gidMappings", DELETED),
+      ("mounts[1].options[2]", "idmap="), *NO_SANDBOX],
+     "mounts[1].options[2]: idmap= must have uidMappings and gidMappings, or a user namespace"),
     # process
     ([("process.args", DELETED)], "process.args: is missing, must be an array of strings"),
     ([("process.args", None)], "process.args: is missing, must be an array of strings"),
@@ -815,6 +818,8 @@ WARNINGS = [
     ([("process.capabilities.inheritable", [])],
      "process.capabilities.ambient[0]: can't raise ambient capability CAP_KILL: it must be in "
      "permitted and inheritable too"),
+    ([("process.capabilities.bounding", []), ("process.capabilities.ambient", [])],
+     "process.capabilities.inheritable[0]: CAP_KILL cannot be granted, it must be in bounding too"),
     ([("linux.personality.flags", ["x"])],
      "linux.personality.flags: are ignored, no flag is supported"),
     ([("linux.devices[0].fileMode", 1 << 26 | 438)],

@@ -33,6 +33,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Final
 
+    from ..schema import Capabilities
+
 NGROUPS_MAX: Final = 65536  # include/uapi/linux/limits.h
 LAST_CPU: Final = 65535  # far above every kernel's NR_CPUS, and a mask of 8 KiB
 
@@ -206,3 +208,23 @@ PROCESS: Final = (
 def check(process: Any, path: str = "process") -> None:
     """Check a process object, as `exec --process` has it.  Raises Error."""
     run((record, PROCESS), process, path)
+
+
+def not_granted(sets: Capabilities) -> list[str]:
+    """Return a line for each capability that the process cannot have, by its sets alone."""
+    lines = []
+    inheritable = set(sets.get("inheritable", ())) & set(sets.get("bounding", ()))
+    for key, given, names in (
+        ("inheritable", inheritable, "bounding"),
+        ("effective", sets.get("permitted", ()), "permitted"),
+        ("ambient", inheritable.intersection(sets.get("permitted", ())),
+         "permitted and inheritable"),
+    ):  # fmt: skip
+        wanted: list[str] = sets.get(key, [])  # type: ignore[assignment]
+        for index, capability in enumerate(wanted):
+            if capability not in given:
+                text = f"{capability} cannot be granted, it must be in {names} too"
+                if key == "ambient":
+                    text = f"can't raise ambient capability {capability}: it must be in {names} too"
+                lines.append(f"process.capabilities.{key}[{index}]: {text}")
+    return lines

@@ -24,11 +24,10 @@ from .kinds import (
     text,
 )
 from .linux import LINUX, mappings, namespaces
-from .process import PROCESS
+from .process import not_granted, PROCESS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
     from typing import Any, Final
     from ..schema import Config
 
@@ -58,17 +57,7 @@ def demanded(config: Config) -> list[str]:
                 f"mounts[{index}].destination: {show(destination)} is relative, which is "
                 "deprecated; taken from the root of the container"
             )
-    sets: Mapping[str, Sequence[str]] = config.get("process", {}).get("capabilities", {})  # type: ignore[assignment]
-    permitted = sets.get("permitted", ())
-    inheritable = sets.get("inheritable", ())
-    for key, needed in (("effective", (permitted,)), ("ambient", (permitted, inheritable))):
-        for index, capability in enumerate(sets.get(key, ())):
-            if any(capability not in each for each in needed):
-                names = "permitted" if key == "effective" else "permitted and inheritable"
-                text = f"{capability} cannot be granted, it must be in {names} too"
-                if key == "ambient":
-                    text = f"can't raise ambient capability {capability}: it must be in {names} too"
-                lines.append(f"process.capabilities.{key}[{index}]: {text}")
+    lines += not_granted(config.get("process", {}).get("capabilities", {}))
     if config.get("linux", {}).get("personality", {}).get("flags"):
         lines.append("linux.personality.flags: are ignored, no flag is supported")
     return lines
@@ -144,7 +133,7 @@ def _config(config: Any) -> None:
     for index, mount in enumerate(config.get("mounts", ())):
         options = mount.get("options", ())
         for place, option in enumerate(options):
-            if option in ("idmap", "ridmap") and not mount.get("uidMappings"):
+            if option.rstrip("=") in ("idmap", "ridmap") and not mount.get("uidMappings"):
                 raise Mistake(
                     f"{option} must have uidMappings and gidMappings, or a user namespace",
                     "mounts", index, "options", place,
