@@ -797,7 +797,7 @@ def _program(failure: Failure) -> str:
         paths = [e[5:] for e in failure.process().get("env") or [] if e.startswith("PATH=")]
         candidates = [f"{one}/{name}" for one in (paths or [""])[-1].split(":") if one[:1] == "/"]
     elif name[:1] != "/":
-        candidates = [f"{failure.process().get('cwd') or '/'}/{name}"]
+        candidates = [f"{(failure.process().get('cwd') or '/').rstrip('/')}/{name}"]
     for path in candidates:
         covering = _covering(failure, path)
         if covering is None:

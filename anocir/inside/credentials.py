@@ -133,7 +133,9 @@ def user(context: Context, uid: int, gid: int, additional_gids: Sequence[int] | 
         except OSError as error:
             # An unprivileged user namespace denies it (user_namespaces(7)).
             if error.errno != EPERM or additional_gids:
-                raise Error(f"setgroups: {strerror(error.errno or 0)}") from None
+                hint = "a group is not mapped in the user namespace"
+                hint = hint if error.errno == EINVAL else ""
+                raise Error(f"setgroups: {strerror(error.errno or 0)}", hint) from None
     try:
         tasks.setresgid(gid)
         tasks.setresuid(uid)

@@ -363,6 +363,16 @@ def others_program(container: Container) -> None:
     container.process.update(args=["own"], user={"uid": 7, "gid": 7}, capabilities={})
 
 
+def others_program_from_here(container: Container) -> None:
+    others_program(container)
+    container.process["args"] = ["bin/own"]
+
+
+def a_group_without_a_map(container: Container) -> None:
+    container.bundle.use_user_namespace()
+    container.process["user"]["additionalGids"] = [5, 70000]
+
+
 def a_closed_directory(container: Container) -> None:
     container.bundle.put("/opt/app/run", "#!/bin/sh\n", 0o755)
     os.chmod(container.bundle.rootfs + "/opt", 0o700)
@@ -443,6 +453,8 @@ CAUSES: list[tuple[Trouble, str, str]] = [
     (a_noexec_mount, "permission denied", r"mounts\[6\] on /tools is noexec, and /tools/busybox lies there"),
     (a_group_of_nobody, "invalid argument", "its option gid=70000: linux.gidMappings map no gid 70000"),
     (others_program, "permission denied", r"/bin/own \(mode 0700, of 0:0\) may not be executed by user 7"),
+    (others_program_from_here, "permission denied", r"^anocir: /bin/own \(mode 0700, of 0:0\) may not be"),
+    (a_group_without_a_map, "setgroups: invalid argument", "a group is not mapped in the user namespace"),
     (a_closed_directory, "permission denied", r"/opt \(mode 0700, of 0:0\) does not let user 7"),
     (others_fuse, "permission denied", "/fuse is a FUSE file system of user 7.*allow_other"),
     (a_full_state, "no space left on device", "has no inode left of 1"),
