@@ -92,8 +92,6 @@ def of_create(
     intent: Intent,
 ) -> Facts:
     """Return the facts that the plan of create needs (model/schema.Facts says which)."""
-    if (config.get("linux") or {}).get("mountLabel") and not program.lsm("selinux"):
-        log.warn("linux.mountLabel: selinux is not enabled on this host, ignored")
     kinds = [mount.get("type") for mount in config.get("mounts") or []]
     view = fallback = own = unified = None
     if "cgroup" in kinds or "cgroup2" in kinds:
