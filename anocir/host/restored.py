@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from ..model.schema import Config, Mount
     from .mountinfo import Mount as Place
 
+# SCHED_OTHER, SCHED_BATCH, SCHED_IDLE
+_HARMLESS: Final = (0, 3, 5)
+_UNLIMITED: Final = (1 << 64) - 1
 _CGROUPS: Final = ("cgroup", "cgroup2")
 # MOUNT_ATTR_*, as MS_* and ST_* are.
 _RESTRICTING: Final = ((1, "ro"), (2, "nosuid"), (4, "nodev"), (8, "noexec"))
@@ -47,6 +50,8 @@ def check(
             except (FileNotFoundError, ProcessLookupError):
                 continue  # a zombie that init has reaped
             _credentials(config, pid, status)
+            _scheduling(config, pid, directory)
+        _limits(config, pid)
 
 
 def _tasks(pid: int) -> list[str]:
@@ -308,6 +313,47 @@ def _credentials(config: Config, pid: int, status: Mapping[str, Sequence[str]]) 
     if (config.get("linux") or {}).get("seccomp") and status["Seccomp"][0] != "2":
         raise Error(f"linux.seccomp: restored process {pid} has no filter")
     _user(config, pid, status, bounding)
+
+
+def _scheduling(config: Config, pid: int, directory: str) -> None:
+    """Check what nobody raises without CAP_SYS_NICE, or a limit for it: nice value and policy."""
+    process = config.get("process") or {}
+    kinds = {limit["type"] for limit in process.get("rlimits") or []}
+    if "CAP_SYS_NICE" in _bounding(config) or kinds & {"RLIMIT_NICE", "RLIMIT_RTPRIO"}:
+        return
+    wanted = process.get("scheduler") or {}
+    (nice, policy), own = _nice(directory), _nice("/proc/self")
+    if nice < min(0, own[0], wanted.get("nice", 0)):
+        raise Error(f"process.scheduler: restored process {pid} has the nice value {nice}")
+    if policy not in (*_HARMLESS, own[1]) and not wanted:
+        raise Error(f"process.scheduler: restored process {pid} has the policy {policy}")
+
+
+def _nice(directory: str) -> tuple[int, int]:
+    """Return nice value and policy from proc_pid_stat(5)."""
+    words = files.read_file(f"{directory}/stat").rpartition(b")")[2].split()
+    return int(words[16]), int(words[38])
+
+
+def _limits(config: Config, pid: int) -> None:
+    """Check what nobody raises without CAP_SYS_RESOURCE: hard limits, the OOM killer's score."""
+    if "CAP_SYS_RESOURCE" in _bounding(config):
+        return
+    process = config.get("process") or {}
+    try:
+        rows = files.read_file(f"/proc/{pid}/limits").decode().split("\n")[1:]
+        score = int(files.read_file(f"/proc/{pid}/oom_score_adj"))
+    except (FileNotFoundError, ProcessLookupError):
+        return
+    for index, limit in enumerate(process.get("rlimits") or []):
+        # In the order of their numbers; the columns have a width.
+        hard = rows[execution.RLIMITS.index(limit["type"])][47:67].strip()
+        if limit["hard"] < (int(hard) if hard.isdigit() else _UNLIMITED):
+            text = f"restored process {pid} has {hard} as its hard limit"
+            raise Error(f"process.rlimits[{index}]: {text}")
+    own = int(files.read_file("/proc/self/oom_score_adj"))
+    if score < min(0, own, process.get("oomScoreAdj", 0)):
+        raise Error(f"process.oomScoreAdj: restored process {pid} has {score}")
 
 
 def _bounding(config: Config) -> list[str]:

@@ -511,6 +511,7 @@ def in_a_cgroup(name: bytes, file: bytes) -> Callable[[Fields], Fields]:
 MARK = f"/tmp/anocir-lie-{os.getpid()}"
 CREDENTIALS = (5, 10)  # thread_core.creds in images/core.proto
 SYS_ADMIN = 1 << 21
+ZIGZAG_5 = 9
 RDONLY, PROCFS = 1, 1  # flags and fstype in images/mnt.proto
 LIES: dict[str, tuple[str, Whole, str]] = {
     "a thread has a capability": (
@@ -522,6 +523,12 @@ LIES: dict[str, tuple[str, Whole, str]] = {
     "a thread is another user": ("core-2.img", each(within(CREDENTIALS, field(3, 7))), "has the ids"),
     "a group more": ("core-1.img", each(within(CREDENTIALS, field(14, 4242))), "has the groups"),
     "another group": ("core-1.img", each(within(CREDENTIALS, field(4, 4242))), "has the groups"),
+    "a higher priority": (
+        "core-2.img", each(within((5,), field(3, ZIGZAG_5))), "has the nice value -5",
+    ),
+    "a higher limit": (
+        "core-1.img", each(within((3, 8, 1), field(2, 4096))), "has 4096 as its hard limit",
+    ),
     "a file of the host by a cgroup": (
         "cgroup.img", each(in_a_cgroup(b"x", 12 * b"../" + MARK[1:].encode())), "is no name in a cgroup",
     ),
@@ -563,6 +570,7 @@ def lied_to(arena: Arena, names: list[str], runtime: drive.Runtime | None = None
     container.process["noNewPrivileges"] = True
     for held in container.process["capabilities"].values():
         held[:] = ["CAP_CHOWN"]
+    container.process["rlimits"] = [{"type": "RLIMIT_NOFILE", "soft": 64, "hard": 64}]
     container.linux["readonlyPaths"] = ["/proc/sys"]
     container.linux["maskedPaths"] = ["/sys/firmware", "/proc/keys"]
     container.launch()
@@ -610,9 +618,10 @@ def test_control_criu_believes_the_images(arena: Arena, mark: str) -> None:
     runtime = arena.altered(
         host__images="def check_cgroups(directory): pass\n",
         host__restored="def _tasks(pid): return [f'/proc/{pid}']\n"
-        "def _groups(*args): pass\ndef check_rules(*args): pass\n",
+        "def _groups(*args): pass\ndef _scheduling(*args): pass\ndef _limits(*args): pass\ndef check_rules(*args): pass\n",
     )
     names = [
+        "a higher limit", "a higher priority",
         "a thread has a capability", "a group more", "a file of the host by a cgroup",
         "a read-only path is left out", "a masked file is left out", "sysfs is writable",
         "a file system more",
