@@ -21,6 +21,24 @@ def integer(value: str) -> int:
     return int(value)
 
 
+def number(value: str) -> int:
+    """Read a whole number as Go does where it knows no base: 0x10, 0b1, 1_000; 010 is eight."""
+    digits = value[1:] if value[:1] in ("-", "+") else value
+    plain = digits.replace("_", "")
+    if digits[:1] == "0" and plain[1:].isdigit():
+        digits = "0o" + digits[1:]
+    try:
+        if not (plain.isascii() and plain.isalnum() and digits[0].isdigit()) or len(plain) > 66:
+            raise ValueError
+        count = int(digits, 0)
+    except ValueError:
+        raise ValueError("an integer") from None
+    count = -count if value[0] == "-" else count
+    if not -1 << 63 <= count < 1 << 63:
+        raise ValueError("an integer of 64 bits")
+    return count
+
+
 def size(value: str) -> int:
     """Read bytes with an optional unit, powers of 1024: 64m, 1.5GiB, 1024, -1."""
     text = value.strip().lower()
@@ -66,6 +84,7 @@ def duration(value: str) -> float:
 
 READERS: Final[dict[str, Callable[[str], object]]] = {
     "int": integer,
+    "number": number,
     "size": size,
     "duration": duration,
 }

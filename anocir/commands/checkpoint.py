@@ -24,7 +24,7 @@ OPTIONS: Table = (
     ("ext-unix-sk", "", "flag", False, "", "allow Unix sockets that lead out of the container"),
     ("shell-job", "", "flag", False, "", "allow the terminal of a shell outside"),
     ("lazy-pages", "", "flag", False, "", "keep memory here until a restore asks for it"),
-    ("status-fd", "", "int", -1, "N", "write a NUL to this descriptor once lazy pages are served"),
+    ("status-fd", "", "number", -1, "N", "write a NUL to descriptor N once lazy pages are served"),
     ("page-server", "", "text", "", "ADDRESS:PORT", "send memory to, or serve it lazily at"),
     ("file-locks", "", "flag", False, "", "allow locks on files"),
     ("pre-dump", "", "flag", False, "", "write only memory and let the container run on"),

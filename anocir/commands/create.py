@@ -25,7 +25,7 @@ SHARED: Table = (
     ("no-pivot", "", "flag", False, "",
      "change the root with MS_MOVE and chroot, for a rootfs on the initramfs"),
     ("no-new-keyring", "", "flag", False, "", "stay in the caller's session keyring"),
-    ("preserve-fds", "", "int", 0, "N", "pass N descriptors, from 3 on, to the container"),
+    ("preserve-fds", "", "number", 0, "N", "pass N descriptors, from 3 on, to the container"),
     ("record-seccomp", "", "text", "", "FILE",
      "write the system calls of the container to FILE, as a profile for linux.seccomp"),
     ("record-base", "", "text", "", "PROFILE",

@@ -31,7 +31,7 @@ OPTIONS: Table = (
     ("apparmor", "", "text", "", "PROFILE", "AppArmor profile"),
     ("no-new-privs", "", "flag", False, "", "set no_new_privs"),
     ("cap", "c", "list", (), "CAP", "add a capability; repeatable"),
-    ("preserve-fds", "", "int", 0, "N", "pass N descriptors, from 3 on, to the process"),
+    ("preserve-fds", "", "number", 0, "N", "pass N descriptors, from 3 on, to the process"),
     ("cgroup", "", "list", (), "[CONTROLLER:]PATH",
      "run in this cgroup below the container's; repeatable on cgroup v1"),
     ("tools", "", "text", "", "DIR",

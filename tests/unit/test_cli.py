@@ -233,6 +233,22 @@ def test_sizes_that_are_none(text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "value"),
+    [("10", 10), ("+10", 10), ("-1", -1), ("0x10", 16), ("0X1f", 31), ("010", 8), ("-010", -8), ("0o17", 15), ("0b11", 3),
+     ("1_000", 1000), ("0_7", 7), ("0x_f", 15), ("00", 0), ("0", 0), (str(2**63 - 1), 2**63 - 1), ("0b" + "1" * 63, 2**63 - 1)],
+)  # fmt: skip
+def test_counts_are_read_as_go_reads_them(text: str, value: int) -> None:
+    assert parse("update", "--pids-limit", text, "c")[2]["pids_limit"] == value
+
+
+@pytest.mark.parametrize(
+    "text", ["", "-", "+-1", "1 ", " 1", "08", "0x", "1__0", "_1", "1_", "1e3", "1.0", "\u0663", "x", str(2**63), "1" * 5000]
+)  # fmt: skip
+def test_counts_that_are_none(text: str) -> None:
+    assert "must be an integer" in refusal("update", "--pids-limit", text, "c").text
+
+
+@pytest.mark.parametrize(
     ("text", "value"), [("5s", 5), ("1m30s", 90), ("500ms", 0.5), ("2", 2), ("1.5h", 5400)]
 )
 def test_durations(text: str, value: float) -> None:
@@ -404,7 +420,7 @@ def test_integers_and_sizes_round_trip(number: int) -> None:
 
 
 # What cli.parse makes of a row's kind; an option without a default has None as well.
-TYPES = {"flag": "bool", "text": "str", "choice": "str", "int": "int", "size": "int",
+TYPES = {"flag": "bool", "text": "str", "choice": "str", "int": "int", "number": "int", "size": "int",
          "duration": "float", "list": "list[str]"}  # fmt: skip
 
 
