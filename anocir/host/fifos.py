@@ -41,6 +41,5 @@ def _open_fifo(container: Container, name: str, flags: int) -> int:
 
 
 def close(container: Container) -> None:
-    """Remove the FIFOs: the program runs, or never will."""
-    for name in (store.REPORT, store.START):
-        store.unlink(name, container.dir_fd)
+    """Take away the other one too, after `started`: the program runs, or never will."""
+    store.unlink(store.START, container.dir_fd)
