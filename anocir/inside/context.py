@@ -37,10 +37,12 @@ class Context:
         "lending",
         "line_fds",
         "mask_fd",
+        "null_fd",
         "own_mounts",
         "plan",
         "proc_fd",
         "root_fd",
+        "root_file",
         "signal_fd",
         "signal_mask",
         "sources",
@@ -63,6 +65,8 @@ class Context:
         self.host_fds: list[int] = []
         # The container's root as a descriptor; every path in it is resolved from here.
         self.root_fd = -1
+        # Its device and inode, once they were asked for.
+        self.root_file: tuple[int, int] | None = None
         # Bind sources by the index of the mount: a descriptor, or a link's target to copy.
         self.sources: dict[int, int | str] = {}
         # Those that only the host side may open, and those that an earlier mount may bring.
@@ -77,7 +81,9 @@ class Context:
         self.bound_mounts: dict[int, str] = {}
         # Mounts that become read-only once their contents are made.
         self.late_ro: list[int] = []
+        # Mounts that cover directories and files: each but the first is a copy of it.
         self.mask_fd = -1
+        self.null_fd = -1
         self.proc_fd = -1
         # Open files below /proc/self/attr by name.
         self.attributes: dict[str, int] = {}

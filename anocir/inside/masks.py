@@ -58,9 +58,10 @@ def masked_path(context: Context, path: str, label: str) -> None:
             return
         raise
     try:
-        if places.is_root(context, target):
+        found = files.fstat(target)
+        if places.is_root(context, target, found):
             raise Error(f'"{path}" is the root itself, which cannot be masked')
-        if files.kind(files.fstat(target)) == files.S_IFDIR:
+        if files.kind(found) == files.S_IFDIR:
             _mask_directory(context, target, path, label)
         else:
             _mask_file(context, target, path)
@@ -95,13 +96,17 @@ def _mask_directory(context: Context, target: int, path: str, label: str) -> Non
 
 
 def _mask_file(context: Context, target: int, path: str) -> None:
+    def again() -> int:
+        return inroot.open(context.root_fd, path)
+
+    if context.null_fd >= 0:
+        files.close(attach.bind(context.null_fd, target, again, False, attach.NO_FLAGS))
+        return
     fd = files.open("/dev/null", files.O_PATH | files.O_NOFOLLOW)
     try:
         found = files.fstat(fd)
         if files.device(found) != files.NULL_DEVICE:
             raise Error("/dev/null of the host is not the null device")
-        files.close(
-            attach.bind(fd, target, lambda: inroot.open(context.root_fd, path), False, attach.NODE)
-        )
+        context.null_fd = attach.bind(fd, target, again, False, attach.NODE)
     finally:
         files.close(fd)

@@ -139,19 +139,28 @@ def _directory_target(context: Context, destination: str, kind: str) -> tuple[in
     For proc and sysfs it must be a plain directory: were it reached by a link of the image, the
     masked and read-only paths would lie elsewhere (CVE-2019-19921, CVE-2023-27561).
     """
+    if kind not in ("proc", "sysfs"):
+        made: list[int] = []
+
+        def may_make(fd: int) -> None:
+            places.check(context, fd, destination)
+            made.append(fd)
+
+        fd = inroot.make_directory(context.root_fd, destination, may_make=may_make)
+        return fd, bool(made)
     flags = files.O_PATH | files.O_DIRECTORY
-    plain = kind in ("proc", "sysfs")
-    for made in (False, True):
+    for missing in (True, False):
         try:
-            return inroot.open(context.root_fd, destination, flags, follow_links=not plain), made
+            fd = inroot.open(context.root_fd, destination, flags, follow_links=False)
         except OSError as error:
-            if error.errno == ENOENT and not made:
+            if error.errno == ENOENT and missing:
                 files.close(places.make_directory(context, destination))
-            elif plain and error.errno in (ELOOP, ENOTDIR):
+                continue
+            if error.errno in (ELOOP, ENOTDIR):
                 words = "must be mounted on ordinary directory"
                 raise Error(f'mount of {kind}: {words}, "{destination}" is a link') from None
-            else:
-                raise
+            raise
+        return fd, not missing
     raise OSError(ENOENT, "open", destination)
 
 

@@ -17,6 +17,7 @@ from ..linux import files, mounts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import posix
     from collections.abc import Callable
 
     from .context import Context
@@ -91,9 +92,12 @@ def parent(context: Context, path: str, named: bool = True) -> tuple[int, str]:
     return inroot.parent(context.root_fd, path, may_make=_checker(context, path, named))
 
 
-def is_root(context: Context, fd: int) -> bool:
-    """Tell whether a descriptor is the container's root itself."""
-    found, root = files.fstat(fd), files.fstat(context.root_fd)
-    if (found.st_dev, found.st_ino) != (root.st_dev, root.st_ino):
+def is_root(context: Context, fd: int, found: posix.stat_result | None = None) -> bool:
+    """Tell whether a descriptor, which fstat(2) has `found` to be so, is the container's root."""
+    found = found or files.fstat(fd)
+    if context.root_file is None:
+        root = files.fstat(context.root_fd)
+        context.root_file = (root.st_dev, root.st_ino)
+    if (found.st_dev, found.st_ino) != context.root_file:
         return False
     return mounts.mount_id(fd) == mounts.mount_id(context.root_fd)
