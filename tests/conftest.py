@@ -18,7 +18,7 @@ import threading
 
 import pytest
 
-from anocir.linux import spawn, tasks
+from anocir.linux import oneself, spawn
 from tests import drive, machine
 
 pytest_plugins = ("tests.guard",)
@@ -31,7 +31,7 @@ machine.use_criu()
 # Ignored signals are inherited: what nohup(1), a background job of a shell or make(1) (32 and 33, by
 # posix_spawn(3)) ignores must not be what a peer passes on to its containers.
 for _number in spawn.RESERVED:
-    tasks.default_signal(_number)
+    oneself.default_signal(_number)
 for _number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
     if signal.getsignal(_number) == signal.SIG_IGN:
         signal.signal(

@@ -143,7 +143,7 @@ MUTATIONS = (
     Mutation(
         "leave signals ignored",
         "inside/program",
-        "tasks.default_signal = lambda number: None",
+        "oneself.default_signal = lambda number: None",
         ["test_process.py::test_no_signal_is_ignored_or_blocked"],
     ),
     Mutation(
@@ -534,7 +534,7 @@ MUTATIONS = (
     Mutation(
         "the caller's descriptors reach hooks",
         "base/hooks",
-        "tasks.close_on_exec = lambda first: None",
+        "oneself.close_on_exec = lambda first: None",
         ["test_mutated.py::test_a_hook_has_no_descriptor_of_the_caller"],
     ),
     # operations

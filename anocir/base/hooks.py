@@ -17,7 +17,7 @@ import posix
 
 from . import HOOK_OUTPUTS
 from ..errors import Error, at, keyed, strerror
-from ..linux import descriptors, entries, files, processes, spawn, tasks
+from ..linux import descriptors, entries, files, oneself, processes, spawn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ def _spawn(hook: Hook, ends: list[int], place: Place) -> int:
     args = [files.encode(arg) for arg in hook.get("args") or [hook["path"]]]
     env = place.env if hook.get("env") is None else environment(hook["env"])
     # What the caller leaked to us, and what it passes on to the container, is not the hook's.
-    tasks.close_on_exec(3)
+    oneself.close_on_exec(3)
     actions = [(posix.POSIX_SPAWN_DUP2, end, target) for target, end in enumerate(ends)]
     if place.directory is None:
         return spawn.spawn(path, args, env, actions)

@@ -12,7 +12,7 @@ Sources: openat2(2); CVE-2019-19921, CVE-2021-30465, CVE-2024-45310.
 
 from __future__ import annotations
 
-from ..linux import entries, files, mounts
+from ..linux import entries, files, inodes
 from ..linux.const import (
     PROC_SUPER_MAGIC,
     RESOLVE_IN_ROOT,
@@ -49,7 +49,7 @@ def open(  # noqa: A001
             resolve |= RESOLVE_NO_SYMLINKS
         for _ in range(_RETRIES):
             try:
-                return mounts.openat2(root_fd, path or "/", flags, resolve)
+                return inodes.openat2(root_fd, path or "/", flags, resolve)
             except OSError as error:
                 if error.errno == EAGAIN:
                     continue  # a rename raced with a .. of the path
@@ -211,7 +211,7 @@ def _walk(
             kind = files.kind(files.fstat(fd))
             if kind == files.S_IFLNK:
                 target = entries.readlink("", dir_fd=fd)
-                if mounts.fstatfs_type(fd) == PROC_SUPER_MAGIC:  # a magic link
+                if inodes.fstatfs_type(fd) == PROC_SUPER_MAGIC:  # a magic link
                     files.close(fd)
                     raise OSError(ELOOP, "open", path)
                 files.close(fd)

@@ -14,7 +14,7 @@ import posix
 
 from ..base import inroot, jsonio
 from ..errors import Error, at, concealed, strerror
-from ..linux import entries, files, mounts, processes
+from ..linux import entries, files, inodes, mounts, processes
 from ..linux.const import (
     AT_EMPTY_PATH,
     AT_RECURSIVE,
@@ -190,12 +190,12 @@ _IDMAP: Final = ("idmap", "ridmap")
 def _attach(entries: Sequence[Mount], made: Sequence[int], proc: int) -> list[str]:
     """Attach the mounts in the container's root, where this process is; their mount ids."""
     root = files.open("/", files.O_PATH | files.O_DIRECTORY)
-    own = mounts.mount_id(root)
+    own = inodes.mount_id(root)
     places: list[int] = []
     numbers: list[str] = []
 
     def may_make(fd: int) -> None:
-        if mounts.mount_id(fd) != own:
+        if inodes.mount_id(fd) != own:
             raise Error("is missing, and is made only in the container's own root")
 
     try:
@@ -204,9 +204,9 @@ def _attach(entries: Sequence[Mount], made: Sequence[int], proc: int) -> list[st
             try:
                 make = inroot.make_directory if _is_directory(mount_fd) else inroot.make_file
                 target = make(root, entry["destination"], may_make=may_make)
-                if mounts.fstatfs_type(target) in (PROC_SUPER_MAGIC, SYSFS_MAGIC):
+                if inodes.fstatfs_type(target) in (PROC_SUPER_MAGIC, SYSFS_MAGIC):
                     raise at(where, "lies in procfs or sysfs, where nothing can be mounted")
-                if mounts.mount_id(target) == own and _same(target, root):
+                if inodes.mount_id(target) == own and _same(target, root):
                     raise at(where, "leads to the root of the container")
                 mounts.move_mount(mount_fd, target)
             except OSError as error:
@@ -214,7 +214,7 @@ def _attach(entries: Sequence[Mount], made: Sequence[int], proc: int) -> list[st
             except Error as error:
                 raise error if error.text.startswith("mounts[") else at(where, error.text) from None
             places.append(mount_fd)
-            numbers.append(str(mounts.mount_id(mount_fd)))
+            numbers.append(str(inodes.mount_id(mount_fd)))
     except Error:
         for fd in reversed(places):
             unmount(fd, proc)
@@ -232,7 +232,7 @@ def _detach(rows: Sequence[AddedMount], proc: int) -> list[str]:
             fd = inroot.open(root, row["destination"])
         except OSError as error:
             raise Error(f"{where}: {strerror(error.errno or 0)}") from None
-        if mounts.mount_id(fd) != row["number"]:
+        if inodes.mount_id(fd) != row["number"]:
             raise Error(f"{where}: another mount lies over it")
         found.append(fd)
     for fd in found:

@@ -34,7 +34,7 @@ import posix
 
 from .. import errors
 from ..base import codes
-from ..linux import descriptors, files, mounts, processes, tasks
+from ..linux import descriptors, files, mounts, oneself, processes, tasks
 from ..linux.capabilities import NAMES
 from ..model import namespaces
 from . import mountinfo
@@ -226,8 +226,8 @@ def _no_new_call(name: str) -> Callable[[], object]:
         "open_tree": lambda: mounts.open_tree(-2, "x", 0),
         "move_mount": lambda: mounts.move_mount(-2, -2),
         "mount_setattr": lambda: mounts.mount_setattr(-2, 0x1000),
-        "set_mempolicy": lambda: tasks.set_mempolicy(99, 0),
-        "ioprio_set": lambda: tasks.ioprio_set(1 << 20),
+        "set_mempolicy": lambda: oneself.set_mempolicy(99, 0),
+        "ioprio_set": lambda: oneself.ioprio_set(1 << 20),
     }[name]
 
 

@@ -16,7 +16,7 @@ import posix
 from ..base import protobuf
 from ..base.protobuf import INT, TEXT
 from ..errors import Error, reason
-from ..linux import descriptors, files, processes, spawn, tasks
+from ..linux import descriptors, files, oneself, processes, spawn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -267,7 +267,7 @@ class Worker:
             # Out of the way of the numbers that they get.
             for fd in (theirs.fileno(), *fds):
                 opened.append(descriptors.dup_above(fd, _FIRST_FD + len(fds) + 1))
-            tasks.close_on_exec(3)
+            oneself.close_on_exec(3)
             actions: list[tuple[Any, ...]] = [
                 (posix.POSIX_SPAWN_DUP2, fd, _FIRST_FD + index) for index, fd in enumerate(opened)
             ]

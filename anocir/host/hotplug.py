@@ -17,7 +17,7 @@ import posix
 from ..base import inroot, log, normal
 from ..cgroup import changes, devices
 from ..errors import Error, reason, strerror
-from ..linux import descriptors, entries, files, mounts, processes, spawn, tasks
+from ..linux import descriptors, entries, files, inodes, mounts, oneself, processes, spawn
 from ..linux.const import (
     AT_EMPTY_PATH,
     MOUNT_ATTR_NOEXEC,
@@ -394,7 +394,7 @@ class _Places:
     __slots__ = ("host", "root", "table")
 
     def __init__(self, root: int, proc: int, bounds: set[str]) -> None:
-        self.root = mounts.mount_id(root)
+        self.root = inodes.mount_id(root)
         files.fchdir(proc)
         theirs = files.read_file(f"{posix.getppid()}/mountinfo").split(b"\n")
         mine = files.read_file(f"{posix.getpid()}/mountinfo").split(b"\n")
@@ -407,7 +407,7 @@ class _Places:
 
     def check(self, fd: int) -> None:
         """Raise Error for a directory in which nothing may be made or removed."""
-        number = mounts.mount_id(fd)
+        number = inodes.mount_id(fd)
         if number != self.root and not self.table.get(number, False):
             raise Error("lies in a mount of the host's, where nothing is made")
 
@@ -465,11 +465,11 @@ def _one_by(
     except OSError as error:
         if error.errno != EOVERFLOW or not any(owner):
             raise
-    tasks.set_fs_ids(*owner)
+    oneself.set_fs_ids(*owner)
     try:
         return _one(root, row, mount_fd, places)
     finally:
-        tasks.set_fs_ids(0, 0)
+        oneself.set_fs_ids(0, 0)
 
 
 def _one(root: int, row: AddedDevice, mount_fd: int, places: _Places) -> str:
@@ -506,7 +506,7 @@ def _bind(directory: int, name: str, mount_fd: int) -> str:
         mounts.move_mount(mount_fd, target)
     finally:
         files.close(target)
-    return str(mounts.mount_id(mount_fd))
+    return str(inodes.mount_id(mount_fd))
 
 
 def _out_of_root(rows: Sequence[AddedDevice], proc: int, bounds: set[str]) -> list[str]:
@@ -521,8 +521,8 @@ def _out_of_root(rows: Sequence[AddedDevice], proc: int, bounds: set[str]) -> li
             fd = files.open(name, files.O_PATH | files.O_NOFOLLOW, dir_fd=directory)
             if files.device(files.fstat(fd)) != wanted:
                 continue
-            bound = mounts.mount_id(fd) != mounts.mount_id(directory)
-            if bound and row["number"] in (mounts.mount_id(fd), -1):
+            bound = inodes.mount_id(fd) != inodes.mount_id(directory)
+            if bound and row["number"] in (inodes.mount_id(fd), -1):
                 added.unmount(fd, proc)
             elif bound:
                 raise Error("is covered by another mount")

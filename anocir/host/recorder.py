@@ -24,7 +24,7 @@ import posix
 
 from ..base import jsonio, log
 from ..errors import Error, at, reason, strerror
-from ..linux import entries, files, notifications, spawn, tasks, watch
+from ..linux import entries, files, notifications, oneself, spawn, watch
 from ..model.spec import seccomp as seccomp_spec
 from ..seccomp import recording
 from . import facts
@@ -156,7 +156,7 @@ def _serve(caller: Recorder, control: Any, listening: Any) -> None:
     try:
         posix.setsid()
         spawn.default_signals()
-        tasks.set_name("anocir:record")
+        oneself.set_name("anocir:record")
         if caller.traced:
             from ..linux import trace
 
@@ -184,9 +184,9 @@ def _keep_only(kept: list[int]) -> None:
     first = 3
     for fd in sorted(kept):
         if fd > first:
-            tasks.close_range(first, fd - 1)
+            oneself.close_range(first, fd - 1)
         first = fd + 1
-    tasks.close_range(first, tasks.LAST_FD)
+    oneself.close_range(first, oneself.LAST_FD)
 
 
 def _record(control: Any, listening: Any, caller: Recorder) -> str:

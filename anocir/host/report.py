@@ -13,7 +13,7 @@ from __future__ import annotations
 import posix
 
 from ..errors import Error, reason, strerror
-from ..linux import entries, files, mounts, tasks
+from ..linux import entries, files, inodes, mounts, oneself, tasks
 from ..linux.capabilities import NAMES
 from ..linux.const import AT_EMPTY_PATH, AT_FDCWD, CLONE_NEWUSER, MOUNT_ATTR_IDMAP, OPEN_TREE_CLONE
 from ..linux.errnos import EINVAL, ENOSYS, EPERM
@@ -30,12 +30,12 @@ OK, LIMITED, MISSING = "ok", "limited", "missing"
 
 # Call, the kernel that brought it, a way to ask for it in vain, what is done without.
 _CALLS: Final[tuple[tuple[str, str, Callable[[], object], str], ...]] = (
-    ("openat2", "5.6", lambda: mounts.openat2(-2, "x", 0, 0), "paths are walked by hand"),
+    ("openat2", "5.6", lambda: inodes.openat2(-2, "x", 0, 0), "paths are walked by hand"),
     ("open_tree", "5.2", lambda: mounts.open_tree(-2, "x", 0), "mounts are made by mount(2)"),
     ("move_mount", "5.2", lambda: mounts.move_mount(-2, -2), "mounts are made by mount(2)"),
     ("mount_setattr", "5.12", lambda: mounts.mount_setattr(-2, AT_EMPTY_PATH),
      "no recursive mount attributes (rro) and no id-mapped mounts"),
-    ("close_range", "5.9", lambda: tasks.close_range(3, 2), "descriptors are closed one by one"),
+    ("close_range", "5.9", lambda: oneself.close_range(3, 2), "descriptors are closed one by one"),
     ("pidfd_open", "5.3", lambda: posix.close(posix.pidfd_open(posix.getpid(), 0)),
      "processes are known by pid and start time"),
 )  # fmt: skip

@@ -13,7 +13,7 @@ import posix
 from .. import cgroup
 from ..base import jsonio, log
 from ..errors import Error, at, reason
-from ..linux import files, processes, spawn, tasks
+from ..linux import files, oneself, processes, spawn, tasks
 from ..linux.const import (
     CLONE_NEWCGROUP,
     CLONE_NEWNET,
@@ -480,8 +480,8 @@ class Restoring:
 def _session_keyring(name: str) -> None:
     """Join a session keyring of the container's own, as init does for create."""
     try:
-        serial = tasks.join_session_keyring(name)
-        tasks.set_keyring_permissions(serial, KEY_POS_ALL | KEY_USR_SEARCH)
+        serial = oneself.join_session_keyring(name)
+        oneself.set_keyring_permissions(serial, KEY_POS_ALL | KEY_USR_SEARCH)
     except OSError as error:
         if error.errno not in (ENOSYS, EPERM):
             raise

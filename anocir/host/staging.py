@@ -17,7 +17,7 @@ import posix
 
 from ..base import inroot, log, normal
 from ..errors import Error, at, reason, strerror
-from ..linux import descriptors, entries, files, mounts, tasks
+from ..linux import descriptors, entries, files, inodes, mounts, tasks
 from ..linux.const import (
     AT_EMPTY_PATH,
     AT_RECURSIVE,
@@ -145,7 +145,7 @@ class Stage:
         """Copy a mount that came along below another source."""
         resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS
         try:
-            fd = mounts.openat2(self.fds[top], external.below, files.O_PATH, resolve)
+            fd = inodes.openat2(self.fds[top], external.below, files.O_PATH, resolve)
         except OSError as error:
             text = f"{external.source}/{external.below}: {reason(error)}"
             raise at(external.where, text) from None

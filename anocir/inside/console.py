@@ -11,7 +11,7 @@ import posix
 
 from ..base import inroot
 from ..errors import Error
-from ..linux import descriptors, files, mounts, terminals
+from ..linux import descriptors, files, inodes, terminals
 from ..linux.const import DEVPTS_SUPER_MAGIC, TIOCGPTN, TIOCGPTPEER, TIOCSPTLCK
 from ..linux.errnos import ENOENT
 from ..wire import channel
@@ -69,7 +69,7 @@ def _multiplexer(context: Context) -> int:
     try:
         found = files.fstat(seen)
         wanted = (files.S_IFCHR, files.makedev(5, 2))
-        if mounts.fstatfs_type(seen) != DEVPTS_SUPER_MAGIC or files.device(found) != wanted:
+        if inodes.fstatfs_type(seen) != DEVPTS_SUPER_MAGIC or files.device(found) != wanted:
             raise Error("/dev/pts/ptmx of the container is not the pty multiplexer")
         return procfs.reopen(context, seen, files.O_RDWR | files.O_NOCTTY)
     finally:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import posix
 
 from ..errors import Error
-from ..linux import entries, files, mounts
+from ..linux import entries, files, inodes
 from ..linux.errnos import ELOOP
 
 TYPE_CHECKING = False
@@ -103,8 +103,8 @@ def _entry(source_fd: int, target_fd: int, name: str) -> str:
             files.write_all(outer, data)
         files.fchown(outer, found.st_uid, found.st_gid)
         files.fchmod(outer, found.st_mode & 0o7777)
-        for attribute in mounts.flistxattr(inner):
-            mounts.fsetxattr(outer, attribute, mounts.fgetxattr(inner, attribute))
+        for attribute in inodes.flistxattr(inner):
+            inodes.fsetxattr(outer, attribute, inodes.fgetxattr(inner, attribute))
         posix.utime(outer, ns=(found.st_atime_ns, found.st_mtime_ns))
     finally:
         files.close(inner)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import posix
 
 from ..errors import Error, strerror
-from ..linux import files, tasks
+from ..linux import files, oneself, tasks
 from ..linux.capabilities import names
 from ..linux.const import (
     KEY_POS_ALL,
@@ -47,8 +47,8 @@ def keyring(context: Context, name: str, label: str) -> None:
     if label:
         _label_keys(context, label)
     try:
-        serial = tasks.join_session_keyring(name)
-        tasks.set_keyring_permissions(serial, KEY_POS_ALL | (KEY_USR_SEARCH if name else 0))
+        serial = oneself.join_session_keyring(name)
+        oneself.set_keyring_permissions(serial, KEY_POS_ALL | (KEY_USR_SEARCH if name else 0))
     except OSError as error:
         if error.errno not in (ENOSYS, EPERM):
             raise Error(f"join session keyring: {strerror(error.errno or 0)}",
@@ -94,7 +94,7 @@ def seccomp(context: Context, program: Filter) -> None:
     if program["notify"]:
         flags |= SECCOMP_FILTER_FLAG_NEW_LISTENER
     try:
-        listener = tasks.seccomp_filter(program["bpf"], flags)
+        listener = oneself.seccomp_filter(program["bpf"], flags)
     except OSError as error:
         hint = ""
         if program["notify"] and error.errno == EINVAL:
@@ -125,11 +125,11 @@ def drop_bounding(context: Context, keep: int) -> None:
 
 def user(context: Context, uid: int, gid: int, additional_gids: Sequence[int] | None) -> None:
     """Become the user; `additional_gids` None keeps the caller's supplementary groups."""
-    _, context.capabilities, _ = tasks.capget()
+    _, context.capabilities, _ = oneself.capget()
     tasks.prctl(PR_SET_KEEPCAPS, 1)
     if additional_gids is not None:
         try:
-            tasks.setgroups(additional_gids)
+            oneself.setgroups(additional_gids)
         except OSError as error:
             # An unprivileged user namespace denies it (user_namespaces(7)).
             if error.errno != EPERM or additional_gids:
@@ -137,8 +137,8 @@ def user(context: Context, uid: int, gid: int, additional_gids: Sequence[int] | 
                 hint = hint if error.errno == EINVAL else ""
                 raise Error(f"setgroups: {strerror(error.errno or 0)}", hint) from None
     try:
-        tasks.setresgid(gid)
-        tasks.setresuid(uid)
+        oneself.setresgid(gid)
+        oneself.setresuid(uid)
     except OSError as error:
         hint = "the id is not mapped in the user namespace" if error.errno == EINVAL else ""
         raise Error(f"set user {uid}:{gid}: {strerror(error.errno or 0)}", hint) from None
@@ -160,7 +160,7 @@ def capabilities(
     if missing:
         context.warn("capabilities that cannot be granted: " + " ".join(names(missing)))
     # What is not permitted cannot be effective; spec/whole.demanded has told of it.
-    tasks.capset(
+    oneself.capset(
         (effective & permitted | longer) & have, (permitted | longer) & have, inheritable & have
     )
     try:
@@ -179,4 +179,4 @@ def capabilities(
 def shed(context: Context, effective: int, permitted: int, inheritable: int) -> None:
     """Give up what was kept for loading the filter, by the one call that it has to allow."""
     have = context.capabilities
-    tasks.capset(effective & permitted & have, permitted & have, inheritable & have)
+    oneself.capset(effective & permitted & have, permitted & have, inheritable & have)

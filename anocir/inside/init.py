@@ -21,8 +21,7 @@ from ..wire import channel
 from . import credentials, devices, masks, mounts, namespaces, process, procfs, program, root
 from .context import Context
 from ..errors import CONTRACT, Error, named, reason, scope, shown, strerror
-from ..linux import files, tasks
-from ..linux import mounts as kernel_mounts
+from ..linux import files, inodes, oneself, tasks
 from ..linux.const import CLONE_PARENT, PR_SET_DUMPABLE, PROC_SUPER_MAGIC
 from ..linux.nr import NUMBERS
 from ..linux.errnos import (
@@ -298,7 +297,7 @@ def main() -> NoReturn:
         if posix.geteuid() == 0:
             # Nobody who shares a namespace with us may look into this process (CVE-2016-9962).
             named("prctl", tasks.prctl, PR_SET_DUMPABLE, 0)
-        named("prctl", tasks.set_name, NAME)
+        named("prctl", oneself.set_name, NAME)
         kind, payload = named("recvmsg", line.receive)
     except OSError as error:
         line.send(channel.ERROR, reason(error).encode())
@@ -316,7 +315,7 @@ def main() -> NoReturn:
             context.host_fds, context.line_fds = context.host_fds[:-2], context.host_fds[-2:]
         _import_rest(context.plan)
         seal(path_fd)
-        tasks.host_proc = False
+        oneself.host_proc = False
         _run(context)
     except BaseException as error:
         _fail(context, error)
@@ -327,9 +326,9 @@ def _close_foreign(first: int, *kept: int) -> None:
     """Close what the caller leaked to us: everything from `first` on but these descriptors."""
     for fd in sorted(kept):
         if fd > first:
-            tasks.close_range(first, fd - 1)
+            oneself.close_range(first, fd - 1)
         first = max(first, fd + 1)
-    tasks.close_range(first, tasks.LAST_FD)
+    oneself.close_range(first, oneself.LAST_FD)
 
 
 def _run(context: Context) -> None:
@@ -355,7 +354,7 @@ def _host_proc() -> int:
         fd = files.open("/proc", files.O_PATH | files.O_DIRECTORY)
     except OSError:
         return -1
-    if kernel_mounts.fstatfs_type(fd) != PROC_SUPER_MAGIC:
+    if inodes.fstatfs_type(fd) != PROC_SUPER_MAGIC:
         files.close(fd)
         return -1
     return fd

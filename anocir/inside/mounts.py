@@ -13,7 +13,7 @@ import posix
 
 from ..base import inroot
 from ..errors import CONTRACT, Error, strerror
-from ..linux import descriptors, entries, files, mounts
+from ..linux import descriptors, entries, files, inodes, mounts
 from ..linux.const import MOUNT_ATTR_RDONLY, PROC_SUPER_MAGIC
 from ..linux.errnos import EACCES, EBUSY, EEXIST, EINVAL, ELOOP, ENODEV, ENOENT, ENOTDIR, EPERM
 from ..wire import channel
@@ -168,7 +168,7 @@ def _check_target(context: Context, target: int, destination: str, kind: str) ->
     """Refuse procfs and the root by their descriptors, however the path read."""
     if places.is_root(context, target):
         raise Error(f'"{destination}" is the root itself, which cannot be a mount\'s destination')
-    if kind != "proc" and mounts.fstatfs_type(target) == PROC_SUPER_MAGIC:
+    if kind != "proc" and inodes.fstatfs_type(target) == PROC_SUPER_MAGIC:
         raise Error(f'"{destination}" must not be inside of /proc')
 
 
@@ -266,9 +266,9 @@ def _check_bind(context: Context, target: int, opened: int, destination: str) ->
         raise Error(f'"{destination}" is the root itself, which cannot be a mount\'s destination')
     if destination == "/proc":
         is_root = files.fstat(opened).st_ino == attach.PROC_ROOT_INODE
-        if not is_root or mounts.fstatfs_type(opened) != PROC_SUPER_MAGIC:
+        if not is_root or inodes.fstatfs_type(opened) != PROC_SUPER_MAGIC:
             raise Error('only procfs may be mounted on "/proc"')
-    elif mounts.fstatfs_type(target) == PROC_SUPER_MAGIC and not destination.startswith("/proc/"):
+    elif inodes.fstatfs_type(target) == PROC_SUPER_MAGIC and not destination.startswith("/proc/"):
         raise Error(f'"{destination}" must not be inside of /proc')
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import posix
 
 from ..errors import Error, strerror
-from ..linux import files, tasks
+from ..linux import files, oneself, tasks
 from ..linux.const import (
     CLONE_NEWCGROUP,
     CLONE_NEWNET,
@@ -138,13 +138,13 @@ def become_root(context: Context, keep_groups: bool) -> None:
         return
     try:
         if not keep_groups:
-            tasks.setgroups([])
+            oneself.setgroups([])
     except OSError as error:
         if error.errno != EPERM:  # setgroups is denied: user_namespaces(7)
             raise
     try:
-        tasks.setresgid(0)
-        tasks.setresuid(0)
+        oneself.setresgid(0)
+        oneself.setresuid(0)
     except OSError as error:
         if error.errno != EINVAL:  # root is not mapped: the files are made by whoever we are
             raise
@@ -164,9 +164,9 @@ def enter_network(fd: int) -> None:
 
 def hostname(context: Context, name: str) -> None:
     """Set the host name of the UTS namespace."""
-    tasks.sethostname(name)
+    oneself.sethostname(name)
 
 
 def domainname(context: Context, name: str) -> None:
     """Set the NIS domain name of the UTS namespace."""
-    tasks.setdomainname(name)
+    oneself.setdomainname(name)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from ..base import inroot
 from ..errors import Error
-from ..linux import files, mounts
+from ..linux import files, inodes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,19 +25,19 @@ if TYPE_CHECKING:
 
 def own(context: Context, mount_fd: int) -> None:
     """Remember a mount whose contents are the container's alone."""
-    context.own_mounts.add(mounts.mount_id(mount_fd))
+    context.own_mounts.add(inodes.mount_id(mount_fd))
 
 
 def bound(context: Context, mount_fd: int, destination: str) -> None:
     """Remember a bind mount, whose contents are the host's."""
-    context.bound_mounts[mounts.mount_id(mount_fd)] = destination
+    context.bound_mounts[inodes.mount_id(mount_fd)] = destination
 
 
 def bind_at(context: Context, fd: int) -> str | None:
     """Return the destination of the bind mount that `fd` lies in, None in a place of our own."""
     if not context.bound_mounts:
         return None
-    number = mounts.mount_id(fd)
+    number = inodes.mount_id(fd)
     if number in context.own_mounts:
         return None
     # Else a mount below one of these: in a tree that was bound, or in the root as it was given.
@@ -100,4 +100,4 @@ def is_root(context: Context, fd: int, found: posix.stat_result | None = None) -
         context.root_file = (root.st_dev, root.st_ino)
     if (found.st_dev, found.st_ino) != context.root_file:
         return False
-    return mounts.mount_id(fd) == mounts.mount_id(context.root_fd)
+    return inodes.mount_id(fd) == inodes.mount_id(context.root_fd)

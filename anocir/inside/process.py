@@ -12,7 +12,7 @@ import posix
 
 from ..base import inroot
 from ..errors import Error, named, strerror
-from ..linux import entries, files, tasks
+from ..linux import entries, files, oneself, tasks
 from ..linux.errnos import EBUSY, EINVAL, ENOSYS, ENOTSUP, EPERM
 from . import attach, procfs
 
@@ -32,7 +32,7 @@ _NUMA_BALANCING: Final = 1 << 13
 
 def session(context: Context) -> None:
     """Lead a session without a terminal, so that nothing can type into the caller's."""
-    tasks.setsid()
+    oneself.setsid()
 
 
 def affinity(context: Context, cpus: Sequence[int]) -> None:
@@ -51,7 +51,7 @@ def reset_affinity() -> None:
         foreign = True
     if foreign:
         try:
-            tasks.sched_setattr(0, 0, posix.getpriority(posix.PRIO_PROCESS, 0), 0, 0, 0, 0)
+            oneself.sched_setattr(0, 0, posix.getpriority(posix.PRIO_PROCESS, 0), 0, 0, 0, 0)
         except OSError as error:
             if error.errno not in (ENOSYS, EPERM):
                 raise
@@ -144,7 +144,7 @@ def scheduler(
 ) -> None:  # fmt: skip
     """Set process.scheduler."""
     try:
-        tasks.sched_setattr(policy, flags, nice, priority, runtime, deadline, period)
+        oneself.sched_setattr(policy, flags, nice, priority, runtime, deadline, period)
     except OSError as error:
         number = error.errno or 0
         raise Error(
@@ -177,7 +177,7 @@ def _scheduler_hint(number: int, policy: int, flags: int) -> str:
 def io_priority(context: Context, value: int) -> None:
     """Set process.ioPriority."""
     try:
-        tasks.ioprio_set(value)
+        oneself.ioprio_set(value)
     except OSError as error:
         hint = "the kernel is built without CONFIG_BLOCK" if error.errno == ENOSYS else ""
         raise Error(f"ioprio_set: {strerror(error.errno or 0)}", hint) from None
@@ -185,13 +185,13 @@ def io_priority(context: Context, value: int) -> None:
 
 def personality(context: Context, domain: int) -> None:
     """Set linux.personality, before a filter may forbid it."""
-    tasks.personality(domain)
+    oneself.personality(domain)
 
 
 def memory_policy(context: Context, mode: int, nodes: int) -> None:
     """Set linux.memoryPolicy."""
     try:
-        tasks.set_mempolicy(mode, nodes)
+        oneself.set_mempolicy(mode, nodes)
     except OSError as error:
         hint = ""
         if error.errno == ENOSYS:
@@ -294,13 +294,13 @@ def hold_signals(context: Context) -> None:
     The kernel drops a signal that the first process of a pid namespace has no handler for, and
     with one every process inside could send it.  A blocked one says who has.
     """
-    context.signal_mask = tasks.block_signals(_ENDING)
+    context.signal_mask = oneself.block_signals(_ENDING)
     try:
         context.signal_fd = tasks.signalfd(_ENDING & ~context.signal_mask)
     except OSError as error:
         if error.errno not in (ENOSYS, EPERM):
             raise
-        tasks.set_signals(context.signal_mask)  # a filter around us
+        oneself.set_signals(context.signal_mask)  # a filter around us
 
 
 def wait_or_end(context: Context) -> None:
@@ -311,7 +311,7 @@ def wait_or_end(context: Context) -> None:
     """
     start = context.line_fds[0]
     try:
-        while start not in tasks.wait_readable(start, context.signal_fd):
+        while start not in oneself.wait_readable(start, context.signal_fd):
             number, code, pid = unpack_from("=I4xiI", files.read(context.signal_fd, 128))
             if code == _SI_USER and not pid:
                 posix._exit(128 + number)
@@ -319,5 +319,5 @@ def wait_or_end(context: Context) -> None:
         if error.errno not in (EINVAL, ENOSYS, EPERM):
             raise
         # RLIMIT_NOFILE is below two, or a filter around us: whoever waits reads.
-    tasks.set_signals(context.signal_mask)
+    oneself.set_signals(context.signal_mask)
     context.signal_fd = -1

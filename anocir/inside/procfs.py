@@ -10,7 +10,7 @@ import posix
 
 from ..base import inroot
 from ..errors import Error, named, strerror
-from ..linux import entries, files, mounts, sockets, spawn, tasks
+from ..linux import entries, files, inodes, mounts, oneself, sockets, spawn, tasks
 from ..linux.const import (
     CLONE_NEWIPC,
     CLONE_NEWNET,
@@ -47,7 +47,7 @@ def own_proc(context: Context) -> None:
         flags = files.O_PATH | files.O_DIRECTORY
         mount_fd = inroot.open(context.root_fd, "/proc", flags, follow_links=False)
         is_root = files.fstat(mount_fd).st_ino == attach.PROC_ROOT_INODE
-        if not is_root or mounts.fstatfs_type(mount_fd) != PROC_SUPER_MAGIC:
+        if not is_root or inodes.fstatfs_type(mount_fd) != PROC_SUPER_MAGIC:
             raise Error("/proc of the container is not a procfs")
     context.proc_fd = mount_fd
 
@@ -66,7 +66,7 @@ def open_proc(context: Context, path: str, flags: int) -> int:
     """Open a file of the own procfs: beneath its root, on it, through no magic link."""
     resolve = RESOLVE_BENEATH | RESOLVE_NO_XDEV | RESOLVE_NO_MAGICLINKS
     try:
-        return mounts.openat2(context.proc_fd, path, flags, resolve)
+        return inodes.openat2(context.proc_fd, path, flags, resolve)
     except OSError as error:
         if not files.missing(error):
             raise OSError(error.errno, "open", f"/proc/{path}") from None
@@ -165,8 +165,8 @@ def _opened_in_there(pids_fd: int) -> int:
         try:
             files.close(ours)
             tasks.setns(pids_fd, CLONE_NEWPID)
-            tasks.close_range(0, only - 1)
-            tasks.close_range(only + 1, tasks.LAST_FD)
+            oneself.close_range(0, only - 1)
+            oneself.close_range(only + 1, oneself.LAST_FD)
             tasks.unshare(CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS)
             _leave_for(_empty())
             inside = tasks.clone()

@@ -10,7 +10,7 @@ import _signal
 
 from ..base import inroot
 from ..errors import CONTRACT, Error, cwd_error, strerror
-from ..linux import entries, files, spawn, tasks
+from ..linux import entries, files, oneself, spawn
 from ..linux.errnos import EACCES, EISDIR, ELOOP, ENOENT, ENOTDIR
 from ..wire import channel
 from . import procfs
@@ -115,14 +115,14 @@ def close_descriptors(context: Context) -> None:
         kept.append(trace.fd())
     for fd in sorted(kept):
         if fd > first:
-            tasks.close_range(first, fd - 1)
+            oneself.close_range(first, fd - 1)
         first = fd + 1
-    tasks.close_range(first, tasks.LAST_FD)
+    oneself.close_range(first, oneself.LAST_FD)
     context.root_fd = context.host_proc = -1
     for number in (_signal.SIGPIPE, _signal.SIGXFSZ, *spawn.RESERVED):
         # Ignored by the interpreter, by posix_spawn(3), or by the caller where the C library does
         # not let posix_spawn(3) reset them: that would survive execve.
-        tasks.default_signal(number)
+        oneself.default_signal(number)
 
 
 def pass_on(context: Context) -> None:
@@ -146,8 +146,8 @@ class Command:
         """Look the name up in the PATH of `env`, as execvp(3) would; nothing is opened yet."""
         self.name = args[0]
         self.candidates = [files.encode(path) for path in _candidates(args[0], env)]
-        self.argv, kept = tasks.strings(args)
-        self.envp, kept_env = tasks.strings(env)
+        self.argv, kept = oneself.strings(args)
+        self.envp, kept_env = oneself.strings(env)
         self.kept = kept + kept_env
 
 
@@ -258,7 +258,7 @@ def execute(command: Command) -> NoReturn:
         if files.exists(path):
             _refuse_relative(command, path)
         try:
-            tasks.execve(path, command.argv, command.envp)
+            oneself.execve(path, command.argv, command.envp)
         except OSError as error:
             code = error.errno or 0
         if code == EACCES and _is_directory(path):

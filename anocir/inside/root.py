@@ -7,7 +7,7 @@ from __future__ import annotations
 
 
 from ..errors import Error, cwd_error, strerror
-from ..linux import entries, files, mounts
+from ..linux import entries, files, inodes, mounts
 from ..linux.const import MNT_DETACH, MS_MOVE, MS_PRIVATE, MS_RDONLY, MS_REC, MS_SLAVE
 from ..linux.errnos import EINVAL, ELOOP, ENOTDIR, EPERM
 from . import attach, places
@@ -127,7 +127,7 @@ def move_root(context: Context) -> None:
 
 def _hide_host(context: Context) -> None:
     """Take every procfs and sysfs of the host out of this mount namespace, or cover it."""
-    root = str(mounts.mount_id(context.root_fd)).encode()
+    root = str(inodes.mount_id(context.root_fd)).encode()
     proc = files.open("/proc", files.O_PATH | files.O_DIRECTORY)
     try:
         before: list[tuple[str, str]] = []

@@ -1,12 +1,12 @@
-"""Mounts and paths: system calls that the interpreter does not offer.
+"""Mounts: system calls that the interpreter does not offer.
 
-Side: host and init.  Sources: mount(2), umount2(2), pivot_root(2), openat2(2), fsopen(2),
-fsconfig(2), fsmount(2), open_tree(2), move_mount(2), mount_setattr(2), xattr(7).
+Side: host and init.  Sources: mount(2), umount2(2), pivot_root(2), fsopen(2),
+fsconfig(2), fsmount(2), open_tree(2), move_mount(2), mount_setattr(2).
 """
 
 from __future__ import annotations
 
-from _struct import pack, unpack_from
+from _struct import pack
 
 from . import ffi, files
 from .const import (
@@ -20,10 +20,8 @@ from .const import (
     MOVE_MOUNT_F_EMPTY_PATH,
     MOVE_MOUNT_T_EMPTY_PATH,
     OPEN_TREE_CLOEXEC,
-    STATX_MNT_ID,
 )
 from .errnos import EPERM
-from .files import O_CLOEXEC, read_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,21 +31,12 @@ _INT, _STR, _BUF = ffi.INT, ffi.STR, ffi.BUF
 _mount = ffi.syscall("mount", _STR, _STR, _STR, _INT, _BUF)
 _umount2 = ffi.syscall("umount2", _STR, _INT)
 _pivot_root = ffi.syscall("pivot_root", _STR, _STR)
-_openat2 = ffi.syscall("openat2", _INT, _STR, _BUF, _INT)
-_fstatfs = ffi.syscall("fstatfs", _INT, _BUF)
 _fsopen = ffi.syscall("fsopen", _STR, _INT)
 _fsconfig = ffi.syscall("fsconfig", _INT, _INT, _BUF, _BUF, _INT)
 _fsmount = ffi.syscall("fsmount", _INT, _INT, _INT)
 _open_tree = ffi.syscall("open_tree", _INT, _STR, _INT)
 _move_mount = ffi.syscall("move_mount", _INT, _STR, _INT, _STR, _INT)
 _mount_setattr = ffi.syscall("mount_setattr", _INT, _STR, _INT, _BUF, _INT)
-_statx = ffi.syscall("statx", _INT, _STR, _INT, _INT, _BUF)
-# An interpreter that is linked with musl does not offer these.
-_flistxattr = ffi.syscall("flistxattr", _INT, _BUF, _INT)
-_fgetxattr = ffi.syscall("fgetxattr", _INT, _STR, _BUF, _INT)
-_fsetxattr = ffi.syscall("fsetxattr", _INT, _STR, _BUF, _INT, _INT)
-# XATTR_LIST_MAX and XATTR_SIZE_MAX of include/uapi/linux/limits.h
-_XATTR_MAX = 65536
 
 
 def mount(
@@ -69,15 +58,6 @@ def umount2(target: str | bytes, flags: int) -> None:
 def pivot_root(new_root: str | bytes, put_old: str | bytes) -> None:
     """pivot_root(2): both may be "." when the new root is the working directory."""
     _pivot_root(new_root, put_old)
-
-
-def openat2(dir_fd: int, path: str | bytes, flags: int, resolve: int, mode: int = 0) -> int:
-    """openat2(2), since Linux 5.6, always with O_CLOEXEC.  Returns a descriptor.
-
-    EAGAIN means that a rename raced with a `..` of the path: the caller may try again.
-    """
-    how = pack("=QQQ", flags | O_CLOEXEC, mode, resolve)
-    return _openat2(dir_fd, path, how, len(how))
 
 
 def fsopen(fstype: str) -> int:
@@ -187,45 +167,3 @@ def has_detached() -> bool:
                 return False
             may_mount = may_mount and error.errno != EPERM
     return True
-
-
-def fstatfs_type(fd: int) -> int:
-    """fstatfs(2): the magic number of the file system that `fd` lies on."""
-    data = bytearray(120)
-    _fstatfs(fd, data)
-    return int(unpack_from("=q", data)[0])
-
-
-def mount_id(fd: int) -> int:
-    """statx(2) STATX_MNT_ID, since Linux 5.8: the number of the mount that `fd` lies on.
-
-    On older kernels from /proc/self/fdinfo, which is the host's until the root is entered.
-    """
-    data = bytearray(256)
-    try:
-        _statx(fd, "", AT_EMPTY_PATH, STATX_MNT_ID, data)
-        if unpack_from("=I", data)[0] & STATX_MNT_ID:
-            return int(unpack_from("=Q", data, 144)[0])
-    except OSError as error:
-        if not files.missing(error):
-            raise
-    return int(read_file(f"/proc/self/fdinfo/{fd}").partition(b"mnt_id:")[2].split()[0])
-
-
-def flistxattr(fd: int) -> list[bytes]:
-    """flistxattr(2): the names of a file's extended attributes."""
-    names = bytearray(_XATTR_MAX)
-    size = _flistxattr(fd, names, len(names))
-    return bytes(names[:size]).split(b"\0")[:-1]
-
-
-def fgetxattr(fd: int, name: bytes) -> bytes:
-    """fgetxattr(2): the value of an extended attribute."""
-    value = bytearray(_XATTR_MAX)
-    size = _fgetxattr(fd, name, value, len(value))
-    return bytes(value[:size])
-
-
-def fsetxattr(fd: int, name: bytes, value: bytes) -> None:
-    """fsetxattr(2): set an extended attribute, whether or not it was there."""
-    _fsetxattr(fd, name, value, len(value), 0)

@@ -22,8 +22,8 @@ from errno import errorcode
 import posix
 
 from .. import errors
-from . import bpf, const, descriptors, entries, files, mounts, netlink, notifications, processes
-from . import sockets, spawn, tasks, watch
+from . import bpf, const, descriptors, entries, files, inodes, mounts, netlink, notifications
+from . import oneself, processes, sockets, spawn, tasks, watch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def _content(fd: Any, data: Any) -> str:
     return f"<{len(data)} bytes>"
 
 
-_file_system: Final = mounts.fstatfs_type
+_file_system: Final = inodes.fstatfs_type
 _KERNELS: Final = (
     const.PROC_SUPER_MAGIC, const.CGROUP_SUPER_MAGIC, const.CGROUP2_SUPER_MAGIC,
     const.SYSFS_MAGIC,
@@ -191,7 +191,6 @@ _DECODE: Final[dict[Any, dict[str, tuple[str, tuple[Any, ...]]]]] = {
         "mount": ("mount", (_text, _text, _text, _MS, _mount_data)),
         "umount2": ("umount2", (_text,)),
         "pivot_root": ("pivot_root", (_text, _text)),
-        "openat2": ("openat2", (None, _text, _OPEN, _RESOLVE)),
         "fsopen": ("fsopen", (_text,)),
         "fsconfig_string": ("fsconfig", (None, _text, _text)),
         "fsconfig_flag": ("fsconfig", (None, _text)),
@@ -201,13 +200,16 @@ _DECODE: Final[dict[Any, dict[str, tuple[str, tuple[Any, ...]]]]] = {
         "open_tree": ("open_tree", (None, _text, _AT)),
         "move_mount": ("move_mount", ()),
         "mount_setattr": ("mount_setattr", (None, _AT, _ATTR, _ATTR, _MS)),
+        "has_mount_setattr": ("mount_setattr(NULL)", ()),
+        "has_open_tree": ("open_tree(no such flags)", ()),
+    },
+    inodes: {
+        "openat2": ("openat2", (None, _text, _OPEN, _RESOLVE)),
         "fstatfs_type": ("fstatfs", ()),
         "mount_id": ("statx", ()),
         "flistxattr": ("flistxattr", ()),
         "fgetxattr": ("fgetxattr", (None, _text)),
         "fsetxattr": ("fsetxattr", (None, _text, _text)),
-        "has_mount_setattr": ("mount_setattr(NULL)", ()),
-        "has_open_tree": ("open_tree(no such flags)", ()),
     },
     tasks: {
         "unshare": ("unshare", (_CLONE,)),
@@ -216,6 +218,13 @@ _DECODE: Final[dict[Any, dict[str, tuple[str, tuple[Any, ...]]]]] = {
         "clone": ("clone", (_CLONE,)),
         "clone_into": ("clone3", ()),
         "prctl": ("prctl", (_one("PR_"),)),
+        "pidfd_getfd": ("pidfd_getfd", ()),
+        "signalfd": ("signalfd4", (hex,)),
+        "getrlimit": ("prlimit64", ()),
+        "setrlimit": ("prlimit64", ()),
+        "eventfd": ("eventfd2", ()),
+    },
+    oneself: {
         "set_name": ("prctl(PR_SET_NAME)", (_text,)),
         "capget": ("capget", ()),
         "capset": ("capset", (hex, hex, hex)),
@@ -225,7 +234,6 @@ _DECODE: Final[dict[Any, dict[str, tuple[str, tuple[Any, ...]]]]] = {
         "join_session_keyring": ("keyctl(JOIN_SESSION_KEYRING)", (_text,)),
         "keyring_permissions": ("keyctl(DESCRIBE)", ()),
         "set_keyring_permissions": ("keyctl(SETPERM)", (None, hex)),
-        "pidfd_getfd": ("pidfd_getfd", ()),
         "sethostname": ("sethostname", (_text,)),
         "setdomainname": ("setdomainname", (_text,)),
         "personality": ("personality", (hex,)),
@@ -233,21 +241,17 @@ _DECODE: Final[dict[Any, dict[str, tuple[str, tuple[Any, ...]]]]] = {
         "sched_setattr": ("sched_setattr", ()),
         "set_mempolicy": ("set_mempolicy", (hex, hex)),
         "seccomp_filter": ("seccomp", (lambda p: f"<{len(p) // 8} instructions>", hex)),
-        "signalfd": ("signalfd4", (hex,)),
         "setgroups": ("setgroups", ()),
         "setresgid": ("setresgid", ()),
         "setresuid": ("setresuid", ()),
         "set_fs_ids": ("setfsuid", ()),
         "setsid": ("setsid", ()),
-        "getrlimit": ("prlimit64", ()),
-        "setrlimit": ("prlimit64", ()),
         "execveat": ("execveat", (None, lambda _: "argv", lambda _: "envp")),
         "session_keyring": ("keyctl(GET_KEYRING_ID)", ()),
         "default_signal": ("rt_sigaction(SIG_DFL)", ()),
         "block_signals": ("rt_sigprocmask(SIG_BLOCK)", (hex,)),
         "set_signals": ("rt_sigprocmask(SIG_SETMASK)", (hex,)),
         "wait_readable": ("ppoll", ()),
-        "eventfd": ("eventfd2", ()),
         "seccomp": ("seccomp", (None, hex)),
     },
     bpf: {

@@ -9,7 +9,7 @@ import posix
 import sys
 
 from .. import errors
-from ..linux import tasks
+from ..linux import oneself
 from . import FLAG_LOG, FLAG_NEW_LISTENER, FLAG_SPEC_ALLOW, FLAG_TSYNC, FLAG_WAIT_KILLABLE_RECV
 
 TYPE_CHECKING = False
@@ -40,7 +40,7 @@ def flag_supported(flag: int) -> bool:
     """Tell whether the kernel knows a flag: with a NULL program it looks at the flags first."""
     listener = FLAG_NEW_LISTENER if flag & FLAG_WAIT_KILLABLE_RECV else 0
     try:
-        tasks.seccomp(_SET_MODE_FILTER, flag | listener, None)
+        oneself.seccomp(_SET_MODE_FILTER, flag | listener, None)
     except OSError as error:
         return error.errno == _EFAULT
     return False
@@ -49,7 +49,7 @@ def flag_supported(flag: int) -> bool:
 def action_supported(action: int) -> bool:
     """Tell whether the kernel knows an action (SECCOMP_GET_ACTION_AVAIL, since Linux 4.14)."""
     try:
-        tasks.seccomp(_GET_ACTION_AVAIL, 0, action.to_bytes(4, sys.byteorder))
+        oneself.seccomp(_GET_ACTION_AVAIL, 0, action.to_bytes(4, sys.byteorder))
     except OSError:
         return False
     return True

@@ -80,7 +80,7 @@ def test_the_scheduler_of_the_caller_is_given_up(
 
     def action() -> tuple[int, int, int]:
         nice = os.nice(1)
-        process.tasks.sched_setattr(policy, 0, nice, 0, 0, 0, 0)
+        process.oneself.sched_setattr(policy, 0, nice, 0, 0, 0, 0)
         process.reset_affinity()
         with open("/proc/self/stat") as file:
             fields = file.read().rpartition(")")[2].split()

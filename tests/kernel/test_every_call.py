@@ -19,13 +19,15 @@ MODULES = [
     "descriptors",
     "processes",
     "mounts",
+    "inodes",
     "tasks",
+    "oneself",
     "netlink",
     "sockets",
     "ffi",
 ]
 # What is apart for the sake of start-up is tested together.
-FILES = {"entries": "files", "descriptors": "files"}
+FILES = {"entries": "files", "descriptors": "files", "inodes": "mounts", "oneself": "tasks"}
 
 
 def functions(path: Path) -> list[ast.FunctionDef]:

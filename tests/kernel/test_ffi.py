@@ -156,7 +156,7 @@ stand_in = types.ModuleType("_ctypes")
 for name in ("CFuncPtr", "dlopen", "dlsym"):
     setattr(stand_in, name, getattr(_ctypes, name))
 sys.modules["_ctypes"] = stand_in
-from anocir.linux import ffi, tasks
+from anocir.linux import ffi, oneself, tasks
 assert ffi._Word is ctypes.c_void_p
 try:
     ffi.syscall("umount2", ffi.STR, ffi.INT)("/missing", 0)
@@ -164,7 +164,7 @@ except OSError as error:
     print(error.errno, error.filename)
 handle = ffi.library("libc.so.6")
 print(ffi.function(handle, "labs", ffi.LONG, ffi.INT)(-5))
-tasks.set_name("renamed")
+oneself.set_name("renamed")
 print(open("/proc/self/comm").read())
 """
     done = subprocess.run(
@@ -175,12 +175,12 @@ print(open("/proc/self/comm").read())
 
 def test_a_child_of_clone_can_use_every_callable() -> None:
     """The interpreter's lock is held over a call, so a child by clone(2) still owns it."""
-    from anocir.linux import tasks
+    from anocir.linux import oneself, tasks
 
     def clone() -> int:
         pid = tasks.clone()
         if pid == 0:
-            tasks.set_name("inner")
+            oneself.set_name("inner")
             os._exit(0 if open("/proc/self/comm").read() == "inner\n" else 1)
         return os.waitpid(pid, 0)[1]
 

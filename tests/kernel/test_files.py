@@ -559,7 +559,7 @@ def test_isatty_knows_a_terminal() -> None:
 
 
 def test_missing_knows_both_words_for_a_call_that_is_not_there() -> None:
-    from anocir.linux import mounts
+    from anocir.linux import inodes, mounts
     from tests import blocked
     from tests.kernel import child
 
@@ -567,7 +567,7 @@ def test_missing_knows_both_words_for_a_call_that_is_not_there() -> None:
         found = []
         for calls, error in (("openat2", errno.ENOSYS), ("fsopen", errno.EPERM)):
             blocked.load(blocked.numbers(calls), error)
-        for call in (lambda: mounts.openat2(-1, "x", 0, 0), lambda: mounts.fsopen("tmpfs"),
+        for call in (lambda: inodes.openat2(-1, "x", 0, 0), lambda: mounts.fsopen("tmpfs"),
                      lambda: mounts.open_tree(-1, "x", 0)):  # fmt: skip
             try:
                 call()

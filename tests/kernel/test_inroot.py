@@ -439,7 +439,7 @@ def test_a_link_that_is_swapped_in_while_we_look_never_leads_out(way) -> None:
 @pytest.mark.parametrize("call", ["ENOSYS", "EPERM"])
 def test_without_openat2_it_falls_back_by_itself(tree, call: str) -> None:
     """An old kernel says ENOSYS, a seccomp filter around the runtime may say EPERM."""
-    from anocir.linux import nr, tasks
+    from anocir.linux import nr, oneself
     from tests.kernel.test_tasks import filters
 
     number = nr.NUMBERS["openat2"]
@@ -447,7 +447,7 @@ def test_without_openat2_it_falls_back_by_itself(tree, call: str) -> None:
                       (0x06, 0, 0, 0x00050000 | getattr(errno, call)), (0x06, 0, 0, 0x7FFF0000))  # fmt: skip
 
     def action() -> tuple[bool, str, str]:
-        tasks.seccomp_filter(program, 0)
+        oneself.seccomp_filter(program, 0)
         first = ask(tree, "absolute/file", files.O_PATH, follow=True)
         return inroot.use_openat2, first, ask(tree, "loop", files.O_PATH, follow=True)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from anocir.linux import const, files, mounts
+from anocir.linux import const, files, inodes, mounts
 from tests import blocked, machine
 from tests.kernel import child
 
@@ -146,7 +146,7 @@ def test_openat2_stays_below_the_root_that_it_is_given(tmp_path) -> None:
     (tmp_path / "etc" / "passwd").write_text("mine")
     (tmp_path / "out").symlink_to("/etc/passwd")
     root = os.open(tmp_path, os.O_PATH)
-    fd = mounts.openat2(root, "out", files.O_RDONLY, const.RESOLVE_IN_ROOT)
+    fd = inodes.openat2(root, "out", files.O_RDONLY, const.RESOLVE_IN_ROOT)
     assert os.read(fd, 9) == b"mine"
     assert not os.get_inheritable(fd)
     os.close(fd)
@@ -158,7 +158,7 @@ def test_openat2_stays_below_the_root_that_it_is_given(tmp_path) -> None:
         ("out", 1 << 60, errno.EINVAL),
     ]:
         with pytest.raises(OSError) as caught:
-            mounts.openat2(root, path, files.O_RDONLY, resolve)
+            inodes.openat2(root, path, files.O_RDONLY, resolve)
         assert (caught.value.errno, caught.value.filename) == (number, path)
     os.close(root)
 
@@ -166,7 +166,7 @@ def test_openat2_stays_below_the_root_that_it_is_given(tmp_path) -> None:
 def test_openat2_makes_a_file_with_its_mode(tmp_path) -> None:
     root = os.open(tmp_path, os.O_PATH)
     flags = files.O_WRONLY | files.O_CREAT
-    os.close(mounts.openat2(root, b"new", flags, const.RESOLVE_IN_ROOT, 0o600))
+    os.close(inodes.openat2(root, b"new", flags, const.RESOLVE_IN_ROOT, 0o600))
     os.close(root)
     assert (tmp_path / "new").stat().st_mode & 0o7777 == 0o600
 
@@ -178,7 +178,7 @@ def test_openat2_refuses_mounts_and_magic_links_when_told() -> None:
         ("proc/self/exe", const.RESOLVE_NO_MAGICLINKS, errno.ELOOP),
     ]:
         with pytest.raises(OSError) as caught:
-            mounts.openat2(root, path, files.O_PATH, resolve)
+            inodes.openat2(root, path, files.O_PATH, resolve)
         assert caught.value.errno == number
     os.close(root)
 
@@ -443,12 +443,12 @@ def test_fstatfs_type_is_the_magic_number_that_stat_shows(tmp_path) -> None:
                 "/dev/pts": const.DEVPTS_SUPER_MAGIC, str(tmp_path): None}  # fmt: skip
     for path, number in expected.items():
         fd = os.open(path, os.O_PATH)
-        found = mounts.fstatfs_type(fd)
+        found = inodes.fstatfs_type(fd)
         os.close(fd)
         shown = subprocess.run(["stat", "-fc", "%t", path], capture_output=True, text=True)
         assert found == int(shown.stdout, 16) == (number or found)
     with pytest.raises(OSError) as caught:
-        mounts.fstatfs_type(-1)
+        inodes.fstatfs_type(-1)
     assert caught.value.errno == errno.EBADF
 
 
@@ -458,11 +458,11 @@ def test_mount_id_is_the_number_that_fdinfo_shows(tmp_path) -> None:
         try:
             with open(f"/proc/self/fdinfo/{fd}") as file:
                 shown = dict(line.split(":\t") for line in file.read().splitlines())
-            assert mounts.mount_id(fd) == int(shown["mnt_id"])
+            assert inodes.mount_id(fd) == int(shown["mnt_id"])
         finally:
             os.close(fd)
     with pytest.raises(OSError) as caught:
-        mounts.mount_id(-1)
+        inodes.mount_id(-1)
     assert caught.value.errno == errno.EBADF
 
 
@@ -502,9 +502,9 @@ def test_fsetxattr_and_fgetxattr_and_flistxattr_agree_with_the_interpreter(tmp_p
     path = tmp_path / "file"
     path.touch()
     fd = os.open(path, os.O_RDWR)
-    assert mounts.flistxattr(fd) == [name.encode() for name in os.listxattr(fd)]
-    mounts.fsetxattr(fd, b"trusted.one", b"first")
-    mounts.fsetxattr(fd, b"trusted.one", b"\0 and \xff")
+    assert inodes.flistxattr(fd) == [name.encode() for name in os.listxattr(fd)]
+    inodes.fsetxattr(fd, b"trusted.one", b"first")
+    inodes.fsetxattr(fd, b"trusted.one", b"\0 and \xff")
     assert os.getxattr(path, "trusted.one") == b"\0 and \xff"
     os.close(fd)
 
@@ -515,7 +515,7 @@ def test_flistxattr_gives_every_name(tmp_path) -> None:
     for name in ("trusted.one", "trusted.two"):
         os.setxattr(path, name, b"x" * 300)
     fd = os.open(path, os.O_RDONLY)
-    assert sorted(mounts.flistxattr(fd)) == [b"trusted.one", b"trusted.two"]
+    assert sorted(inodes.flistxattr(fd)) == [b"trusted.one", b"trusted.two"]
     os.close(fd)
 
 
@@ -524,8 +524,8 @@ def test_fgetxattr_gives_the_whole_value_and_says_when_there_is_none(tmp_path) -
     path.touch()
     os.setxattr(path, "trusted.one", b"x" * 1000)
     fd = os.open(path, os.O_RDONLY)
-    assert mounts.fgetxattr(fd, b"trusted.one") == b"x" * 1000
+    assert inodes.fgetxattr(fd, b"trusted.one") == b"x" * 1000
     with pytest.raises(OSError) as caught:
-        mounts.fgetxattr(fd, b"trusted.other")
+        inodes.fgetxattr(fd, b"trusted.other")
     assert caught.value.errno == errno.ENODATA
     os.close(fd)

@@ -10,7 +10,7 @@ import pytest
 from anocir.host import network
 from anocir.inside import namespaces
 from anocir.errors import Error
-from anocir.linux import tasks
+from anocir.linux import oneself, tasks
 from anocir.linux.const import CLONE_NEWNET, CLONE_NEWUSER
 from tests.kernel import child
 
@@ -37,7 +37,7 @@ def test_a_network_is_made_from_outside_with_its_loopback_up() -> None:
 def test_without_the_right_it_fails_and_nothing_is_left_open() -> None:
     def action() -> tuple[str, bool, bool]:
         before, open_before = own_network(), sorted(os.listdir("/proc/self/fd"))
-        tasks.capset(0, 0, 0)
+        oneself.capset(0, 0, 0)
         try:
             network.make()
         except Error as error:

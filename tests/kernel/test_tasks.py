@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from anocir.linux import const, ffi, files, processes, tasks
+from anocir.linux import const, ffi, files, oneself, processes, tasks
 from tests import machine
 from tests import blocked
 from tests.kernel import child
@@ -271,8 +271,8 @@ def test_prctl_drops_from_the_bounding_set(name: str) -> None:
 
 def test_prctl_raises_and_clears_ambient_capabilities() -> None:
     def action() -> list[int]:
-        effective, permitted, _ = tasks.capget()
-        tasks.capset(effective, permitted, 1 << 13 | 1 << 21)
+        effective, permitted, _ = oneself.capget()
+        oneself.capset(effective, permitted, 1 << 13 | 1 << 21)
         tasks.prctl(const.PR_CAP_AMBIENT, const.PR_CAP_AMBIENT_RAISE, 13)
         tasks.prctl(const.PR_CAP_AMBIENT, const.PR_CAP_AMBIENT_RAISE, 21)
         raised = status_mask("CapAmb")
@@ -303,7 +303,7 @@ def test_prctl_raises_for_what_the_kernel_does_not_know() -> None:
 )
 def test_set_name_is_what_ps_shows(name: str, shown: str) -> None:
     def action() -> tuple[bytes, str]:
-        tasks.set_name(name)
+        oneself.set_name(name)
         ps = subprocess.run(["ps", "-o", "comm=", "-p", str(os.getpid())], capture_output=True)
         return Path("/proc/self/comm").read_bytes(), ps.stdout.decode("utf-8", "ignore").strip()
 
@@ -320,7 +320,7 @@ def test_capget_agrees_with_proc_and_prctl() -> None:
         known = (1 << 38) - 1  # up to what python-prctl may not know
         sets = [prctl.cap_effective, prctl.cap_permitted, prctl.cap_inheritable]
         same = [mask_of(one) & known == row & known for one, row in zip(sets, rows)]
-        return list(tasks.capget()), list(tasks.capget(os.getpid())), rows, same
+        return list(oneself.capget()), list(oneself.capget(os.getpid())), rows, same
 
     mine, by_pid, rows, same = child.run(action)
     assert mine == by_pid == rows and all(same)
@@ -328,7 +328,7 @@ def test_capget_agrees_with_proc_and_prctl() -> None:
 
 
 def test_capget_of_another_process() -> None:
-    effective, permitted, inheritable = tasks.capget(1)
+    effective, permitted, inheritable = oneself.capget(1)
     for value, name in ((effective, "CapEff"), (permitted, "CapPrm"), (inheritable, "CapInh")):
         assert value == int(status_field(name, 1), 16)
 
@@ -340,7 +340,7 @@ def test_capget_of_another_process() -> None:
 )  # fmt: skip
 def test_capset_sets_all_bits_of_both_words(masks) -> None:
     def action():
-        tasks.capset(*masks)
+        oneself.capset(*masks)
         effective = tuple(
             getattr(prctl.cap_effective, name) for name in ("sys_admin", "setfcap", "chown")
         )
@@ -353,8 +353,8 @@ def test_capset_sets_all_bits_of_both_words(masks) -> None:
 
 def test_capset_cannot_raise_what_is_gone() -> None:
     def action() -> None:
-        tasks.capset(0, 0, 0)
-        tasks.capset(1, 1, 0)
+        oneself.capset(0, 0, 0)
+        oneself.capset(1, 1, 0)
 
     with pytest.raises(PermissionError):
         child.run(action)
@@ -386,8 +386,8 @@ def test_close_on_exec_keeps_descriptors_until_execve(number: int, host_proc: bo
         resource.setrlimit(resource.RLIMIT_NOFILE, (first + 1000, first + 1000))
         if number:
             without("close_range", number)
-        tasks.host_proc = host_proc
-        tasks.close_on_exec(first + 1)
+        oneself.host_proc = host_proc
+        oneself.close_on_exec(first + 1)
         return [os.get_inheritable(copy) for copy in copies]
 
     assert child.run(action) == [True, False, False]
@@ -408,10 +408,10 @@ def test_close_range_closes_both_ends_and_nothing_else(number: int, host_proc: b
         resource.setrlimit(resource.RLIMIT_NOFILE, (first + 924, first + 924))
         if number:
             without("close_range", number)
-        tasks.host_proc = host_proc
-        tasks.close_range(first + 1, first + 3)
+        oneself.host_proc = host_proc
+        oneself.close_range(first + 1, first + 3)
         some = [copy for copy in range(6) if is_open(copy)]
-        tasks.close_range(first + 5, 0xFFFFFFFF)
+        oneself.close_range(first + 5, 0xFFFFFFFF)
         return some, [copy for copy in (4, 5, 700) if is_open(copy)]
 
     assert child.run(action) == ([0, 4, 5], [4])
@@ -419,7 +419,7 @@ def test_close_range_closes_both_ends_and_nothing_else(number: int, host_proc: b
 
 def test_close_range_refuses_an_end_before_its_start() -> None:
     with pytest.raises(OSError) as caught:
-        tasks.close_range(5, 4)
+        oneself.close_range(5, 4)
     assert caught.value.errno == errno.EINVAL
 
 
@@ -431,7 +431,7 @@ def test_close_range_on_an_old_kernel_goes_by_no_odd_limit() -> None:
         real = tasks.getrlimit
         tasks.getrlimit = lambda kind: ((1 << 20) + 7, (1 << 20) + 7)
         without("close_range", errno.ENOSYS)
-        tasks.close_range(first, 0xFFFFFFFF)
+        oneself.close_range(first, 0xFFFFFFFF)
         tasks.getrlimit = real
         return os.path.exists(f"/proc/self/fd/{first + 50}")
 
@@ -447,11 +447,11 @@ def test_close_range_without_the_call_reaches_above_a_limit_that_was_lowered(num
         first = child.free_descriptors()
         os.dup2(fd, first + 300)
         without("close_range", number)
-        tasks.host_proc = True
-        tasks.close_range(first + 400, 0xFFFFFFFF)
-        tasks.host_proc = False  # as init says it before it enters the root
+        oneself.host_proc = True
+        oneself.close_range(first + 400, 0xFFFFFFFF)
+        oneself.host_proc = False  # as init says it before it enters the root
         resource.setrlimit(resource.RLIMIT_NOFILE, (first + 1, first + 1))
-        tasks.close_range(first, 0xFFFFFFFF)
+        oneself.close_range(first, 0xFFFFFFFF)
         try:
             os.fstat(first + 300)
         except OSError as error:
@@ -468,23 +468,23 @@ def test_close_range_without_the_call_looks_at_proc_only_while_it_is_the_hosts()
         tasks.files.listdir = lambda path: seen.append(path) or real(path)
         without("close_range", errno.ENOSYS)
         first = child.free_descriptors()
-        tasks.close_range(first, 0xFFFFFFFF)
+        oneself.close_range(first, 0xFFFFFFFF)
         before, seen[:] = list(seen), []
-        tasks.host_proc = False
-        tasks.close_range(first, 0xFFFFFFFF)
+        oneself.host_proc = False
+        oneself.close_range(first, 0xFFFFFFFF)
         return before, seen
 
     assert child.run(action) == (["/proc/self/fd"], [])
 
 
 def test_strings_make_an_array_that_ends_in_null() -> None:
-    array, kept = tasks.strings(["a", b"\xff", ""])
+    array, kept = oneself.strings(["a", b"\xff", ""])
     addresses = struct.unpack("=4Q", array)
     assert list(addresses) == [*(ffi.address(one) for one in kept), 0]
     assert kept == [b"a\0", b"\xff\0", b"\0"]
-    assert tasks.strings([]) == (bytearray(8), [])
+    assert oneself.strings([]) == (bytearray(8), [])
     with pytest.raises(Exception, match="NUL"):
-        tasks.strings(["a\0b"])
+        oneself.strings(["a\0b"])
 
 
 def executed(call) -> str:
@@ -506,22 +506,22 @@ def executed(call) -> str:
 
 
 def test_execve_becomes_the_program_with_these_words() -> None:
-    argv, kept = tasks.strings(["name", "-c", 'echo "$0" "$A" "$B" "$1"', "zero", "one two"])
-    envp, more = tasks.strings(["A=1", b"B=\xc3\xa9"])
-    assert executed(lambda: tasks.execve(b"/bin/sh", argv, envp)) == "zero 1 é one two\n"
-    assert executed(lambda: tasks.execve(b"/etc/passwd", argv, envp)) == "EACCES"
-    assert executed(lambda: tasks.execve(b"/missing", argv, envp)) == "ENOENT"
+    argv, kept = oneself.strings(["name", "-c", 'echo "$0" "$A" "$B" "$1"', "zero", "one two"])
+    envp, more = oneself.strings(["A=1", b"B=\xc3\xa9"])
+    assert executed(lambda: oneself.execve(b"/bin/sh", argv, envp)) == "zero 1 é one two\n"
+    assert executed(lambda: oneself.execve(b"/etc/passwd", argv, envp)) == "EACCES"
+    assert executed(lambda: oneself.execve(b"/missing", argv, envp)) == "ENOENT"
     assert kept and more
 
 
 def test_execveat_executes_an_open_file() -> None:
     fd = os.open("/bin/sh", os.O_PATH | os.O_CLOEXEC)
-    argv, kept = tasks.strings(["sh", "-c", "echo $0 $A", "by-descriptor"])
-    envp, more = tasks.strings(["A=1"])
-    assert executed(lambda: tasks.execveat(fd, argv, envp)) == "by-descriptor 1\n"
+    argv, kept = oneself.strings(["sh", "-c", "echo $0 $A", "by-descriptor"])
+    envp, more = oneself.strings(["A=1"])
+    assert executed(lambda: oneself.execveat(fd, argv, envp)) == "by-descriptor 1\n"
     os.close(fd)
     fd = os.open("/etc/passwd", os.O_PATH)
-    assert executed(lambda: tasks.execveat(fd, argv, envp)) == "EACCES"
+    assert executed(lambda: oneself.execveat(fd, argv, envp)) == "EACCES"
     os.close(fd)
     assert kept and more
 
@@ -536,7 +536,7 @@ def test_join_session_keyring_makes_a_keyring_of_this_name() -> None:
     name = f"anocir-test-{os.getpid()}"
 
     def action():
-        serial = tasks.join_session_keyring(name)
+        serial = oneself.join_session_keyring(name)
         return f"{serial:08x}", [row for row in keys() if row[8] == name + ":"]
 
     serial, rows = child.run(action)
@@ -546,9 +546,9 @@ def test_join_session_keyring_makes_a_keyring_of_this_name() -> None:
 @pytest.mark.needs("keyrings")
 def test_keyring_permissions_are_those_of_proc_keys() -> None:
     def action():
-        serial = tasks.join_session_keyring(f"anocir-test-a-{os.getpid()}")
+        serial = oneself.join_session_keyring(f"anocir-test-a-{os.getpid()}")
         shown = [row[4] for row in keys() if row[0] == f"{serial:08x}"]
-        return tasks.keyring_permissions(serial), shown
+        return oneself.keyring_permissions(serial), shown
 
     mask, shown = child.run(action)
     assert [f"{mask:08x}"] == shown
@@ -557,24 +557,24 @@ def test_keyring_permissions_are_those_of_proc_keys() -> None:
 @pytest.mark.needs("keyrings")
 def test_set_keyring_permissions_changes_them() -> None:
     def action():
-        serial = tasks.join_session_keyring(f"anocir-test-b-{os.getpid()}")
-        tasks.set_keyring_permissions(serial, 0x3F3F0000)
+        serial = oneself.join_session_keyring(f"anocir-test-b-{os.getpid()}")
+        oneself.set_keyring_permissions(serial, 0x3F3F0000)
         shown = [row[4] for row in keys() if row[0] == f"{serial:08x}"]
         return shown
 
     assert child.run(action) == ["3f3f0000"]
     with pytest.raises(OSError) as caught:
-        tasks.set_keyring_permissions(1, 0)
+        oneself.set_keyring_permissions(1, 0)
     assert caught.value.errno == errno.ENOKEY
 
 
 @pytest.mark.needs("keyrings")
 def test_session_keyring_is_the_one_that_was_joined() -> None:
     def action() -> tuple[int, int, int]:
-        first = tasks.join_session_keyring(f"anocir-test-c-{os.getpid()}")
-        same = tasks.session_keyring()
-        second = tasks.join_session_keyring(f"anocir-test-d-{os.getpid()}")
-        return first == same, second == tasks.session_keyring(), first != second
+        first = oneself.join_session_keyring(f"anocir-test-c-{os.getpid()}")
+        same = oneself.session_keyring()
+        second = oneself.join_session_keyring(f"anocir-test-d-{os.getpid()}")
+        return first == same, second == oneself.session_keyring(), first != second
 
     assert child.run(action) == (True, True, True)
 
@@ -604,7 +604,7 @@ def test_pidfd_getfd_takes_a_descriptor_out_of_another_process(tmp_path) -> None
 @pytest.mark.parametrize("name", ["mrsdalloway", "h" * 64, "é", ""])
 def test_sethostname_is_what_uname_tells(name: str) -> None:
     def action() -> str:
-        tasks.sethostname(name)
+        oneself.sethostname(name)
         return os.uname().nodename, subprocess.run(["hostname"], capture_output=True).stdout
 
     nodename, shown = child.run(action, machine.CLONE_NEWUTS)
@@ -614,13 +614,13 @@ def test_sethostname_is_what_uname_tells(name: str) -> None:
 
 def test_sethostname_refuses_more_than_64_bytes() -> None:
     with pytest.raises(OSError) as caught:
-        child.run(lambda: tasks.sethostname("h" * 65), machine.CLONE_NEWUTS)
+        child.run(lambda: oneself.sethostname("h" * 65), machine.CLONE_NEWUTS)
     assert caught.value.errno == errno.EINVAL
 
 
 def test_setdomainname_is_what_proc_tells() -> None:
     def action() -> str:
-        tasks.setdomainname("example.org")
+        oneself.setdomainname("example.org")
         return Path("/proc/sys/kernel/domainname").read_text()
 
     assert child.run(action, machine.CLONE_NEWUTS) == "example.org\n"
@@ -628,9 +628,9 @@ def test_setdomainname_is_what_proc_tells() -> None:
 
 def test_personality_changes_uname_and_tells_the_old_one() -> None:
     def action() -> tuple[int, str, str, int]:
-        old = tasks.personality(0x0008)  # PER_LINUX32
+        old = oneself.personality(0x0008)  # PER_LINUX32
         return old, os.uname().machine, Path("/proc/self/personality").read_text(), (
-            tasks.personality(0xFFFFFFFF))  # fmt: skip
+            oneself.personality(0xFFFFFFFF))  # fmt: skip
 
     old, name, shown, again = child.run(action)
     expected = {"x86_64": "i686", "aarch64": "armv8l"}.get(os.uname().machine)
@@ -643,7 +643,7 @@ def test_personality_changes_uname_and_tells_the_old_one() -> None:
                                                       (1, 4, "realtime: prio 4")])  # fmt: skip
 def test_ioprio_set_is_what_ionice_shows(kind: int, level: int, shown: str) -> None:
     def action() -> str:
-        tasks.ioprio_set(kind << 13 | level)
+        oneself.ioprio_set(kind << 13 | level)
         return subprocess.run(["ionice"], capture_output=True, text=True).stdout.strip()
 
     assert child.run(action) == shown
@@ -651,7 +651,7 @@ def test_ioprio_set_is_what_ionice_shows(kind: int, level: int, shown: str) -> N
 
 def test_ioprio_set_refuses_a_class_that_is_none() -> None:
     with pytest.raises(OSError) as caught:
-        child.run(lambda: tasks.ioprio_set(5 << 13))
+        child.run(lambda: oneself.ioprio_set(5 << 13))
     assert caught.value.errno == errno.EINVAL
 
 
@@ -662,7 +662,7 @@ def test_ioprio_set_refuses_a_class_that_is_none() -> None:
 )  # fmt: skip
 def test_sched_setattr_sets_policy_nice_and_priority(policy, nice, priority) -> None:
     def action() -> tuple[int, int, int]:
-        tasks.sched_setattr(policy, 0, nice, priority, 0, 0, 0)
+        oneself.sched_setattr(policy, 0, nice, priority, 0, 0, 0)
         return (os.sched_getscheduler(0), os.getpriority(os.PRIO_PROCESS, 0),
                 os.sched_getparam(0).sched_priority)  # fmt: skip
 
@@ -689,7 +689,7 @@ def test_sched_setattr_sets_a_deadline() -> None:
         # The kernel promises processor time only where it may choose among all processors.
         os.sched_setaffinity(0, range(os.cpu_count() or 1))
         # Without SCHED_FLAG_RESET_ON_FORK a process with a deadline cannot fork.
-        tasks.sched_setattr(6, 1, 0, 0, 10_000_000, 50_000_000, 100_000_000)
+        oneself.sched_setattr(6, 1, 0, 0, 10_000_000, 50_000_000, 100_000_000)
         shown = subprocess.run(["chrt", "-p", str(os.getpid())], capture_output=True, text=True)
         return shown.stdout
 
@@ -699,7 +699,7 @@ def test_sched_setattr_sets_a_deadline() -> None:
 
 def test_sched_setattr_resets_on_fork() -> None:
     def action() -> tuple[int, int]:
-        tasks.sched_setattr(os.SCHED_BATCH, 1, 5, 0, 0, 0, 0)  # SCHED_FLAG_RESET_ON_FORK
+        oneself.sched_setattr(os.SCHED_BATCH, 1, 5, 0, 0, 0, 0)  # SCHED_FLAG_RESET_ON_FORK
         return os.sched_getscheduler(0) & ~os.SCHED_BATCH
 
     assert child.run(action) == os.SCHED_RESET_ON_FORK
@@ -707,7 +707,7 @@ def test_sched_setattr_resets_on_fork() -> None:
 
 def test_set_mempolicy_is_what_numa_maps_shows() -> None:
     def policy(mode: int, nodes: int) -> set[str]:
-        tasks.set_mempolicy(mode, nodes)
+        oneself.set_mempolicy(mode, nodes)
         return {line.split()[1] for line in Path("/proc/self/numa_maps").read_text().splitlines()}
 
     if not Path("/proc/self/numa_maps").exists():
@@ -721,7 +721,7 @@ def test_set_mempolicy_is_what_numa_maps_shows() -> None:
 def test_set_mempolicy_refuses_nodes_that_are_not_there() -> None:
     for nodes in (1 << 60, 1 << 100):
         with pytest.raises(OSError) as caught:
-            child.run(lambda nodes=nodes: tasks.set_mempolicy(2, nodes))
+            child.run(lambda nodes=nodes: oneself.set_mempolicy(2, nodes))
         assert caught.value.errno in (errno.EINVAL, errno.ENOSYS)
 
 
@@ -742,9 +742,9 @@ def deny(number: int) -> bytes:
 @pytest.mark.parametrize("flags", [0, 2])  # SECCOMP_FILTER_FLAG_LOG
 def test_seccomp_filter_denies_what_the_program_says(flags: int) -> None:
     def action() -> tuple[int, str, str]:
-        assert tasks.seccomp_filter(deny(tasks.ffi.nr.NUMBERS["personality"]), flags) == 0
+        assert oneself.seccomp_filter(deny(tasks.ffi.nr.NUMBERS["personality"]), flags) == 0
         try:
-            tasks.personality(0xFFFFFFFF)
+            oneself.personality(0xFFFFFFFF)
         except OSError as error:
             return error.errno, status_field("Seccomp"), status_field("Seccomp_filters")
 
@@ -753,7 +753,7 @@ def test_seccomp_filter_denies_what_the_program_says(flags: int) -> None:
 
 def test_seccomp_filter_gives_a_listener() -> None:
     def action() -> tuple[str, int]:
-        fd = tasks.seccomp_filter(ALLOW, const.SECCOMP_FILTER_FLAG_NEW_LISTENER)
+        fd = oneself.seccomp_filter(ALLOW, const.SECCOMP_FILTER_FLAG_NEW_LISTENER)
         return os.readlink(f"/proc/self/fd/{fd}")
 
     assert child.run(action) == "anon_inode:seccomp notify"
@@ -761,14 +761,14 @@ def test_seccomp_filter_gives_a_listener() -> None:
 
 def test_seccomp_filter_without_privilege_or_no_new_privs_is_refused() -> None:
     def action() -> None:
-        tasks.capset(0, 0, 0)
-        tasks.seccomp_filter(ALLOW, 0)
+        oneself.capset(0, 0, 0)
+        oneself.seccomp_filter(ALLOW, 0)
 
     with pytest.raises(OSError) as caught:
         child.run(action)
     assert caught.value.errno == errno.EACCES
     with pytest.raises(OSError) as caught:
-        child.run(lambda: tasks.seccomp_filter(b"", 0))
+        child.run(lambda: oneself.seccomp_filter(b"", 0))
     assert caught.value.errno == errno.EINVAL
 
 
@@ -797,7 +797,7 @@ def test_signalfd_reads_the_blocked_signals_in_the_mask() -> None:
 
 def test_setsid_leads_a_session_without_a_terminal() -> None:
     def action() -> tuple[bool, bool, int]:
-        tasks.setsid()
+        oneself.setsid()
         with open("/proc/self/stat") as file:
             terminal = int(file.read().rpartition(") ")[2].split()[4])
         return os.getsid(0) == os.getpid(), os.getpgrp() == os.getpid(), terminal
@@ -807,9 +807,9 @@ def test_setsid_leads_a_session_without_a_terminal() -> None:
 
 def test_setgroups_replaces_all_groups() -> None:
     def action() -> tuple[list[int], str]:
-        tasks.setgroups([7, 5, 4294967294])
+        oneself.setgroups([7, 5, 4294967294])
         first = sorted(os.getgroups()), status_field("Groups").split()
-        tasks.setgroups([])
+        oneself.setgroups([])
         return first, os.getgroups()
 
     (groups, shown), none = child.run(action)
@@ -818,7 +818,7 @@ def test_setgroups_replaces_all_groups() -> None:
 
 def test_setresgid_sets_all_three() -> None:
     def action() -> tuple[tuple[int, int, int], str]:
-        tasks.setresgid(1234)
+        oneself.setresgid(1234)
         return os.getresgid(), status_field("Gid").split()
 
     assert child.run(action) == ((1234,) * 3, ["1234"] * 4)
@@ -826,7 +826,7 @@ def test_setresgid_sets_all_three() -> None:
 
 def test_setresuid_sets_all_three_and_takes_the_capabilities() -> None:
     def action():
-        tasks.setresuid(4294967294)
+        oneself.setresuid(4294967294)
         return os.getresuid(), status_field("Uid").split(), status_mask("CapEff")
 
     assert child.run(action) == ((4294967294,) * 3, ["4294967294"] * 4, 0)
@@ -838,14 +838,14 @@ def test_set_fs_ids_says_who_makes_files_and_who_may_read(tmp_path) -> None:
 
     def action():
         os.chdir(tmp_path)  # the way there is root's alone
-        tasks.set_fs_ids(1234, 4567)
+        oneself.set_fs_ids(1234, 4567)
         Path("mine").touch()
         try:
             os.listdir("closed")
             barred = False
         except PermissionError:
             barred = True
-        tasks.set_fs_ids(0, 0)
+        oneself.set_fs_ids(0, 0)
         return barred, os.listdir("closed"), os.getuid()
 
     assert child.run(action) == (True, [], 0)
@@ -912,7 +912,7 @@ def test_default_signal_resets_even_what_the_c_library_keeps(number: int) -> Non
         ignore = ffi.syscall("rt_sigaction", ffi.INT, ffi.BUF, ffi.INT, ffi.INT)
         ignore(number, struct.pack("=Q", 1) + bytes(24), 0, 8)
         before = status_mask("SigIgn") & bit
-        tasks.default_signal(number)
+        oneself.default_signal(number)
         return before, (status_mask("SigIgn") | status_mask("SigCgt")) & bit
 
     assert child.run(action) == (bit, 0)
@@ -921,7 +921,7 @@ def test_default_signal_resets_even_what_the_c_library_keeps(number: int) -> Non
 def test_default_signal_refuses_what_cannot_be_changed() -> None:
     for number in (signal.SIGKILL, 65):
         with pytest.raises(OSError) as caught:
-            tasks.default_signal(number)
+            oneself.default_signal(number)
         assert caught.value.errno == errno.EINVAL
 
 
@@ -929,13 +929,13 @@ def test_the_user_nobody_can_call_what_needs_no_right() -> None:
     nobody = pwd.getpwnam("nobody").pw_uid
 
     def action() -> int:
-        tasks.setgroups([])
-        tasks.setresgid(nobody)
-        tasks.setresuid(nobody)
-        tasks.set_name("nobody")
-        tasks.setsid()
-        for call in (lambda: tasks.sethostname("x"), lambda: tasks.setresuid(0),
-                     lambda: tasks.setgroups([0]), lambda: tasks.unshare(const.CLONE_NEWNS)):  # fmt: skip
+        oneself.setgroups([])
+        oneself.setresgid(nobody)
+        oneself.setresuid(nobody)
+        oneself.set_name("nobody")
+        oneself.setsid()
+        for call in (lambda: oneself.sethostname("x"), lambda: oneself.setresuid(0),
+                     lambda: oneself.setgroups([0]), lambda: tasks.unshare(const.CLONE_NEWNS)):  # fmt: skip
             with pytest.raises(PermissionError):
                 call()
         return os.getuid()
@@ -962,16 +962,16 @@ def test_seccomp_tells_the_actions_that_the_kernel_has() -> None:
     available = Path("/proc/sys/kernel/seccomp/actions_avail").read_text().split()
     assert "allow" in available
     get_action_avail = 2
-    assert tasks.seccomp(get_action_avail, 0, struct.pack("=I", 0x7FFF0000)) == 0
+    assert oneself.seccomp(get_action_avail, 0, struct.pack("=I", 0x7FFF0000)) == 0
     with pytest.raises(OSError) as caught:
-        tasks.seccomp(get_action_avail, 0, struct.pack("=I", 0x12340000))
+        oneself.seccomp(get_action_avail, 0, struct.pack("=I", 0x12340000))
     assert caught.value.errno == errno.EOPNOTSUPP
 
 
 def test_block_signals_leaves_others_blocked_and_tells_which() -> None:
     def action() -> list[int]:
         signal.pthread_sigmask(signal.SIG_SETMASK, {signal.SIGUSR2})
-        return [tasks.block_signals(1 << 14 | 1), status_mask("SigBlk")]
+        return [oneself.block_signals(1 << 14 | 1), status_mask("SigBlk")]
 
     assert child.run(action) == [1 << 11, 1 << 14 | 1 << 11 | 1]
 
@@ -979,7 +979,7 @@ def test_block_signals_leaves_others_blocked_and_tells_which() -> None:
 def test_set_signals_blocks_these_alone() -> None:
     def action() -> int:
         signal.pthread_sigmask(signal.SIG_SETMASK, {signal.SIGTERM, signal.SIGHUP})
-        tasks.set_signals(1 << 11)
+        oneself.set_signals(1 << 11)
         return status_mask("SigBlk")
 
     assert child.run(action) == 1 << 11
@@ -989,9 +989,9 @@ def test_wait_readable_tells_which() -> None:
     (one, into), (two, beside) = os.pipe(), os.pipe()
     try:
         os.write(beside, b"x")
-        assert tasks.wait_readable(one, two) == [two]
+        assert oneself.wait_readable(one, two) == [two]
         os.write(into, b"x")
-        assert tasks.wait_readable(one, two) == [one, two]
+        assert oneself.wait_readable(one, two) == [one, two]
     finally:
         for fd in (one, into, two, beside):
             os.close(fd)

@@ -15,7 +15,7 @@ import posix
 import pytest
 
 from anocir import errors
-from anocir.linux import const, entries, files, mounts, tasks, trace
+from anocir.linux import const, entries, files, inodes, mounts, oneself, tasks, trace
 from tests import drive, machine
 from tests.kernel import child
 
@@ -115,8 +115,8 @@ def test_the_summary_says_where_the_time_went_once(tmp_path) -> None:
             errors.scope[:] = [phase, "", ""]
             for _ in range(3):
                 files.stat("/etc")
-        attempt(tasks.execve, b"/no/such/file", *[tasks.strings([])[0]] * 2)
-        attempt(tasks.execve, b"/nor/this", *[tasks.strings([])[0]] * 2)
+        attempt(oneself.execve, b"/no/such/file", *[oneself.strings([])[0]] * 2)
+        attempt(oneself.execve, b"/nor/this", *[oneself.strings([])[0]] * 2)
 
     child.run(action)
     rows = [line for line in path.read_text().splitlines() if line[:1] == "#"]
@@ -141,7 +141,7 @@ def test_flags_of_mounts_and_namespaces_are_names(tmp_path) -> None:
         target = os.open(place, os.O_PATH)
         mounts.move_mount(fd, target)
         mounts.mount("x", str(place), "tmpfs", const.MS_NOSUID | const.MS_RDONLY, "mode=700")
-        attempt(mounts.openat2, target, "a/../b", files.O_PATH,
+        attempt(inodes.openat2, target, "a/../b", files.O_PATH,
                 const.RESOLVE_IN_ROOT | const.RESOLVE_NO_MAGICLINKS)  # fmt: skip
         tasks.unshare(const.CLONE_NEWUTS | const.CLONE_NEWIPC)
         tasks.prctl(const.PR_SET_NO_NEW_PRIVS, 1)
@@ -190,9 +190,9 @@ def test_calls_that_come_back_twice_or_never_are_written_before(tmp_path) -> Non
         trace.open(str(path))
         pid = tasks.clone()
         if pid == 0:
-            argv, kept = tasks.strings(["true"])
-            envp, more = tasks.strings([])
-            tasks.execve(b"/bin/true", argv, envp)
+            argv, kept = oneself.strings(["true"])
+            envp, more = oneself.strings([])
+            oneself.execve(b"/bin/true", argv, envp)
             assert kept and more
         os.waitpid(pid, 0)
 
@@ -258,7 +258,7 @@ def test_a_process_that_closes_it_writes_no_more(tmp_path) -> None:
     def action() -> None:
         trace.open(str(tmp_path / "trace"))
         first = trace.fd()
-        tasks.close_range(first - 1, first + 10)
+        oneself.close_range(first - 1, first + 10)
         other = os.open(tmp_path / "other", os.O_WRONLY | os.O_CREAT)
         for fd in range(first - 1, first + 11):
             os.dup2(other, fd)
@@ -293,7 +293,7 @@ NOT_CALLS = {
         "makedev", "exists", "missing",
     },
     "mounts": {"fsconfig_options", "has_detached"},
-    "tasks": {"strings"},
+    "oneself": {"strings"},
     "processes": {
         "alive", "directory", "exit_code", "hold", "hold_child", "id_map", "in_user_namespace", "is_pidfd",
         "stat",

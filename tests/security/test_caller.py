@@ -441,7 +441,7 @@ def test_control_runc_passes_blocked_signals_on(arena: Arena) -> None:
 
 def test_control_without_a_reset_they_are_passed_on(arena: Arena) -> None:
     runtime = arena.altered(
-        linux__tasks="def default_signal(number):\n    return\n",
+        linux__oneself="def default_signal(number):\n    return\n",
         linux__spawn=(
             "def spawn(path, argv, env, actions, session=True):\n"
             "    _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)\n"

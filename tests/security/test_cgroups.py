@@ -113,7 +113,7 @@ def test_control_crun_makes_a_cgroup_on_the_host(arena: Arena) -> None:
 
 def test_control_unchecked_names_are_taken(arena: Arena) -> None:
     unchecked = {
-        "model__spec": "def check(config):\n    return\n",
+        "model__spec__whole": "def check(config):\n    return\n",
         "model__spec__linux": "def sysctl_path(name):\n    return name\n",
     }
     found = accepted_traversals(arena, arena.altered(**unchecked))

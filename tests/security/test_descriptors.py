@@ -173,7 +173,7 @@ def test_control_without_closing_they_have_more(arena: Arena) -> None:
         arena,
         inside__init="def _close_foreign(first, *kept):\n    return\n",
         inside__program="def close_descriptors(context):\n    return\n",
-        linux__tasks="def close_on_exec(first):\n    return\n",
+        linux__oneself="def close_on_exec(first):\n    return\n",
     )
     assert 9 in found["program"] and 9 in found["exec"] and 9 in found["prestart"], found
 
@@ -213,12 +213,12 @@ def test_a_created_init_holds_nothing_of_the_host(arena: Arena) -> None:
 
 # What is closed before the filter is loaded stays open.
 UNCLOSED = """
-_close_range = tasks.close_range
+_close_range = oneself.close_range
 _close_as_it_is = close_descriptors
 def close_descriptors(context):
-    tasks.close_range = lambda first, last: None
+    oneself.close_range = lambda first, last: None
     _close_as_it_is(context)
-    tasks.close_range = _close_range
+    oneself.close_range = _close_range
 """
 
 

@@ -279,16 +279,16 @@ def test_arguments_are_compared_whole_and_all(arena: Arena) -> None:
 
 def test_control_halves_and_alternatives_are_seen(arena: Arena) -> None:
     halve = (
-        "_program_as_it_is = program\n"
-        "def program(settings, config, no_new_privileges):\n"
+        "_filter_as_it_is = seccomp_filter\n"
+        "def seccomp_filter(settings, config, no_new_privileges):\n"
         "    profile = (config.get('linux') or {}).get('seccomp') or {}\n"
         "    for rule in profile.get('syscalls') or []:\n"
         "        for arg in rule.get('args') or []:\n"
         "            arg['value'] &= 0xFFFFFFFF\n"
         "        rule['args'] = (rule.get('args') or [])[:1]\n"
-        "    return _program_as_it_is(settings, config, no_new_privileges)\n"
+        "    return _filter_as_it_is(settings, config, no_new_privileges)\n"
     )
-    wrong = wrong_comparisons(arena, arena.altered(host__facts=halve))
+    wrong = wrong_comparisons(arena, arena.altered(host__program=halve))
     assert {0, 1, 11} <= set(wrong)
 
 

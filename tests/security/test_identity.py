@@ -140,9 +140,9 @@ def test_credentials_are_those_of_the_configuration(arena: Arena, uid: int) -> N
         ),
         "CapAmb": (
             "def capabilities(context, effective, permitted, inheritable, ambient, longer):\n"
-            "    tasks.capset(effective, permitted, inheritable)\n"
+            "    oneself.capset(effective, permitted, inheritable)\n"
         ),
-        "uids": "def user(context, uid, gid, additional_gids):\n    tasks.setresgid(gid)\n",
+        "uids": "def user(context, uid, gid, additional_gids):\n    oneself.setresgid(gid)\n",
     }.items(),
 )
 def test_control_a_forgotten_step_is_seen(arena: Arena, key: str, code: str) -> None:
@@ -226,7 +226,7 @@ def inherited_groups(arena: Arena, verb: str, **modules: str) -> list[str]:
 @pytest.mark.parametrize("verb", ["run", "exec"])
 def test_control_without_setgroups_they_are(arena: Arena, verb: str) -> None:
     none = "def setgroups(gids):\n    return\n"
-    assert inherited_groups(arena, verb, linux__tasks=none) == ["4242", "4343"]
+    assert inherited_groups(arena, verb, linux__oneself=none) == ["4242", "4343"]
 
 
 USERS = {

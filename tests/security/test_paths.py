@@ -124,7 +124,7 @@ import time as _time
 _open_inside, _make_inside = open, make_directory
 
 def _settle(root_fd, path):
-    fd = mounts.openat2(root_fd, path, files.O_PATH, RESOLVE_IN_ROOT)
+    fd = inodes.openat2(root_fd, path, files.O_PATH, RESOLVE_IN_ROOT)
     found = entries.readlink(f"/proc/self/fd/{fd}")
     files.close(fd)
     return found

@@ -133,7 +133,7 @@ def test_control_a_trusting_runtime_writes_to_fakes(arena: Arena) -> None:
 # exec into a container with a fake /proc -----------------------------------------------------------
 
 # As on a host with AppArmor, so that there is a label to write.
-LABELS = {"host__facts": "def lsm(name):\n    return name == 'apparmor'\n"}
+LABELS = {"host__program": "def lsm(name):\n    return name == 'apparmor'\n"}
 
 
 def exec_over_a_fake(arena: Arena, **modules: str) -> tuple[str, str]:

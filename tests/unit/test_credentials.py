@@ -26,9 +26,9 @@ def test_the_label_of_keys_is_asked_for_before_there_is_one(
         seen.append((name, attribute.read_text()))
         return 77
 
-    monkeypatch.setattr(credentials.tasks, "join_session_keyring", join)
+    monkeypatch.setattr(credentials.oneself, "join_session_keyring", join)
     monkeypatch.setattr(
-        credentials.tasks,
+        credentials.oneself,
         "set_keyring_permissions",
         lambda serial, mask: seen.append((serial, mask)),
     )
