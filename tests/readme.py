@@ -61,7 +61,9 @@ def speed(results: str) -> list[str]:
 def reliability(results: str) -> list[str]:
     """What was left or wrong, of how many."""
     table = rows(results)
-    lines = [f"| {results.split(',')[0]} | anocir | runc | crun |", "| --- | --- | --- | --- |"]
+    versions = re.findall(r"(anocir|runc|crun): \w+ version ([\w.]+\w)", results)
+    head = " | ".join([results.split(",")[0], *(" ".join(version) for version in versions)])
+    lines = [f"| {head} |", "| --- | --- | --- | --- |"]
     lines += [f"| {shown} | {' | '.join(table[name][:3])} |" for name, shown in RELIABILITY.items()]
     return lines
 
