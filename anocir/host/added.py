@@ -210,7 +210,8 @@ def _attach(entries: Sequence[Mount], made: Sequence[int], proc: int) -> list[st
                     raise at(where, "leads to the root of the container")
                 mounts.move_mount(mount_fd, target)
             except OSError as error:
-                raise at(where, strerror(error.errno or 0)) from None
+                text = f'"{entry["destination"]}": {strerror(error.errno or 0)}'
+                raise at(where, text) from None
             except Error as error:
                 raise error if error.text.startswith("mounts[") else at(where, error.text) from None
             places.append(mount_fd)

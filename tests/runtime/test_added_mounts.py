@@ -86,6 +86,13 @@ def test_only_what_was_added_is_removed(container: Container, volume: str) -> No
     assert table(container) == before
 
 
+def test_a_place_that_cannot_be_made_is_named(container: Container, volume: str) -> None:
+    container.bundle.config["root"]["readonly"] = True
+    container.launch("exec sleep 1000")
+    said = call(container, "add", bind(volume, "/new/place"), ok=False).stderr
+    assert 'mounts[0].destination: "/new/place": read-only file system\n' in said
+
+
 def test_all_of_them_or_none(container: Container, volume: str) -> None:
     container.launch("exec sleep 1000")
     before = table(container)
