@@ -3,3 +3,9 @@
 Side: host and init.  Nothing in here knows a word of the OCI specification, and no ctypes type
 leaves this package.
 """
+
+import sys
+
+# RTLD_LAZY (dlopen(3)): of the 165 functions that _ctypes names few are called, and to look all of
+# them up takes 0.04 ms, in each of the two processes.
+sys.setdlopenflags(1)
