@@ -40,7 +40,7 @@ def main() -> NoReturn:
     words = _arguments()
     import_path = _import_path()
     try:
-        if _needs_init(words):
+        if not set(words).isdisjoint(_WITH_INIT) and _needs_init(words):
             from .host import boot
 
             boot.early(import_path)
@@ -72,7 +72,7 @@ def _needs_init(words: list[str]) -> bool:
 
     A wrong answer costs nothing but time: the parser decides.
     """
-    if set(words).isdisjoint(_WITH_INIT) or b"LISTEN_FDS" in posix.environ:
+    if b"LISTEN_FDS" in posix.environ:
         return False
     command = ""
     skip = False

@@ -158,9 +158,6 @@ def has_cause(text: str, number: int) -> bool:
     return any(text.endswith(strerror(one)) for one in WITH_CAUSES)
 
 
-_SHORT: Final = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
-
-
 def shown(text: str) -> str:
     """Return text as it may reach a terminal: what does not print is written by its number.
 
@@ -169,12 +166,12 @@ def shown(text: str) -> str:
     """
     if text.isprintable():
         return text
-    return "".join(
-        char if char.isprintable() else _SHORT.get(char) or _number(char) for char in text
-    )
+    return "".join(char if char.isprintable() else _escaped(char) for char in text)
 
 
-def _number(char: str) -> str:
+def _escaped(char: str) -> str:
+    if char in "\n\r\t":
+        return {"\n": "\\n", "\r": "\\r", "\t": "\\t"}[char]
     code = ord(char)
     if 0xDC80 <= code <= 0xDCFF:  # a byte that was not UTF-8
         code -= 0xDC00
@@ -183,21 +180,19 @@ def _number(char: str) -> str:
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
-# Parts of the names of mount options whose values open something: cifs, ceph, ubifs and their like.
-_SECRET: Final = ("pass", "pwd", "secret", "cred", "key", "token", "auth")
-
-
 def concealed(options: str) -> str:
     """Return options of a mount, joined by commas or one, as a message may show them.
 
     What follows a secret up to the next name belongs to it: it may have had commas of its own.
     """
+    # Parts of names whose values open something: cifs, ceph, ubifs and their like.
+    secret = ("pass", "pwd", "secret", "cred", "key", "token", "auth")
     words: list[str] = []
     hiding = False
     for word in options.split(","):
         name, equals, _ = word.partition("=")
         if equals:
-            hiding = any(part in name.lower() for part in _SECRET)
+            hiding = any(part in name.lower() for part in secret)
             words.append(f"{name}=..." if hiding else word)
         elif not hiding:
             words.append(word)

@@ -82,21 +82,18 @@ def oci_state(container: Container, status: Status, pid: int | None = None) -> S
     return result
 
 
-# Of a mount or a device that was added to a container while it ran.
-_SHOWN: Final = ("destination", "source", "type")
-_DEVICE: Final = ("path", "type", "major", "minor", "access")
-
-
 def state(settings: Settings, container_id: str) -> State:
     """Return the state of one container."""
     container, status = open_(settings, container_id)
     found = oci_state(container, status)
     added = container.state.get("added")
     if added and status != STOPPED:
-        found["mounts"] = [{key: row[key] for key in _SHOWN} for row in added]
+        keys: Final = ("destination", "source", "type")
+        found["mounts"] = [{key: row[key] for key in keys} for row in added]
     plugged = container.state.get("devices")
     if plugged and status != STOPPED:
-        found["devices"] = [{key: row[key] for key in _DEVICE} for row in plugged]
+        names: Final = ("path", "type", "major", "minor", "access")
+        found["devices"] = [{name: row[name] for name in names} for row in plugged]
     return found
 
 

@@ -15,40 +15,55 @@ if TYPE_CHECKING:
 
     from .store import Container
 
-STATES: Final = ("creating", "created", "running", "paused", "stopped")
-# Which operation is allowed in which state, in their order: None, or what refuses it, in words or
-# by the name that these have in errors.CONTRACT.
-TRANSITIONS: Final = {
-    "start": (
-        "cannot start a container that is being created", None, "already running", "start paused",
-        "already stopped",
-    ),
-    "kill": (None, None, None, None, "not running"),
+# In which states an operation is allowed.
+ALLOWED: Final = {
+    "start": ("created",),
+    "kill": ("creating", "created", "running", "paused"),
     # runtime.md: a container that is not stopped MUST NOT be deleted.
-    "delete": ("not stopped", "not stopped", "not stopped", "not stopped", None),
-    "exec": (
-        "cannot exec in a container that is being created", None, None, "exec paused",
-        "exec stopped",
-    ),
-    "pause": ("not running", None, None, "container is paused already", "not running"),
-    "resume": ("not paused", "not paused", "not paused", None, "not paused"),
-    "update": ("not running", None, None, None, "not running"),
-    # In the words of runc.
-    "checkpoint": (
-        "container cannot be checkpointed in {status} state",
-        "container cannot be checkpointed in {status} state", None, None,
-        "container cannot be checkpointed in {status} state",
-    ),
-    "events": (
-        "container with id {id} is not running", None, None, None,
-        "container with id {id} is not running",
-    ),
-}  # fmt: skip
+    "delete": ("stopped",),
+    "exec": ("created", "running"),
+    "pause": ("created", "running"),
+    "resume": ("paused",),
+    "update": ("created", "running", "paused"),
+    "checkpoint": ("running", "paused"),
+    "events": ("created", "running", "paused"),
+}
 
 
 def check(operation: str, container: Container, status: str) -> None:
     """Raise Error unless the operation is allowed in this state."""
-    refused = TRANSITIONS[operation][STATES.index(status)]
-    if refused is not None:
+    if status not in ALLOWED[operation]:
+        refused = _refusal(operation, status)
         text = CONTRACT.get(refused, refused)
         raise Error(text.format(id=container.id, status=status))
+
+
+def _refusal(operation: str, status: str) -> str:
+    """Return what refuses an operation, in words or by the name of the words in CONTRACT."""
+    words: dict[str, str | dict[str, str]] = {
+        "start": {
+            "creating": "cannot start a container that is being created",
+            "running": "already running",
+            "paused": "start paused",
+            "stopped": "already stopped",
+        },
+        "kill": "not running",
+        "delete": "not stopped",
+        "exec": {
+            "creating": "cannot exec in a container that is being created",
+            "paused": "exec paused",
+            "stopped": "exec stopped",
+        },
+        "pause": {
+            "creating": "not running",
+            "paused": "container is paused already",
+            "stopped": "not running",
+        },
+        "resume": "not paused",
+        "update": "not running",
+        # In the words of runc.
+        "checkpoint": "container cannot be checkpointed in {status} state",
+        "events": "container with id {id} is not running",
+    }
+    found = words[operation]
+    return found if isinstance(found, str) else found[status]
