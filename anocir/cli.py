@@ -283,6 +283,8 @@ def _read(
         if len(word) < 2 or word[0] != "-":
             args.append(word)
             if in_order:
+                # Only what is before it has options that a "--" after the id could end.
+                index += bool(command) and words[index : index + 1] == ["--"]
                 return args + words[index:]
             continue
         name, equals, value = word[2 if word[1] == "-" else 1 :].partition("=")

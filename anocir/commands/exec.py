@@ -44,8 +44,6 @@ IN_ORDER = True
 
 def run(settings: Settings, options: Options, args: list[str]) -> int:
     """Answer with the exit status of the process, 128 + N for signal N."""
-    if args[1:2] == ["--"]:
-        del args[1]  # only what is before the id has options that it could end
     if len(args) < 2 and options["tools"] and not options["process"]:
         from ..host import tools
 

@@ -26,8 +26,6 @@ IN_ORDER = True
 
 def run(settings: Settings, options: Options, args: list[str]) -> int:
     """Send the signal to init, or to every process."""
-    if args[1:2] == ["--"]:
-        del args[1]
     signal = (args[1] if len(args) > 1 else options["signal"]) or "SIGTERM"
     kill.kill(settings, args[0], signal_number(signal), options)
     return 0

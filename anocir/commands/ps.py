@@ -22,8 +22,6 @@ IN_ORDER = True
 
 def run(settings: Settings, options: Options, args: list[str]) -> int:
     """Print the host's process ids as JSON, or the matching lines of the host's ps."""
-    if args[1:2] == ["--"]:
-        del args[1]
     pids = ps.ps(settings, args[0])
     if options["format"] == "json":
         # The form that the containerd shim reads; a stopped container has none.

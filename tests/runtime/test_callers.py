@@ -325,6 +325,10 @@ def test_the_scheduler_of_the_container_holds_for_a_process_object(container: Co
 def test_two_dashes_after_the_id_are_passed_over(container: Container) -> None:
     container.launch("sleep 1000")
     assert container.exec("--", "echo", "--", "a").stdout == "-- a\n"
+    container.runtime("kill", container.id, "--", "CONT")
+    # only there, and where no "--" before the id has said the same
+    assert container.runtime("kill", container.id, "CONT", "--", ok=False).status == 1
+    assert container.runtime("exec", "--", container.id, "--", "echo", ok=False).status == 255
 
 
 @pytest.mark.parametrize(
