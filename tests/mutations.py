@@ -63,7 +63,7 @@ MUTATIONS = (
     ),
     Mutation(
         "drop seccomp in exec only",
-        "model/execution",
+        "model/entering",
         "_exec = compile_exec\n"
         "def compile_exec(c, p, facts): return _exec(c, p, {**facts, 'seccomp': None})",
         ["test_seccomp.py::test_what_exec_runs_is_filtered_too"],
@@ -154,7 +154,7 @@ MUTATIONS = (
     ),
     Mutation(
         "HOME missing in exec only",
-        "model/execution",
+        "model/entering",
         "_exec = compile_exec\n"
         "def compile_exec(*args):\n"
         "    made = _exec(*args)\n"

@@ -68,16 +68,22 @@ class Maker:
         rules = devices.parse(resources.get("devices"))
         self._check_writes(*_writes(resources))
         if rules and not (self._guards() or self.place.get("shielded")):
-            raise knobs.unavailable("devices", "linux.resources.devices")
+            from . import refusals
+
+            raise refusals.unavailable("devices", "linux.resources.devices")
         warn_of_ignored(resources)
 
     def _check_writes(self, writes: list[Write], unified: list[Write]) -> None:
         for controller, _, _, source, _ in writes:
             if controller not in self.directories:
-                raise knobs.unavailable(controller, source)
+                from . import refusals
+
+                raise refusals.unavailable(controller, source)
         for controller, _, _, source, _ in unified[:1]:
             if "" not in self.directories:
-                raise knobs.unavailable(controller, source, "version 2")
+                from . import refusals
+
+                raise refusals.unavailable(controller, source, "version 2")
 
     def _guards(self) -> bool:
         """Tell whether there is something to guard devices with: the controller, or cgroup2."""
@@ -140,7 +146,9 @@ class Maker:
             names = controllers.split(",")
             for write in writes:
                 if write[0] in names:
-                    raise knobs.not_delegated(write[3]) from None
+                    from . import refusals
+
+                    raise refusals.not_delegated(write[3]) from None
             for name in names:
                 del self.directories[name]
 
@@ -165,7 +173,9 @@ class Maker:
         have = knobs.read_text(f"{directory}/cgroup.controllers").split()
         for controller, _, _, source, _ in writes:
             if controller != "cgroup" and controller not in have:
-                raise knobs.unavailable(controller, source, "version 2")
+                from . import refusals
+
+                raise refusals.unavailable(controller, source, "version 2")
         knobs.write(writes, {write[0]: directory for write in writes}, undo)
 
     def _guard_devices(self, rules: list[Rule]) -> None:
@@ -241,7 +251,9 @@ class Maker:
                 if error.errno == ESRCH:
                     raise Error(f"join cgroup {directory}: process {pid} is gone") from None
                 if error.errno == EINVAL and directory == late:
-                    raise knobs.too_low(
+                    from . import refusals
+
+                    raise refusals.too_low(
                         f"{late}/memory.limit_in_bytes",
                         knobs.read_text(f"{late}/memory.limit_in_bytes"),
                         "linux.resources.memory.limit",

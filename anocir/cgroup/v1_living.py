@@ -10,7 +10,7 @@ from time import sleep
 
 from ..errors import Error, strerror
 from ..linux import files
-from . import hierarchy, joining, knobs, removal, tree
+from . import hierarchy, joining, knobs, refusals, removal, tree, undoing
 from .v1 import GONE, Maker, warn_of_ignored
 
 TYPE_CHECKING = False
@@ -60,7 +60,7 @@ class Manager(Maker):
             fallback = present.get(controllers[0])
             if reason.errno in knobs.DENIED:
                 if fallback == directory:
-                    raise knobs.stays_outside(directory, reason) from reason
+                    raise refusals.stays_outside(directory, reason) from reason
                 continue  # where it could not be made, the container has none
             if fallback is None or fallback == directory:
                 if self.tolerant:
@@ -88,7 +88,7 @@ class Manager(Maker):
             self._write(writes, undo)
             self._write_unified(unified, undo)
         except (Error, OSError):
-            knobs.restore(undo)
+            undoing.restore(undo)
             raise
 
     def change_devices(
@@ -101,7 +101,7 @@ class Manager(Maker):
         self._present()
         if "devices" not in self.directories:
             if "" not in self.directories:
-                raise knobs.unavailable("devices", new[0][0])
+                raise refusals.unavailable("devices", new[0][0])
             from . import v2_living
 
             return v2_living.change_devices(self.directories[""], rules, before, after, new[0][0])
@@ -229,12 +229,12 @@ class Manager(Maker):
                 return self.directories[controller]
         for directory in self.directories.values():
             return directory
-        raise knobs.no_cgroup()
+        raise refusals.no_cgroup()
 
     def _present(self) -> None:
         """Refuse what needs a cgroup when none could be made."""
         if self.tolerant and self.gone():
-            raise knobs.no_cgroup()
+            raise refusals.no_cgroup()
 
     def pids(self) -> list[int]:
         """Return the host pids of all processes of the container."""

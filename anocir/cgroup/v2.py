@@ -95,7 +95,9 @@ class Maker:
             if not self.tolerant or refusal.errno not in knobs.DENIED:
                 raise
             if writes:
-                raise knobs.not_delegated(writes[0][3]) from None
+                from . import refusals
+
+                raise refusals.not_delegated(writes[0][3]) from None
             return
         if error:
             self.place["foreign"] = True  # nothing there may be killed or removed
@@ -178,8 +180,12 @@ class Maker:
         for controller, _, _, source, _ in writes:
             if controller not in have and controller != "cgroup":
                 if self.tolerant and controller not in wanted:
-                    raise knobs.not_delegated(source)
-                error = knobs.unavailable(controller, source)
+                    from . import refusals
+
+                    raise refusals.not_delegated(source)
+                from . import refusals
+
+                error = refusals.unavailable(controller, source)
                 raise Error(error.text, busy or error.hint)
 
     def _pass_on(self, directory: str) -> str:
@@ -254,7 +260,9 @@ class Maker:
         """
         for _, file, value, source, _ in self.late:
             if file == "memory.max" and value.isdigit() and not self._fits(int(value)):
-                raise knobs.too_low(f"{self.directory}/{file}", value, source)
+                from . import refusals
+
+                raise refusals.too_low(f"{self.directory}/{file}", value, source)
         self._write(self.late)
 
     def _fits(self, limit: int) -> bool:

@@ -11,7 +11,7 @@ from time import sleep
 from ..base import log
 from ..errors import Error, strerror
 from ..linux import files
-from . import joining, knobs, removal, tree
+from . import joining, knobs, refusals, removal, tree, undoing
 from .v2 import Maker, warn_of_ignored
 
 TYPE_CHECKING = False
@@ -60,7 +60,7 @@ class Manager(Maker):
         if reason.errno in knobs.DENIED:
             if path is None or not f"{path}/".endswith(self.place["path"] + "/"):
                 return  # where it could not be made, the container has none
-            raise knobs.stays_outside(target, reason) from reason
+            raise refusals.stays_outside(target, reason) from reason
         if path is None or self.place["mountpoint"] + path == target:
             if self.tolerant:
                 return
@@ -90,7 +90,7 @@ class Manager(Maker):
         try:
             self._write(writes, undo)
         except (Error, OSError):
-            knobs.restore(undo)
+            undoing.restore(undo)
             raise
 
     def change_devices(
@@ -121,7 +121,7 @@ class Manager(Maker):
 
     def _present(self) -> None:
         if self.tolerant and self.gone():
-            raise knobs.no_cgroup()
+            raise refusals.no_cgroup()
 
     def freeze(self) -> None:
         """Stop all processes; thaw again when they do not stop within two seconds."""

@@ -13,7 +13,7 @@ from ..base import jsonio, log
 from ..errors import CONTRACT, Error, at, scene
 from ..linux import files, processes
 from ..linux.capabilities import NAMES
-from ..model import execution, namespaces
+from ..model import entering, namespaces
 from ..wire import channel
 from . import foreground, joining, launch, program, start, states, transitions
 
@@ -93,7 +93,7 @@ def execute(
         tools.check(known["join"])
         known["tools"] = len(fds)
         fds.append(tools.mount(options["tools"]))
-    compiled = execution.compile_exec(config, process, known)
+    compiled = entering.compile_exec(config, process, known)
     if log.shows(log.DEBUG):
         from ..model import explain
 

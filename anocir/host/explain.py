@@ -9,7 +9,7 @@ from ..cgroup import choice
 from ..base import jsonio
 from ..errors import Error, at
 from ..linux import processes
-from ..model import execution, namespaces, plan
+from ..model import entering, namespaces, plan
 from ..model.spec import process as process_spec
 from ..model.spec import whole
 from . import facts, program
@@ -47,7 +47,7 @@ def of_bundle(settings: Settings, options: Options) -> tuple[Plan, list[str]]:
         (kind, f"/proc/PID/ns/{namespaces.FILES[kind]}") for kind in namespaces.of(config)
     ]
     host = ["join the container's cgroups before anything else", "write process.oomScoreAdj"]
-    return execution.compile_exec(config, process, known), host
+    return entering.compile_exec(config, process, known), host
 
 
 def _facts(settings: Settings, config: Config, options: Options, bundle: str, rootfs: str) -> Facts:

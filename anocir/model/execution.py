@@ -1,7 +1,7 @@
 """The steps to a process of the container: its streams, its labels, its own rights.
 
-Side: pure.  The plan of exec is made of nothing else; that of create ends with them (plan.py, which
-says what a plan is).
+Side: pure.  The plan of exec (entering.py) is hardly more; that of create (plan.py, which says what
+a plan is) ends with them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from typing import Any, Final
 
     from .schema import Config, Facts, Linux, MemoryPolicy, Process, Scheduler
-    from ..wire.shapes import Plan, Program, Step
+    from ..wire.shapes import Program, Step
 
 # include/uapi/linux/personality.h
 PERSONALITIES: Final = {"LINUX": 0x0000, "LINUX32": 0x0008}
@@ -73,60 +73,6 @@ def cpus(text: str) -> list[int]:
         if first:
             numbers.update(range(int(first), int(last or first) + 1))
     return sorted(numbers)
-
-
-def compile_exec(config: Config, process: Process, facts: Facts) -> Plan:
-    """Return the plan for `exec`: the same facts, with `join` (list of (type, path)).
-
-    And `keyring`, the name of the container's, empty for a new one; `tools`, the number of the
-    tools' mount among the descriptors, if there are any.
-    """
-    setup: list[Step] = []
-    affinity = process.get("execCPUAffinity") or {}
-    if any(kind == "user" for kind, _ in facts["join"]):
-        setup.append(
-            ("become_root", "linux.namespaces", keeps_groups(config.get("annotations") or {}))
-        )
-    if affinity.get("initial"):
-        setup.append(("affinity", "process.execCPUAffinity.initial", cpus(affinity["initial"])))
-    setup.append(("session", ""))
-    setup.append(("keyring", "", facts["keyring"], ""))
-    if facts.get("tools", -1) >= 0:
-        setup.append(("tools", "", facts["tools"]))
-    setup.append(("root_here", ""))
-    if labels(process, facts):
-        setup.append(("open_attributes", "process"))
-    if process.get("terminal"):
-        setup.append(console(process, bind=False, own=False))
-    if not has_home(process):
-        setup.append(("home", "process.env", user_id(process)))
-    setup += domain_steps(config.get("linux") or {})
-    setup.append(("command", "process.args", True))
-    setup.append(("join_late", "linux.resources"))
-    launch, born = process_steps(process, facts, config.get("annotations") or {}, late=True)
-    if affinity.get("final"):
-        launch.insert(0, ("affinity", "process.execCPUAffinity.final", cpus(affinity["final"])))
-    joined = [
-        (namespaces.FLAGS[kind], index, path) for index, (kind, path) in enumerate(facts["join"])
-    ]
-    return {
-        "prepare": [
-            *stream_steps(config, process, facts, len(joined)),
-            ("join_all", "linux.namespaces", joined),
-        ],
-        "setup": setup,
-        "launch": launch,
-        "born": born,
-        "start": [],
-        "process": program(process, facts),
-        "fds": passed_on(facts),
-        "holes": facts.get("holes", []),
-        "late": True,
-        "pids": -1,
-        "outside": False,
-        "state": facts["state"],
-        "bundle": facts["bundle"],
-    }
 
 
 def console(process: Process, bind: bool, own: bool) -> Step:

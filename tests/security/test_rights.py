@@ -218,7 +218,7 @@ def compile_exec(*args):
 
 def test_control_one_that_is_cloned_first_is_seen_with_all(arena: Arena) -> None:
     lines = watched(
-        arena, uid=1000, runtime=arena.altered(model__execution=FIRST), wanted="Seccomp: 0"
+        arena, uid=1000, runtime=arena.altered(model__entering=FIRST), wanted="Seccomp: 0"
     )
     assert any(int(row["CapPrm"], 16) & 1 << 21 and row["Seccomp"] == "0" for row in rights(lines))
 

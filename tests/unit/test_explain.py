@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from anocir.inside import init
-from anocir.model import execution, explain
+from anocir.model import entering, explain
 from tests.unit.test_plan import GOLDEN, NAMES, compiled, facts_for, load
 
 pytestmark = pytest.mark.unit
@@ -33,7 +33,7 @@ def plans() -> list[tuple[str, dict]]:
         if config.get("process"):
             join = [("pid", "/proc/1/ns/pid"), ("mount", "/proc/1/ns/mnt")]
             facts = facts_for(config, join=join)
-            made.append((f"{name}, exec", execution.compile_exec(config, config["process"], facts)))
+            made.append((f"{name}, exec", entering.compile_exec(config, config["process"], facts)))
     return made
 
 

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anocir.model import execution, explain, namespaces, plan
+from anocir.model import entering, execution, explain, namespaces, plan
 from anocir.model.spec import whole
 from anocir.errors import Error
 from anocir.linux import const
@@ -498,7 +498,7 @@ EXEC_FACTS = {
 def exec_plan(process: dict | None = None, **facts) -> dict:
     config = load("spec")
     given_process = {**config["process"], "terminal": False, **(process or {})}
-    return execution.compile_exec(config, given_process, {**EXEC_FACTS, **facts})
+    return entering.compile_exec(config, given_process, {**EXEC_FACTS, **facts})
 
 
 def test_exec_joins_all_and_mounts_nothing() -> None:
@@ -589,7 +589,7 @@ def test_a_filter_that_forbids_the_clone_comes_after_it_or_all_does() -> None:
     config = load("docker")
     for last in (False, True):
         process = {**config["process"], "noNewPrivileges": last}
-        made = execution.compile_exec(
+        made = entering.compile_exec(
             config, process, {**EXEC_FACTS, "seccomp": FACTS["seccomp"], "clone": False}
         )
         names = [step[0] for step in made["born"]]

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from anocir import errors
 from anocir.base import jsonio
-from anocir.model.spec import kinds, linux, process, resources, whole
+from anocir.model.spec import kinds, linux, process, resources, whole, words
 
 FULL = {
     "ociVersion": "1.3.0",
@@ -734,7 +734,7 @@ CONSEQUENCES = {
 
 def test_every_value_of_the_wrong_type_is_named_by_its_own_path():
     for way in places(FULL):
-        path = kinds.join("", list(reversed(way)))
+        path = words.join("", list(reversed(way)))
         for value in WRONG:
             config = full()
             put(config, way, copy.deepcopy(value))
@@ -742,7 +742,7 @@ def test_every_value_of_the_wrong_type_is_named_by_its_own_path():
             if not text:
                 continue
             named = text.split(": ")[0]
-            parent = kinds.join("", list(reversed(way[:-1])))
+            parent = words.join("", list(reversed(way[:-1])))
             allowed = [path, parent or "config.json"]
             for start, others in CONSEQUENCES.items():
                 if way[: len(start)] == start:

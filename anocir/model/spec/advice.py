@@ -6,8 +6,9 @@ stands in `whole.demanded`.
 
 from __future__ import annotations
 
-from .kinds import array, join, mapping, record
+from .kinds import array, mapping, record
 from .whole import CONFIG, NAME_LENGTH
+from .words import join
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

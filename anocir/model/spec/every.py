@@ -15,9 +15,7 @@ from .kinds import (
     array,
     choice,
     choices,
-    expected,
     identity,
-    join,
     mapping,
     name,
     record,
@@ -26,6 +24,7 @@ from .kinds import (
 from .process import PROCESS
 from .resources import RESOURCES
 from .whole import CONFIG
+from .words import expected, join
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

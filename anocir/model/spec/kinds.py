@@ -8,7 +8,7 @@ together on the way out, so that a configuration without one pays nothing for it
 
 from __future__ import annotations
 
-from ...errors import at, Error, keyed, quoted, SHOWN
+from ...errors import quoted, SHOWN
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ UINT32: Final = (0, (1 << 32) - 1)
 UINT64: Final = (0, (1 << 64) - 1)
 # 2^32-1 is "leave as it is" for setresuid(2): whoever asks for it would stay root.
 LAST_ID: Final = (1 << 32) - 2
-_LISTED: Final = 12
 # By JSON path what runc says first of a mistake there, and scripts may look for: stands where the
 # record is.
 RUNCS_WORDS: Final[dict[str, str]] = {}
@@ -50,26 +49,9 @@ def run(kind: Kind, value: Any, path: str) -> None:
     try:
         kind[0](value, kind[1])
     except Mistake as mistake:
+        from .words import complaint
+
         raise complaint(mistake, path) from None
-
-
-def complaint(mistake: Mistake, path: str = "") -> Error:
-    """Return the Error for a Mistake that was made below `path`."""
-    where = join(path, mistake.path)
-    word = next((word for start, word in RUNCS_WORDS.items() if where.startswith(start)), "")
-    return at(where or "config.json", word + mistake.text)
-
-
-def join(path: str, keys: list[str | int]) -> str:
-    """Return `path` followed by keys, innermost first: mounts[3].options[0], sysctl["net.x"]."""
-    for key in reversed(keys):
-        if isinstance(key, int):
-            path += f"[{key}]"
-        elif len(key) <= SHOWN and key.isidentifier() and key.isascii():
-            path += f".{key}" if path else key
-        else:
-            path = keyed(path, key)
-    return path
 
 
 def show(value: Any) -> str:
@@ -95,11 +77,6 @@ def name(value: Any) -> str:
     if isinstance(value, str):
         return "a string"
     return "an array" if isinstance(value, list) else "an object"
-
-
-def among(names: Any) -> str:
-    """Return names for an error text: all of them if they are few, but for Go's "not set"."""
-    return f" ({', '.join(sorted(filter(None, names)))})" if len(names) <= _LISTED else ""
 
 
 def boolean(value: Any, _: Any) -> None:
@@ -150,17 +127,9 @@ def choice(value: Any, names: tuple[frozenset[str], str]) -> None:
     if type(value) is str and value in names[0]:
         return
     string(value, None)
-    raise Mistake(f"must be {names[1]}{among(names[0])}, got {show(value)}{_nearest(value, names)}")
+    from .words import among, nearest
 
-
-def _nearest(value: str, names: tuple[frozenset[str], str]) -> str:
-    """Return a suggestion where only case, prefix or dashes are wrong."""
-    bare = value.upper().replace("-", "_")
-    for known in sorted(names[0]):
-        upper = known.upper()
-        if len(bare) > 1 and (upper == bare or upper.endswith("_" + bare)):
-            return f" (did you mean {known}?)"
-    return ""
+    raise Mistake(f"must be {names[1]}{among(names[0])}, got {show(value)}{nearest(value, names)}")
 
 
 def choices(value: Any, names: tuple[frozenset[str], str]) -> None:
@@ -253,6 +222,8 @@ def record(value: Any, shape: Shape) -> None:
         del value[key]
     for key in required:
         if key not in value:
+            from .words import expected
+
             raise Mistake(f"is missing, must be {expected(table[key])}", key)
     if rule is not None:
         rule(value)
@@ -263,26 +234,6 @@ STRING: Final = (string, None)
 STRINGS: Final = (strings, None)
 ABSOLUTE: Final = (absolute, None)
 IDENTITY: Final = (identity, None)
-
-_EXPECTED: Final = {
-    boolean: "true or false",
-    integer: "an integer",
-    identity: "a user or group id",
-    string: "a string",
-    text: "a string",
-    absolute: "an absolute path",
-    choices: "an array of strings",
-    strings: "an array of strings",
-    some_strings: "an array of strings",
-    array: "an array",
-}
-
-
-def expected(kind: Kind) -> str:
-    """Return what a property of this kind must be, for one that is missing."""
-    if kind[0] is choice:
-        return str(kind[1][1]) + among(kind[1][0])
-    return _EXPECTED.get(kind[0], "an object")
 
 
 def made_of(value: str, characters: str) -> bool:
