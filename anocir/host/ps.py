@@ -20,12 +20,14 @@ def ps(settings: Settings, container_id: str) -> list[int]:
     container, status = states.open_(settings, container_id)
     if status == states.STOPPED:
         return []
-    disabled = (container.intent.get("cgroup") or {}).get("manager") == "disabled"
+    record = container.intent.get("cgroup") or {}
+    manager = states.manager(container)
+    without = record.get("manager") == "disabled" or (record.get("tolerant") and manager.gone())
     known = container.intent.get("private_pids") or container.state.get("mount_namespace")
-    if disabled and known:
-        # Without a cgroup: by the namespaces.
+    if without and known:
+        # Without a cgroup, or the right to make one: by the namespaces.
         mine = belonging.mine(container)
         return sorted(
             int(name) for name in posix.listdir("/proc") if name.isdigit() and mine(int(name))
         )
-    return sorted(states.manager(container).pids())
+    return sorted(manager.pids())
