@@ -41,9 +41,7 @@ def main() -> NoReturn:
     import_path = _import_path()
     try:
         if not set(words).isdisjoint(_WITH_INIT) and _needs_init(words):
-            from .host import boot
-
-            boot.early(import_path)
+            import_("anocir.host.boot").early(import_path)
         through: Callable[[list[str], str], NoReturn] = import_("anocir.door").main
     except Exception as error:  # no memory, no descriptor, a damaged file: there is no log yet
         _leave(error, 255 if "exec" in words else 1)

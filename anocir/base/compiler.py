@@ -32,8 +32,9 @@ LEADS = (
     "anocir.wire.channel", "anocir.host.launch", "anocir.model.execution", "anocir.host.joining",
     "anocir.host.program", "anocir.cgroup.joining", "anocir.host.create",
 )  # fmt: skip
-# These with all that they need: in the sealed interpreter there is no record before.
-WHOLE = ("anocir.inside.init",)
+# These with all that they need: in the sealed interpreter there is no record before, and for what
+# starts it nothing is read that is not needed until then.  They are found there and nowhere else.
+WHOLE = ("anocir.inside.init", "anocir.host.boot")
 # C modules of the standard library, for which preload.py knows a shorter way.
 NATIVE = ("_ctypes", "_json", "_socket", "_struct", "errno", "fcntl", "gc", "select")
 
