@@ -231,8 +231,11 @@ def _refuse_relative(command: Command, path: bytes) -> None:
         )
 
 
-def _interpreter(path: bytes) -> str:
-    """Say which interpreter or loader a program names that the kernel did not find."""
+def _interpreter(path: bytes, left: int = 5) -> str:
+    """Say which interpreter or loader a program names that the kernel did not find.
+
+    An interpreter may name one itself: `left` so many times, as with the kernel.
+    """
     try:
         fd = files.open(path, files.O_RDONLY | files.O_NONBLOCK | files.O_NOCTTY)
         try:
@@ -242,7 +245,11 @@ def _interpreter(path: bytes) -> str:
     except OSError:
         return "the interpreter that it names is missing"
     if head[:2] == b"#!":
-        name = head[2:].split(b"\n")[0].strip().split(b" ")[0].split(b"\t")[0]
+        name = head[2:].split(b"\n")[0].strip(b" \t").split(b" ")[0].split(b"\t")[0]
+        if name.endswith(b"\r"):  # the kernel takes it for a part of the name
+            return f"its first line, for {files.decode(name[:-1])}, ends with a carriage return"
+        if left and files.exists(name):
+            return f"its interpreter {files.decode(name)}: {_interpreter(name, left - 1)}"
         return f"its interpreter {files.decode(name)} is missing"
     end = head.find(b"/ld")
     if end >= 0:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
+import shutil
 import socket
 import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -16,6 +19,23 @@ from tests.bundle import PATH
 from tests.drive import Container, Runtime
 
 # ---------------------------------------------------------------------- the program
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("/bin/sh\r", "its first line, for /bin/sh, ends with a carriage return"),
+        ("/own -x\r", "its interpreter /own: its interpreter /nothere is missing"),
+        ("/dynamic", r"its interpreter /dynamic: its loader /\S*ld\S* is missing"),
+    ],
+)
+def test_what_is_there_is_not_called_missing(container: Container, line: str, told: str) -> None:
+    container.bundle.put("/run.sh", f"#!{line}\necho no\n", 0o755)
+    container.bundle.put("/own", "#!/nothere\n", 0o755)
+    shutil.copy(sys.executable, container.bundle.rootfs + "/dynamic")
+    container.process["args"] = ["/run.sh"]
+    found = re.search(r"exec /run.sh: no such file or directory \((.*)\)\n", container.cannot_run())
+    assert found and re.fullmatch(told, found[1]), found
 
 
 @pytest.mark.parametrize("interpreter", ["/nothere", "/usr/bin/no such", "/bin/deep/er -x"])
