@@ -26,6 +26,7 @@ class Context:
         "command",
         "cwd_refused",
         "denied",
+        "device_place",
         "env",
         "given",
         "hook_outputs",
@@ -34,7 +35,6 @@ class Context:
         "late_join",
         "late_ro",
         "later",
-        "lending",
         "line_fds",
         "mask_fd",
         "null_fd",
@@ -72,8 +72,9 @@ class Context:
         # Those that only the host side may open, and those that an earlier mount may bring.
         self.denied: list[int] = []
         self.later: dict[int, tuple[str, str, str]] = {}
-        # Directories of devices: whether they give their group to what is made in them.
-        self.lending: dict[str, bool] = {}
+        # The directory of the last device: its path, open, whether it gives its group to what is
+        # made in it, the destination of the bind mount that it lies in.
+        self.device_place: tuple[str, int, bool, str | None] = "?", -1, False, None
         # Detached mounts of the host side, for mounts that only it may make.
         self.spare_fds: dict[int, int] = {}
         # The numbers of mounts: of our own, and of bound ones with their destinations.

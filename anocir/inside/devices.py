@@ -32,40 +32,45 @@ def device(
     bind: bool,
 ) -> None:  # fmt: skip
     """Make a device node, or bind the host's where mknod(2) is not permitted."""
-    directory, name = places.parent(context, path, named=False)
+    directory, name, lends, there = _place(context, path)
     wanted = (_KINDS[kind], files.makedev(major, minor) if kind != "p" else 0)
+    if there is not None:
+        # It may be there, and is then as the host has it; it is never made there.
+        if not _is_there(directory, name, path, wanted):
+            raise places.outside(path, there)
+        return
+    if bind and kind != "p":
+        _bind_device(directory, name, path, wanted)
+        return
     try:
-        there = places.bind_at(context, directory)
-        if there is not None:
-            # It may be there, and is then as the host has it; it is never made there.
-            if not _is_there(directory, name, path, wanted):
-                raise places.outside(path, there)
-            return
-        if bind and kind != "p":
-            _bind_device(directory, name, path, wanted)
-            return
-        try:
-            entries.mknod(name, wanted[0] | mode, wanted[1], dir_fd=directory)
-        except FileExistsError:
-            _take_over(context, directory, name, path, wanted, (mode, uid, gid))
-            return
-        except OSError as error:
-            if error.errno != EPERM or kind == "p":
-                raise OSError(error.errno, "mknod", path) from None
-            _bind_device(directory, name, path, wanted)
-            return
-        if uid or gid or _lends_group(context, directory, path):
-            entries.chown(name, uid, gid, dir_fd=directory, follow=False)
-    finally:
-        files.close(directory)
+        entries.mknod(name, wanted[0] | mode, wanted[1], dir_fd=directory)
+    except FileExistsError:
+        _take_over(context, directory, name, path, wanted, (mode, uid, gid))
+        return
+    except OSError as error:
+        if error.errno != EPERM or kind == "p":
+            raise OSError(error.errno, "mknod", path) from None
+        _bind_device(directory, name, path, wanted)
+        return
+    if uid or gid or lends:
+        entries.chown(name, uid, gid, dir_fd=directory, follow=False)
 
 
-def _lends_group(context: Context, directory: int, path: str) -> bool:
-    """Tell whether what is made in the directory of `path` gets its group (inode(7), S_ISGID)."""
-    above = path.rpartition("/")[0]
-    if above not in context.lending:
-        context.lending[above] = bool(files.fstat(directory).st_mode & files.S_ISGID)
-    return context.lending[above]
+def _place(context: Context, path: str) -> tuple[int, str, bool, str | None]:
+    """Return where a device is made: (directory, name, whether it gives its group, bind mount).
+
+    The directory stays open for the next one: most have the same.
+    """
+    above, _, name = path.rstrip("/").rpartition("/")
+    if context.device_place[0] != above or name in ("", ".", ".."):
+        directory, name = places.parent(context, path, named=False)
+        if context.device_place[1] >= 0:
+            files.close(context.device_place[1])
+        # What is made there gets its group with S_ISGID (inode(7)).
+        lends = bool(files.fstat(directory).st_mode & files.S_ISGID)
+        context.device_place = above, directory, lends, places.bind_at(context, directory)
+    _, directory, lends, there = context.device_place
+    return directory, name, lends, there
 
 
 def _is_there(directory: int, name: str, path: str, wanted: tuple[int, int]) -> bool:
