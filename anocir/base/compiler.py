@@ -30,7 +30,8 @@ LEADS = (
     "anocir.host.states", "anocir.host.transitions", "anocir.host.lock", "anocir.wire.line",
     "anocir.host.fifos", "anocir.host.ending", "anocir.linux.entries",
     "anocir.wire.channel", "anocir.host.launch", "anocir.model.execution", "anocir.host.joining",
-    "anocir.host.program", "anocir.cgroup.joining", "anocir.host.create",
+    "anocir.host.program", "anocir.cgroup.joining", "anocir.model.spec.process",
+    "anocir.host.create",
 )  # fmt: skip
 # These with all that they need: in the sealed interpreter there is no record before, and for what
 # starts it nothing is read that is not needed until then.  They are found there and nowhere else.

@@ -15,7 +15,7 @@ from ..linux import files, processes
 from ..linux.capabilities import NAMES
 from ..model import entering, namespaces
 from ..wire import channel
-from . import foreground, joining, launch, program, start, states, transitions
+from . import fifos, foreground, joining, launch, program, states, transitions
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def execute(
         compiled["outside"] = True
         _launch(settings, init, container, config, process, compiled, options, fds)
     joining.close_all(fds)
-    start.serve_start(container, init.pid, init.channel.fd)
+    fifos.serve_start(container, init.pid, init.channel.fd)
     if options["pidfd_socket"]:
         channel.send_fd(options["pidfd_socket"], init.pidfd, b"exec", "--pidfd-socket")
     if options["pid_file"]:

@@ -1,11 +1,14 @@
-"""The two FIFOs between init and start; `reserve` makes them.
+"""The two FIFOs between init and start, which `reserve` makes, and what start answers there.
 
-Side: host.
+Side: host.  exec answers the same on the channel.
 """
 
 from __future__ import annotations
 
+from ..base import log
+from ..errors import Error, received
 from ..linux import files
+from ..wire import line
 from . import store
 
 TYPE_CHECKING = False
@@ -43,3 +46,23 @@ def _open_fifo(container: Container, name: str, flags: int) -> int:
 def close(container: Container) -> None:
     """Take away the other one too, after `started`: the program runs, or never will."""
     store.unlink(store.START, container.dir_fd)
+
+
+def serve_start(container: Container, pid: int, fd: int) -> None:
+    """Answer init until execve has succeeded; raises Error when something failed before it."""
+    executing = False
+    while True:
+        line.wait_unless_stopped(fd, pid, "starting the program")
+        kind, payload = line.receive(fd)
+        if kind == line.EXEC:
+            executing = True
+        elif kind == line.LOG:
+            log.warn(payload.partition(b" ")[2].decode("utf-8", "replace"))
+        elif kind == line.ERROR:
+            raise Error(*received(payload))
+        elif kind == 0 and executing:
+            return
+        elif kind == 0:
+            from . import oom
+
+            raise oom.died(container)

@@ -166,3 +166,22 @@ def _kernel_log() -> list[str]:
         return lines
     finally:
         files.close(fd)
+
+
+def died(container: Container) -> Error:
+    """Say why init is gone: out of memory by the kernel's count, or it is not known."""
+    config = config_of(container)
+    text = want_of_memory(container, config)
+    if not text:
+        return Error("init died before the program was executed")
+    where = "linux.resources.memory.limit: " if memory_limit(config) else ""
+    return Error(f"{where}{text}: {told(container, config)}")
+
+
+def config_of(container: Container) -> Config:
+    """Return the configuration for an error's sake, empty when it is damaged."""
+    try:
+        return container.config()
+    except Error as error:
+        log.debug(error.text)
+        return {}

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import posix
 
-from ..base import log
-from ..errors import CONTRACT, Error, received, scene
+from ..errors import CONTRACT, Error, scene
 from ..linux import files
 from ..wire import line
 from . import fifos, lock, states, store, transitions
@@ -53,10 +52,12 @@ def start(
         lock.give(container)
         hooks = container.hooks()
         try:
-            serve_start(container, pid, fds[1])
+            fifos.serve_start(container, pid, fds[1])
         except Error as error:
+            from . import oom
+
             rootfs = container.intent.get("rootfs", "")
-            scene.update({"config": _config(container), "rootfs": rootfs})
+            scene.update({"config": oom.config_of(container), "rootfs": rootfs})
             _after_failed_start(container, hooks, error)
             raise
         for fd in fds:
@@ -88,45 +89,6 @@ def _say_start(container: Container, mode: bytes) -> tuple[int, int]:
     # Whoever comes now finds that a start is on its way.
     fifos.started(container)
     return fds
-
-
-def serve_start(container: Container, pid: int, fd: int) -> None:
-    """Answer init until execve has succeeded; raises Error when something failed before it."""
-    executing = False
-    while True:
-        line.wait_unless_stopped(fd, pid, "starting the program")
-        kind, payload = line.receive(fd)
-        if kind == line.EXEC:
-            executing = True
-        elif kind == line.LOG:
-            log.warn(payload.partition(b" ")[2].decode("utf-8", "replace"))
-        elif kind == line.ERROR:
-            raise Error(*received(payload))
-        elif kind == 0 and executing:
-            return
-        elif kind == 0:
-            raise _died(container)
-
-
-def _died(container: Container) -> Error:
-    """Say why init is gone: out of memory by the kernel's count, or it is not known."""
-    from . import oom
-
-    config = _config(container)
-    text = oom.want_of_memory(container, config)
-    if not text:
-        return Error("init died before the program was executed")
-    where = "linux.resources.memory.limit: " if oom.memory_limit(config) else ""
-    return Error(f"{where}{text}: {oom.told(container, config)}")
-
-
-def _config(container: Container) -> Config:
-    """Return the configuration for an error's sake, empty when it is damaged."""
-    try:
-        return container.config()
-    except Error as error:
-        log.debug(error.text)
-        return {}
 
 
 def _after_failed_start(container: Container, config: Config, error: Error) -> None:
