@@ -334,6 +334,8 @@ def _inside(
         _go(init, _for_init(init, container, config))
     init.reap_middle()
     _host_hooks(init, container, config)
+    if container.intent["private_pids"]:
+        saving.foresee(container, created=True)
     init.expect(channel.READY, "setting up the container")
     manager.finish(init.pid, groups)
 

@@ -17,7 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from ..model.schema import Config, Intent
+    from ..model.schema import Config, Intent, StateFile
     from .store import Container
 
 
@@ -29,8 +29,23 @@ def intent(container: Container, intent: Intent) -> None:
 
 def state(container: Container, **changes: Any) -> None:
     """Replace the state by itself with these changes."""
-    container.state = {**container.state, **changes, "intent": container.intent}  # type: ignore[typeddict-item]
+    container.state = _changed(container, changes)
     _write(container, "state.json", jsonio.dumps(container.state))
+
+
+def foresee(container: Container, **changes: Any) -> None:
+    """Have the file ready by which `state` will replace it, while there is nothing else to do."""
+    global _foreseen
+    text = jsonio.dumps(_changed(container, changes))
+    _foreseen = (_aside(container, "state.json", text), text, container)
+
+
+# What `foresee` has written: the name of the file, its text, whose it is.
+_foreseen: tuple[str, str, Container | None] = ("", "", None)
+
+
+def _changed(container: Container, changes: dict[str, Any]) -> StateFile:
+    return {**container.state, **changes, "intent": container.intent}  # type: ignore[typeddict-item]
 
 
 def config(container: Container, config: Config) -> None:
@@ -39,6 +54,18 @@ def config(container: Container, config: Config) -> None:
 
 
 def _write(container: Container, name: str, text: str) -> None:
+    global _foreseen
+    (temporary, written, whose), _foreseen = _foreseen, ("", "", None)
+    if text != written or name != "state.json" or whose is not container:
+        temporary = _aside(container, name, text)
+    try:
+        entries.rename(temporary, name, container.dir_fd, container.dir_fd)
+    except OSError as error:
+        raise _failed(container, name, error) from None
+
+
+def _aside(container: Container, name: str, text: str) -> str:
+    """Write a file under another name, which is returned."""
     temporary = f".{name}.{posix.getpid()}"
     flags = files.O_WRONLY | files.O_CREAT | files.O_TRUNC | files.O_NOFOLLOW
     try:
@@ -47,6 +74,10 @@ def _write(container: Container, name: str, text: str) -> None:
             files.write_all(fd, files.encode(text))
         finally:
             files.close(fd)
-        entries.rename(temporary, name, container.dir_fd, container.dir_fd)
     except OSError as error:
-        raise OSError(error.errno, "write", f"{container.path}/{name}") from None
+        raise _failed(container, name, error) from None
+    return temporary
+
+
+def _failed(container: Container, name: str, error: OSError) -> OSError:
+    return OSError(error.errno, "write", f"{container.path}/{name}")

@@ -55,6 +55,26 @@ def test_what_was_saved_is_read_back(root, box) -> None:
     again.close()
 
 
+def test_a_state_that_was_foreseen_only_takes_its_name(box, monkeypatch) -> None:
+    saving.state(box, pid=7)
+    saving.foresee(box, created=True)
+    assert json.loads(files.read_file(f"{box.path}/state.json")) == {"pid": 7, "intent": {}}
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "open", lambda *_, **__: pytest.fail("it is written already"))
+        saving.state(box, created=True)
+    saved = {"pid": 7, "created": True, "intent": {}}
+    assert json.loads(files.read_file(f"{box.path}/state.json")) == saved
+    assert os.listdir(box.path) == ["state.json"]
+
+
+def test_a_state_that_was_not_foreseen_is_written(box) -> None:
+    saving.foresee(box, created=True)
+    saving.state(box, hooked=True)  # in the place of the other one, and by the same name
+    saving.state(box, created=True)
+    assert json.loads(files.read_file(f"{box.path}/state.json")) == box.state
+    assert box.state == {"hooked": True, "created": True, "intent": {}}
+
+
 def test_files_are_private_and_nothing_else_is_left(root, box) -> None:
     old = os.umask(0)
     try:
