@@ -154,7 +154,7 @@ def measure(
             json.dump(config, stream)
         outs = {side: os.path.join(work, side) for side in ("host", "init")}
         root = os.path.join(work, "state")
-        name = f"timeline-{os.getpid()}"
+        container = f"timeline-{os.getpid()}"
         flags = ["--root", root, *flags]
         init = INIT.replace("@OUT@", repr(outs["init"]))
         host = HOST.replace("@OUT@", repr(outs["host"])).replace("@INIT@", repr(init))
@@ -163,11 +163,21 @@ def measure(
             for out in outs.values():
                 if os.path.exists(out):
                     os.unlink(out)
-            command = [PYTHON, "-IBSc", host, archive, *flags, "create", "--bundle", work, name]
+            command = [
+                PYTHON,
+                "-IBSc",
+                host,
+                archive,
+                *flags,
+                "create",
+                "--bundle",
+                work,
+                container,
+            ]
             begin = time.perf_counter()
             subprocess.run(command, stdin=subprocess.DEVNULL, check=True)
             end = time.perf_counter()
-            subprocess.run([archive, "--root", root, "delete", "--force", name], check=True)
+            subprocess.run([archive, "--root", root, "delete", "--force", container], check=True)
             if number == 0:
                 continue  # warms up
             for side, out in outs.items():
