@@ -43,7 +43,7 @@ def delete(settings: Settings, container_id: str, options: Options) -> None:
 
 
 def _delete(container: Container, force: bool) -> None:
-    lock.take(container)
+    lock.take(container, (lambda: _end(container)) if force else None)
     container.load(damaged=force)
     status = states.status_of(container) if container.intent else states.STOPPED
     if not force:
@@ -67,6 +67,15 @@ def _delete(container: Container, force: bool) -> None:
         ending.kill_rest(container)
         _kill_renumbered(container)
     ending.destroy(container, config)
+
+
+def _end(container: Container) -> None:
+    """End the container first: who has the lock may wait for a file system that it serves."""
+    try:
+        container.load(damaged=True)
+        ending.kill_and_wait(container)
+    except (Error, OSError) as error:
+        log.debug(f"delete: {reason(error)}")
 
 
 def _remember(container: Container) -> None:

@@ -27,13 +27,19 @@ def take_fd(fd: int, call: Callable[[int], Any] = descriptors.flock) -> None:
         log.debug(f"the state directory cannot be locked: {strerror(error.errno or 0)}")
 
 
-def take(container: Container) -> None:
+def take(container: Container, meanwhile: Callable[[], object] | None = None) -> None:
     """Wait for the lock; raise Error when the container was removed in the meantime.
 
     It is held over a change of the state, never while a hook or a program of the container
-    runs, and the kernel gives it back when we die.
+    runs, and the kernel gives it back when we die.  `meanwhile` is called where somebody has it.
     """
-    take_fd(container.dir_fd)
+
+    def call(fd: int) -> None:
+        if meanwhile and not descriptors.flock(fd, wait=False):
+            meanwhile()
+            descriptors.flock(fd)
+
+    take_fd(container.dir_fd, call if meanwhile else descriptors.flock)
     if files.fstat(container.dir_fd).st_nlink == 0:
         raise store.missing()
 

@@ -13,6 +13,7 @@
  *                             and whether PATH is read through the root or the directory of one
  *   attack signal NUMBER      send it to all other processes that are not of the image, for ever
  *   attack leave              go on in a second thread, while the first one ends
+ *   attack silent PATH        a file system that never answers (FUSE)
  *   attack threads PATH       go on in two threads, and make a directory once they are there
  */
 #define _GNU_SOURCE
@@ -24,6 +25,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -268,6 +270,18 @@ static int threads(const char *path)
 	return 1;
 }
 
+static int silent(const char *path)
+{
+	char options[80];
+	int fd = open("/dev/fuse", O_RDWR);
+	snprintf(options, sizeof options, "fd=%d,rootmode=40000,user_id=0,group_id=0", fd);
+	if (mkdir(path, 0755) || mount("silent", path, "fuse", 0, options))
+		return 1;
+	puts("mounted");
+	stay(NULL);
+	return 1;
+}
+
 static int swap(const char *a, const char *b)
 {
 	for (;;)
@@ -365,6 +379,8 @@ int main(int argc, char **argv)
 		return queue(atoi(argv[2]));
 	if (!strcmp(verb, "leave"))
 		return leave();
+	if (!strcmp(verb, "silent") && argc > 2)
+		return silent(argv[2]);
 	if (!strcmp(verb, "threads") && argc > 2)
 		return threads(argv[2]);
 	if (!strcmp(verb, "abstract"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -292,3 +293,41 @@ def test_a_state_directory_of_any_depth_is_removed(arena: Arena) -> None:
         pass
     container.delete("--force")
     assert not os.path.exists(entry)
+
+
+@pytest.mark.needs("fuse", "mount_setattr")
+def test_a_removal_waits_for_no_file_system_of_the_container(arena: Arena) -> None:
+    """T-DIR5: who has the lock does, for ever where the container does not answer."""
+    container = arena.container()
+    for names in container.process["capabilities"].values():
+        names.append("CAP_SYS_ADMIN")
+    arena.install(container, "attack", "/bin/attack")
+    container.process["args"] = ["/bin/attack", "silent", "/silent"]
+    fuse = {"type": "c", "major": 10, "minor": 229}
+    container.linux["devices"] = [{"path": "/dev/fuse", "fileMode": 0o666, **fuse}]
+    container.linux["resources"]["devices"].append({"allow": True, "access": "rw", **fuse})
+    container.launch()
+    drive.until("a file system", lambda: "mounted" in container.output())
+    path = container.bundle.outside(
+        "mounts.json", '[{"destination": "/silent/x", "type": "tmpfs"}]'
+    )
+    adding = drive.spawn(container.runtime.command("mounts", "add", container.id, path))
+    entry = os.open(os.path.join(container.runtime.root, container.id), os.O_DIRECTORY)
+
+    def locked() -> bool:
+        try:
+            fcntl.flock(entry, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        fcntl.flock(entry, fcntl.LOCK_UN)
+        return False
+
+    try:
+        drive.until("who waits with the lock", locked)
+        drive.call(container.runtime.command("delete", "--force", container.id), timeout=30)
+        assert drive.finish(adding) == 1
+    finally:
+        os.close(entry)
+        if adding.poll() is None:
+            adding.kill()
+            drive.finish(adding)
