@@ -65,7 +65,7 @@ def own_processors() -> None:
     "cgroup/cpuset: Make cpuset_fork() handle CLONE_INTO_CGROUP properly" (Linux 6.4).
     """
     try:
-        named("sched_setaffinity", posix.sched_setaffinity, 0, range(1024))
+        oneself.run_anywhere()
     except OSError as error:
         if error.errno not in (EINVAL, ENOSYS, EPERM):  # none of them is in the cpuset
             raise

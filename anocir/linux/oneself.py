@@ -45,6 +45,7 @@ _sethostname = ffi.syscall("sethostname", _STR, _INT)
 _setdomainname = ffi.syscall("setdomainname", _STR, _INT)
 _personality = ffi.syscall("personality", _INT)
 _ioprio_set = ffi.syscall("ioprio_set", _INT, _INT, _INT)
+_sched_setaffinity = ffi.syscall("sched_setaffinity", _INT, _INT, _BUF)
 _sched_setattr = ffi.syscall("sched_setattr", _INT, _BUF, _INT)
 _set_mempolicy = ffi.syscall("set_mempolicy", _INT, _BUF, _INT)
 _rt_sigaction = ffi.syscall("rt_sigaction", _INT, _BUF, _INT, _INT)
@@ -212,6 +213,17 @@ def sched_setattr(
     size = 48
     data = pack("=IIQiIQQQ", size, policy, flags, nice, priority, runtime, deadline, period)
     _sched_setattr(0, data, 0)
+
+
+def run_anywhere() -> None:
+    """sched_setaffinity(2): run on every one of the first 1024 CPUs that the cpuset cgroup has.
+
+    The interpreter's own call makes the mask bit by bit, in ten times the time.
+    """
+    _sched_setaffinity(0, len(_EVERY_CPU), _EVERY_CPU)
+
+
+_EVERY_CPU: Final = b"\xff" * 128
 
 
 def set_mempolicy(mode: int, nodes: int) -> None:

@@ -239,6 +239,7 @@ _DECODE: Final[dict[Any, dict[str, tuple[str, tuple[Any, ...]]]]] = {
         "personality": ("personality", (hex,)),
         "ioprio_set": ("ioprio_set", (hex,)),
         "sched_setattr": ("sched_setattr", ()),
+        "run_anywhere": ("sched_setaffinity", ()),
         "set_mempolicy": ("set_mempolicy", (hex, hex)),
         "seccomp_filter": ("seccomp", (lambda p: f"<{len(p) // 8} instructions>", hex)),
         "setgroups": ("setgroups", ()),

@@ -705,6 +705,17 @@ def test_sched_setattr_resets_on_fork() -> None:
     assert child.run(action) == os.SCHED_RESET_ON_FORK
 
 
+def test_run_anywhere_takes_every_processor_back() -> None:
+    def action() -> tuple[set[int], set[int]]:
+        own = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, {max(own)})
+        oneself.run_anywhere()
+        return own, os.sched_getaffinity(0)
+
+    own, found = child.run(action)
+    assert found >= own and len(found) <= 1024
+
+
 def test_set_mempolicy_is_what_numa_maps_shows() -> None:
     def policy(mode: int, nodes: int) -> set[str]:
         oneself.set_mempolicy(mode, nodes)
