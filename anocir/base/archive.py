@@ -10,8 +10,8 @@ Side: host; pure.  Used by build.py, by `repack` and by the tests that alter a c
     block, block, ...           for each Python: preload.py and the modules, compiled
     directory of the zip
 
-A block: the code of preload.py, PRELOAD bytes; a line that says where which module is; a line that
-says which records hold several; the records.
+A block: the code of preload.py, PRELOAD bytes; the sizes of two texts, 4 bytes each; one that says
+where which module is; one that says which records hold several; the records.
 
 A process that imports from the zip opens it by name each time, with the directory that it has read
 at first: so a new block must not move the files.
@@ -106,13 +106,15 @@ class Block:
             if names & {lead, *members}:
                 gone.add(rows[lead])
         line = _index({name: row for name, row in rows.items() if row not in gone})
-        data = self.data[:PRELOAD] + line + shared + b"\n" + rest
+        data = self.data[:PRELOAD] + _texts(line, shared) + rest
         return Block(self.magic, self.version, data)
 
     def _parts(self) -> tuple[bytes, bytes, bytes]:
-        line, _, rest = self.data[PRELOAD:].partition(b"\n")
-        shared, _, rest = rest.partition(b"\n")
-        return line, shared, rest
+        """Return the two texts and the records."""
+        start = PRELOAD + 8
+        middle = start + _number(self.data, PRELOAD, 4)
+        end = middle + _number(self.data, PRELOAD + 4, 4)
+        return self.data[start:middle], self.data[middle:end], self.data[end:]
 
 
 def module_name(path: str) -> tuple[str, bool]:
@@ -123,8 +125,12 @@ def module_name(path: str) -> tuple[str, bool]:
 
 
 def _index(rows: dict[str, Row]) -> bytes:
-    """Return the line in which preload.py looks for ` NAME `."""
-    return "".join(f" {name} {row[0]} {row[1]}" for name, row in rows.items()).encode() + b"\n"
+    """Return the text in which preload.py looks for ` NAME `."""
+    return "".join(f" {name} {row[0]} {row[1]}" for name, row in rows.items()).encode()
+
+
+def _texts(*texts: bytes) -> bytes:
+    return b"".join([len(text).to_bytes(4, "little") for text in texts] + [*texts])
 
 
 def lay_out(
@@ -140,8 +146,8 @@ def lay_out(
         rows.update(dict.fromkeys(names, (len(blob), len(record))))
         shared += [" ".join([names[0], *members])] if len(members) > 1 else []
         blob += record
-    second_line = ";".join(shared).encode() + b"\n"
-    data = preload.ljust(PRELOAD, b"\0") + _index(rows) + second_line + blob
+    texts = _texts(_index(rows), ";".join(shared).encode())
+    data = preload.ljust(PRELOAD, b"\0") + texts + blob
     return Block(magic, version, data)
 
 

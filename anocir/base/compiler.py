@@ -24,18 +24,20 @@ SITE = "site-packages/"
 _MAKERS = ("site-packages/anocir/base/compiler.py", "site-packages/anocir/host/repack.py")
 PRELOAD = "anocir/base/preload.py"
 # A record holds one of these with all that it needs and that no record before it has: read at once,
-# and a name that several modules use is made once.  What both sides need may be there twice.
+# and a name that several modules use is made once.  First what starts init, which waits for it.
 LEADS = (
-    "anocir.__main__", "anocir.linux.errnos", "anocir.linux.processes", "anocir.door",
-    "anocir.host.states", "anocir.host.transitions", "anocir.host.lock", "anocir.wire.line",
-    "anocir.host.fifos", "anocir.host.ending", "anocir.linux.entries",
-    "anocir.wire.channel", "anocir.host.launch", "anocir.model.execution", "anocir.host.joining",
-    "anocir.host.program", "anocir.cgroup.joining", "anocir.model.spec.process",
-    "anocir.host.create",
+    "anocir.__main__", "anocir.host.boot", "anocir.host.states", "anocir.wire.channel",
+    "anocir.host.launch", "anocir.model.execution", "anocir.host.joining", "anocir.host.program",
+    "anocir.cgroup.joining", "anocir.model.spec.process", "anocir.host.create",
 )  # fmt: skip
-# These with all that they need: in the sealed interpreter there is no record before, and for what
-# starts it nothing is read that is not needed until then.  They are found there and nowhere else.
-WHOLE = ("anocir.inside.init", "anocir.host.boot")
+# These with all that they need but what is read before them, for who reads no other records: of a
+# name that several have, each makes a string.  In the sealed interpreter nothing is read before.
+_DOOR = ("anocir.__main__", "anocir.door")
+WHOLE = {
+    "anocir.inside.init": (),
+    "anocir.door": ("anocir.__main__",),
+    **{f"anocir.commands.{name}": _DOOR for name in ("delete", "kill", "list", "start", "state")},
+}
 # C modules of the standard library, for which preload.py knows a shorter way.
 NATIVE = ("_ctypes", "_json", "_socket", "_struct", "errno", "fcntl", "gc", "select")
 
@@ -61,7 +63,7 @@ def compile_block(sources: dict[str, bytes], old: archive.Archive | None) -> arc
     for path, tree in trees.items():
         name, package = archive.module_name(path)
         links[name] = () if path == PRELOAD else _link(tree, name, package, needs[name])
-        ours[path] = codes.get(SITE + path) or _code(path, tree)
+        ours[path] = codes.get(SITE + path) or (None if _is_empty(tree) else _code(path, tree))
     modules = {}
     for path, code in ours.items():
         name, package = archive.module_name(path)
@@ -90,9 +92,12 @@ def _grouped(needs: dict[str, tuple[str, ...]]) -> list[tuple[list[str], list[st
         if members:
             # By its lead first: the finder looks for nothing else as often.
             records.append(([lead, *(name for name in members if name != lead)], members))
-    for lead in WHOLE:
+    for lead, before in WHOLE.items():
+        first: list[str] = []
+        for name in before:
+            _gather(needs, name, set(), first)
         members = []
-        _gather(needs, lead, set(), members)
+        _gather(needs, lead, set(first), members)
         records.append(([lead], members))
     return records
 
@@ -147,6 +152,13 @@ def _needs(trees: dict[str, ast.Module]) -> dict[str, tuple[str, ...]]:
     for name in found:
         _refuse_circle(found, name, (), done)
     return found
+
+
+def _is_empty(tree: ast.Module) -> bool:
+    """Tell whether a module has nothing to execute, as most of those that make a package."""
+    return all(
+        isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) for node in tree.body
+    )
 
 
 def _source(node: ast.ImportFrom, name: str, package: bool) -> str:

@@ -4,6 +4,8 @@ Side: host and init.  Nothing in here knows a word of the OCI specification, and
 leaves this package.
 """
 
+from __future__ import annotations
+
 import sys
 
 # RTLD_LAZY (dlopen(3)). Of the 165 functions that _ctypes names few are called, and to look all of

@@ -137,7 +137,7 @@ def test_a_command_makes_no_more_system_calls_than_it_did(counted: Counted) -> N
 
 # Instructions in millions more than those of a bare interpreter, which differ between machines by
 # little: callgrind counts, and no clock. The bounds are what was counted with a tenth to spare.
-INSTRUCTIONS = {"state": 4.0, "start": 4.8, "list": 4.3, "kill": 4.3, "delete": 4.8}
+INSTRUCTIONS = {"state": 3.8, "start": 4.5, "list": 4.0, "kill": 4.0, "delete": 4.5}
 # Before `kill`: valgrind 3.19 knows no pidfd_open(2), and what stands in for it where a kernel has
 # none, with a process of its own, would be 1.6 of what is counted. So calls that it knows do that.
 PIDFDS = """
