@@ -71,6 +71,8 @@ class Maker:
             from . import refusals
 
             raise refusals.unavailable("devices", "linux.resources.devices")
+        if "devices" in self.directories:
+            devices.v1_lines(rules)
         warn_of_ignored(resources)
 
     def _check_writes(self, writes: list[Write], unified: list[Write]) -> None:

@@ -383,3 +383,21 @@ def test_a_hybrid_host_shows_version_1_alone(container: Container) -> None:
     table = container.run("cat /proc/mounts")
     assert " cgroup rw" in table or " cgroup ro" in table
     assert " cgroup2 " not in table
+
+
+@pytest.mark.needs("cgroup1:devices")
+def test_a_device_rule_that_cannot_be_taken_back_is_refused_before_anything_is_made(
+    container: Container,
+) -> None:
+    """The kernel would pass over the line, and the device stay allowed."""
+    container.linux["resources"] = {
+        "devices": [
+            {"allow": False, "access": "rwm"},
+            {"allow": True, "type": "c", "major": 10},
+            {"allow": False, "type": "c", "major": 10, "minor": 229, "access": "rw"},
+        ]
+    }
+    told = "linux.resources.devices[2]: c 10:229 rw is allowed by the rule c 10:* rwm, of which"
+    assert told in container.refused()
+    words = ("create", "--dry-run", "--bundle", container.bundle.path, container.id)
+    assert told in container.runtime(*words, ok=False).stderr
