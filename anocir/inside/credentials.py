@@ -14,7 +14,6 @@ from ..linux.capabilities import names
 from ..linux.const import (
     KEY_POS_ALL,
     KEY_USR_SEARCH,
-    PR_CAPBSET_DROP,
     PR_CAPBSET_READ,
     PR_CAP_AMBIENT,
     PR_CAP_AMBIENT_CLEAR_ALL,
@@ -113,7 +112,7 @@ def drop_bounding(context: Context, keep: int) -> None:
         if keep >> capability & 1:
             continue
         try:
-            tasks.prctl(PR_CAPBSET_DROP, capability)
+            tasks.drop_bounding(capability)
         except OSError as error:
             if error.errno == EINVAL:  # past the kernel's last one
                 return

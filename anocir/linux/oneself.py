@@ -137,8 +137,11 @@ def _open_ones(first: int, last: int) -> Sequence[int]:
 
 
 def strings(values: Sequence[str | bytes]) -> tuple[bytearray, list[bytearray]]:
-    """Return a NULL-terminated array of C strings, and what keeps its strings alive."""
-    kept = [bytearray(ffi.encode(value) + b"\0") for value in values]
+    """Return a NULL-terminated array of C strings, and what keeps its strings alive.
+
+    They end in a word of zeros: an address of less takes a class more (ffi).
+    """
+    kept = [bytearray(ffi.encode(value) + bytes(8)) for value in values]
     addresses = [ffi.address(value) for value in kept]
     return bytearray(pack(f"={len(kept) + 1}Q", *addresses, 0)), kept
 

@@ -9,7 +9,7 @@ from _struct import pack, unpack
 
 from ..errors import named
 from . import descriptors, ffi, files, sockets
-from .const import CLONE_INTO_CGROUP, CLONE_PARENT, SIGCHLD
+from .const import CLONE_INTO_CGROUP, CLONE_PARENT, PR_CAPBSET_DROP, SIGCHLD
 
 _SIOCSIFFLAGS = 0x8914  # include/uapi/linux/sockios.h
 _IFF_UP = 1
@@ -20,6 +20,7 @@ _setns = ffi.syscall("setns", _INT, _INT)
 _clone = ffi.syscall("clone", _INT, _INT, _INT, _INT, _INT)
 _clone3 = ffi.syscall("clone3", _BUF, _INT)
 _prctl = ffi.syscall("prctl", _INT, _INT, _INT, _INT, _INT)
+_prctl_short = ffi.syscall("prctl", _INT, _INT)
 _pidfd_getfd = ffi.syscall("pidfd_getfd", _INT, _INT, _INT)
 _prlimit = ffi.syscall("prlimit64", _INT, _INT, _BUF, _BUF)
 _signalfd4 = ffi.syscall("signalfd4", _INT, _BUF, _INT, _INT)
@@ -68,6 +69,11 @@ def clone_into(cgroup_fd: int) -> int:
 def prctl(option: int, arg2: int = 0, arg3: int = 0, arg4: int = 0, arg5: int = 0) -> int:
     """prctl(2)."""
     return _prctl(option, arg2, arg3, arg4, arg5)
+
+
+def drop_bounding(capability: int) -> None:
+    """prctl(2) PR_CAPBSET_DROP, which looks at no other argument: there are 40 to drop."""
+    _prctl_short(PR_CAPBSET_DROP, capability)
 
 
 def pidfd_getfd(pidfd: int, target: int) -> int:

@@ -218,6 +218,7 @@ _DECODE: Final[dict[Any, dict[str, tuple[str, tuple[Any, ...]]]]] = {
         "clone": ("clone", (_CLONE,)),
         "clone_into": ("clone3", ()),
         "prctl": ("prctl", (_one("PR_"),)),
+        "drop_bounding": ("prctl(PR_CAPBSET_DROP)", ()),
         "pidfd_getfd": ("pidfd_getfd", ()),
         "signalfd": ("signalfd4", (hex,)),
         "getrlimit": ("prlimit64", ()),
