@@ -134,7 +134,7 @@ def _detached(entry: Mount, config: Config, pid: int, where: str) -> int:
     mount_fd = -1
     try:
         if kind == "tmpfs" and not options["bind"]:
-            mount_fd = _tmpfs(entry, options["data"])
+            mount_fd = _tmpfs(entry, options["data"], where)
         elif kind not in _BINDS:
             raise at(f"{where}.type", f'must be "bind" or "tmpfs", got "{kind}"')
         elif options["data"]:
@@ -161,13 +161,18 @@ def _detached(entry: Mount, config: Config, pid: int, where: str) -> int:
     return mount_fd
 
 
-def _tmpfs(entry: Mount, data: Sequence[str]) -> int:
+def _tmpfs(entry: Mount, data: Sequence[str], where: str) -> int:
     fs_fd = mounts.fsopen("tmpfs")
     try:
         mounts.fsconfig_string(fs_fd, "source", entry.get("source") or "tmpfs")
         mounts.fsconfig_options(fs_fd, data)
         mounts.fsconfig_create(fs_fd)
         return mounts.fsmount(fs_fd, 0)
+    except OSError as error:
+        from . import causes
+
+        text = f"tmpfs: {strerror(error.errno or 0)}"
+        raise at(where, text, causes.kernels_words(fs_fd)) from None
     finally:
         files.close(fs_fd)
 

@@ -568,11 +568,19 @@ def _kernels_words(failure: Failure) -> str:
             if kind == "overlay":
                 mounts.fsconfig_create(fd)
         except OSError:
-            told = files.decode(files.read(fd, 1024)).strip()
-            return f"the kernel says: {told[2:]}" if told[1:2] == " " else ""
+            return kernels_words(fd)
     finally:
         files.close(fd)
     return ""
+
+
+def kernels_words(fs_fd: int) -> str:
+    """Return what the kernel has written down on a descriptor of fsopen(2), as a hint; else ""."""
+    try:
+        told = files.decode(files.read(fs_fd, 1024)).strip()
+    except OSError:
+        return ""
+    return f"the kernel says: {told[2:]}" if told[1:2] == " " else ""
 
 
 def _no_such_type(failure: Failure) -> str:
