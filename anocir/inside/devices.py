@@ -170,13 +170,21 @@ def device_links(context: Context) -> None:
             except FileExistsError:
                 continue
         try:
-            files.unlink("ptmx", dir_fd=directory)
-        except OSError as error:
-            if error.errno not in (ENOENT, EBUSY, EPERM):
-                raise
-        try:
             entries.symlink("pts/ptmx", "ptmx", dir_fd=directory)
         except FileExistsError:
-            return
+            _replace_ptmx(directory)
     finally:
         files.close(directory)
+
+
+def _replace_ptmx(directory: int) -> None:
+    """Put the link in the place of what the image has, unless that must stay."""
+    try:
+        files.unlink("ptmx", dir_fd=directory)
+    except OSError as error:
+        if error.errno not in (ENOENT, EBUSY, EPERM):
+            raise
+    try:
+        entries.symlink("pts/ptmx", "ptmx", dir_fd=directory)
+    except FileExistsError:
+        return
