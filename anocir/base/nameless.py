@@ -19,7 +19,8 @@ _METHODS: Final = {
     "poll": "poll", "recvmsg": "recvmsg", "sendmsg": "sendmsg", "socketpair": "socketpair",
     "bind": "bind", "connect": "connect", "accept": "accept", "flock": "flock", "fcntl": "fcntl",
     "ioctl": "ioctl", "set_inheritable": "ioctl", "pair": "socketpair", "wait": "waitpid",
-    "pthread_sigmask": "rt_sigprocmask",
+    "pthread_sigmask": "rt_sigprocmask", "send": "sendmsg", "receive": "recvmsg",
+    "datagram": "socket",
 }  # fmt: skip
 
 
@@ -41,8 +42,8 @@ def _call_of(error: OSError, otherwise: str) -> str:
     for frame, last in reversed(frames):
         module = str(frame.f_globals.get("__name__"))
         if module.startswith("anocir.linux."):
-            if module == "anocir.linux.ffi":
-                continue
+            if module == "anocir.linux.ffi" or frame.f_code.co_name == "_message":
+                continue  # what several calls have in common
             name = frame.f_code.co_name.strip("_")  # most have the names of their calls
         if name not in NUMBERS:
             name = _last_name(frame.f_code, last) or name
