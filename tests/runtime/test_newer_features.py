@@ -17,7 +17,7 @@ import pytest
 from anocir.host import idmapped as idmap
 from anocir.inside import attach, credentials, namespaces, process
 from anocir.errors import Error
-from anocir.linux import files, mounts, processes, tasks
+from anocir.linux import files, mounts, oneself, processes, tasks
 from tests import drive, machine
 from tests.drive import Container
 
@@ -288,15 +288,15 @@ CONTEXT: Any = None
 LACKING = [
     (tasks, "unshare", EINVAL, lambda: namespaces.unshare(CONTEXT, machine.CLONE_NEWTIME), "time namespaces", "5.6"),
     (tasks, "unshare", EINVAL, lambda: namespaces.unshare(CONTEXT, machine.CLONE_NEWCGROUP), "cgroup namespaces", "4.6"),
-    (tasks, "sched_setattr", ENOSYS, lambda: process.scheduler(CONTEXT, 6, 0, 0, 0, 1, 1, 1), "process.scheduler", "3.14"),
-    (tasks, "sched_setattr", EINVAL, lambda: process.scheduler(CONTEXT, 6, 2, 0, 0, 1, 1, 1), "RECLAIM", "4.13"),
-    (tasks, "sched_setattr", EOPNOTSUPP, lambda: process.scheduler(CONTEXT, 0, 0x20, 0, 0, 0, 0, 0), "UTIL_CLAMP", "5.3"),
-    (tasks, "set_mempolicy", ENOSYS, lambda: process.memory_policy(CONTEXT, 2, 1), "linux.memoryPolicy", "CONFIG_NUMA"),
-    (tasks, "set_mempolicy", EINVAL, lambda: process.memory_policy(CONTEXT, 5, 1), "mode", "5.15"),
-    (tasks, "set_mempolicy", EINVAL, lambda: process.memory_policy(CONTEXT, 6, 1), "mode", "6.9"),
-    (tasks, "set_mempolicy", EINVAL, lambda: process.memory_policy(CONTEXT, 2 | 1 << 13, 1), "mode", "5.12"),
-    (tasks, "ioprio_set", ENOSYS, lambda: process.io_priority(CONTEXT, 1), "kernel", "CONFIG_BLOCK"),
-    (tasks, "seccomp_filter", EINVAL, lambda: credentials.seccomp(CONTEXT, {"bpf": b"", "flags": 0, "notify": True}),
+    (oneself, "sched_setattr", ENOSYS, lambda: process.scheduler(CONTEXT, 6, 0, 0, 0, 1, 1, 1), "process.scheduler", "3.14"),
+    (oneself, "sched_setattr", EINVAL, lambda: process.scheduler(CONTEXT, 6, 2, 0, 0, 1, 1, 1), "RECLAIM", "4.13"),
+    (oneself, "sched_setattr", EOPNOTSUPP, lambda: process.scheduler(CONTEXT, 0, 0x20, 0, 0, 0, 0, 0), "UTIL_CLAMP", "5.3"),
+    (oneself, "set_mempolicy", ENOSYS, lambda: process.memory_policy(CONTEXT, 2, 1), "linux.memoryPolicy", "CONFIG_NUMA"),
+    (oneself, "set_mempolicy", EINVAL, lambda: process.memory_policy(CONTEXT, 5, 1), "mode", "5.15"),
+    (oneself, "set_mempolicy", EINVAL, lambda: process.memory_policy(CONTEXT, 6, 1), "mode", "6.9"),
+    (oneself, "set_mempolicy", EINVAL, lambda: process.memory_policy(CONTEXT, 2 | 1 << 13, 1), "mode", "5.12"),
+    (oneself, "ioprio_set", ENOSYS, lambda: process.io_priority(CONTEXT, 1), "kernel", "CONFIG_BLOCK"),
+    (oneself, "seccomp_filter", EINVAL, lambda: credentials.seccomp(CONTEXT, {"bpf": b"", "flags": 0, "notify": True}),
      "SCMP_ACT_NOTIFY", "5.6"),
     (mounts, "mount_setattr", ENOSYS,
      lambda: attach.recursive(3, {"recursive_set": 1, "recursive_clear": 0}), "recursive mount option", "5.12"),
