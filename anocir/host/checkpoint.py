@@ -61,6 +61,7 @@ def checkpoint(settings: Settings, container_id: str, options: Options) -> None:
         config = container.config()
         directory = images.Directories(options, make=True)
         try:
+            images.check_files(directory)
             if options["parent_path"]:
                 _check_memory_tracking()
             paused = status == states.PAUSED

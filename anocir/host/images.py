@@ -51,6 +51,7 @@ _VERSION: Final = 1
 _MOST_TEXT: Final = 1 << 20
 _MOST_IMAGE: Final = 16 << 20
 _MOST_FILES: Final = 1 << 20
+_WORK: Final = ("dump.log", "restore.log", "stats-dump", "stats-restore")
 _DEEPEST: Final = 64  # pre-dumps on one another
 
 # criu/include/magic.h
@@ -283,9 +284,13 @@ def explain(verb: str, error: BaseException, directory: Directories, name: str) 
 def check_files(directory: Directories) -> None:
     """Refuse an image directory that holds anything but regular files and directories.
 
-    CRIU opens what it needs by name, also through a link.  One link is its own: `parent`, to the
-    images of an earlier pre-dump.
+    CRIU opens what it needs by name, also through a link, and some where it works, which may be a
+    directory of the engine's with pipes and sockets of its own (Podman).  One link is its own:
+    `parent`, to the images of an earlier pre-dump.
     """
+    if directory.work_fd >= 0:
+        for name in {*_WORK} & {*files.listdir(directory.work_fd)}:
+            _check_kind("--work-path", name, directory.work_fd)
     fd = directory.image_fd
     opened: list[int] = []
     count = 0
@@ -297,10 +302,8 @@ def check_files(directory: Directories) -> None:
                 kind = files.kind(files.lstat(name, fd))
                 if kind == files.S_IFLNK and name == "parent":
                     parent = True
-                elif kind == files.S_IFSOCK and name == "lazy-pages.socket":
-                    continue  # where `criu lazy-pages` serves
-                elif kind not in (files.S_IFREG, files.S_IFDIR):
-                    raise Error(f"--image-path: {name!a} is neither a file nor a directory")
+                else:
+                    _check_kind("--image-path", name, fd)
             if not parent:
                 return
             if depth == _DEEPEST or count > _MOST_FILES:
@@ -317,6 +320,14 @@ def check_files(directory: Directories) -> None:
     finally:
         for one in opened:
             files.close(one)
+
+
+def _check_kind(option: str, name: str, fd: int) -> None:
+    kind = files.kind(files.lstat(name, fd))
+    if kind == files.S_IFSOCK and name == "lazy-pages.socket":
+        return  # where `criu lazy-pages` serves
+    if kind not in (files.S_IFREG, files.S_IFDIR):
+        raise Error(f"{option}: {name!a} is neither a file nor a directory")
 
 
 def read_record(directory: Directories) -> Record | None:

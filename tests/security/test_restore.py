@@ -346,6 +346,31 @@ def test_a_record_with_another_name(arena: Arena) -> None:
     assert "is no name of a mount" in container.errors()
 
 
+def test_a_checkpoint_writes_through_no_link(arena: Arena) -> None:
+    """Who could write to the directory before has put a link where CRIU will write, or a pipe where it will wait."""
+    container = arena.container()
+    launched(container)
+    mark = container.bundle.outside("mark", "whole")
+    work = container.bundle.outside("work")
+    os.mkdir(container.images)
+    planted = (
+        (container.images, "dump.log", ()),
+        (container.images, "core-1.img", ()),
+        (work, "dump.log", ("--work-path", work)),
+        (work, "stats-dump", ("--work-path", work)),
+    )
+    for directory, name, options in planted:
+        path = os.path.join(directory, name)
+        for make in (lambda path: os.symlink(mark, path), os.mkfifo):
+            make(path)
+            said = container.checkpoint(*options, ok=False, timeout=60).stderr
+            assert f"'{name}' is neither a file nor a directory" in said
+            os.unlink(path)
+    with open(mark) as file:
+        assert file.read() == "whole"
+    assert container.status == "running"
+
+
 # what a restored process may do --------------------------------------------------------------------
 
 
