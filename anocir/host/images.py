@@ -58,6 +58,11 @@ _DEEPEST: Final = 64  # pre-dumps on one another
 _COMMON: Final = 0x54564319
 _MOUNTS: Final = 0x55563928
 _CGROUPS: Final = 0x59383330
+_FILES: Final = 0x56303138
+# images/fdinfo.proto, images/sk-inet.proto; socket(2)
+_FILE: Final[protobuf.Table] = {"type": (1, INT), "inet": (4, {"type": (4, INT)})}
+_PACKET: Final = 10
+_SOCK_RAW: Final = 3
 
 ENTRY: Final[protobuf.Table] = {
     "fstype": (1, INT),
@@ -434,6 +439,19 @@ def check_cgroups(directory: Directories) -> None:
                 for file in one["files"]:
                     _check_name(name, file.get("name", ""))
                 left += [(below, depth + 1) for below in one["dirs"]]
+
+
+def check_sockets(directory: Directories, bounding: Sequence[str]) -> None:
+    """Refuse sockets that CRIU makes with rights that config.json does not give."""
+    name = "files.img"
+    if "CAP_NET_RAW" in bounding or not files.exists(name, directory.image_fd):
+        return
+    for entry in _entries(directory, name, _FILES, "files"):
+        file = protobuf.decode(entry, _FILE)
+        raw = (file.get("inet") or {}).get("type") == _SOCK_RAW
+        if raw or file.get("type") == _PACKET:
+            kind = "raw" if raw else "packet"
+            raise Error(f"--image-path: {name} has a {kind} socket, without CAP_NET_RAW")
 
 
 def _check_name(image: str, text: str) -> None:

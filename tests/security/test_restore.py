@@ -535,7 +535,7 @@ def in_a_cgroup(name: bytes, file: bytes) -> Callable[[Fields], Fields]:
 
 MARK = f"/tmp/anocir-lie-{os.getpid()}"
 CREDENTIALS = (5, 10)  # thread_core.creds in images/core.proto
-SYS_ADMIN = 1 << 21
+SYS_ADMIN, NET_RAW = 1 << 21, 1 << 13
 ZIGZAG_5 = 9
 RDONLY, PROCFS = 1, 1  # flags and fstype in images/mnt.proto
 LIES: dict[str, tuple[str, Whole, str]] = {
@@ -637,6 +637,36 @@ def test_what_images_say_of_threads_cgroups_and_mounts(arena: Arena, mark: str) 
     with open(mark) as file:
         assert file.read() == "whole"
     assert [name for name in LIES if LIES[name][2] not in said[name]] == [], said
+
+
+def with_a_raw_socket(arena: Arena, runtime: drive.Runtime | None = None) -> Container:
+    """Images with a socket that takes CAP_NET_RAW, for a configuration without it."""
+    container = arena.container(runtime)
+    container.bundle.set_namespace("network")
+    container.process["args"] = ["/bin/ping", "-i", "100", "127.0.0.1"]
+    os.symlink("busybox", os.path.join(container.bundle.rootfs, "bin/ping"))
+    container.launch()
+    drive.until("ping", lambda: "bytes" in container.output())
+    written_down(container)
+    for held in container.process["capabilities"].values():
+        held.remove("CAP_NET_RAW")
+    change = each(within(CREDENTIALS, lift((9, 10, 11, 12), 0, NET_RAW)))
+    rewrite(os.path.join(container.images, "core-1.img"), change)
+    return container
+
+
+def test_a_socket_that_takes_a_capability(arena: Arena) -> None:
+    container = with_a_raw_socket(arena)
+    container.restore(ok=False)
+    assert "files.img has a raw socket, without CAP_NET_RAW" in container.errors()
+    assert gone(container)
+
+
+def test_control_criu_makes_the_socket(arena: Arena) -> None:
+    runtime = arena.altered(host__images="def check_sockets(*args): pass\n")
+    container = with_a_raw_socket(arena, runtime)
+    container.restore()
+    assert len(container.exec("cat", "/proc/net/raw").stdout.splitlines()) == 2
 
 
 def test_control_criu_believes_the_images(arena: Arena, mark: str) -> None:
