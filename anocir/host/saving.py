@@ -29,14 +29,14 @@ def intent(container: Container, intent: Intent) -> None:
 
 def state(container: Container, **changes: Any) -> None:
     """Replace the state by itself with these changes."""
-    container.state = _changed(container, changes)
+    container.state = _changed(container, **changes)
     _write(container, "state.json", jsonio.dumps(container.state))
 
 
 def foresee(container: Container, **changes: Any) -> None:
     """Have the file ready by which `state` will replace it, while there is nothing else to do."""
     global _foreseen
-    text = jsonio.dumps(_changed(container, changes))
+    text = jsonio.dumps(_changed(container, **changes))
     _foreseen = (_aside(container, "state.json", text), text, container)
 
 
@@ -44,7 +44,7 @@ def foresee(container: Container, **changes: Any) -> None:
 _foreseen: tuple[str, str, Container | None] = ("", "", None)
 
 
-def _changed(container: Container, changes: dict[str, Any]) -> StateFile:
+def _changed(container: Container, **changes: Any) -> StateFile:
     return {**container.state, **changes, "intent": container.intent}  # type: ignore[typeddict-item]
 
 
