@@ -349,7 +349,8 @@ def judge(
             wrong.append(f"{name} gave {result.status}")
         if result.cpu > SLOW and result.status is not None:
             wrong.append(f"{name} computed for {result.cpu:.1f} s")
-        lines = result.err.splitlines()
+        # What a configuration is warned of is said beside what it is refused for.
+        lines = [line for line in result.err.splitlines() if ": warning: " not in line]
         if any(
             word in result.err
             for word in ("Traceback", "panic:", "bug in ", "Segmentation", "Fatal Python")
