@@ -69,6 +69,8 @@ def test_it_is_taken_from_the_process_that_has_it(late: bool) -> None:
         assert taken == [(link, holder)]
     finally:
         init.kill()
+        init.channel.close()
+        line.close()
 
 
 def _overtaken(init: launch.Init) -> None:

@@ -43,9 +43,10 @@ def test_what_is_no_number_of_a_source_is_refused(init: launch.Init, payload: by
 def test_as_long_as_nobody_is_in_the_container_nothing_is_answered(init: launch.Init) -> None:
     init.pid = 0
     near, far = socket.socketpair()
+    init.channel.close()
     init.channel = channel.Channel(near.detach())
     with far:
-        channel.Channel(os.dup(far.fileno())).send(channel.SOURCES, struct.pack("=i", 3))
+        channel.Channel(far.fileno()).send(channel.SOURCES, struct.pack("=i", 3))
         with pytest.raises(Error, match="^unexpected frame 21"):
             init.expect(channel.HOOKS, "waiting")
 
