@@ -135,7 +135,7 @@ def hand_console(init: Init, options: Options, foreground: bool) -> None:
     elif foreground:
         from . import relay
 
-        relay.keep_line_feeds(master)
+        relay.make_ready(master)
         return
     files.close(master)
     init.console = None

@@ -31,14 +31,20 @@ def _callers_terminal() -> int:
         return -1
 
 
-def keep_line_feeds(master: int) -> None:
-    """Let a line feed stay one, as from runc: the caller's own terminal adds what it needs.
+def make_ready(master: int) -> None:
+    """Give a terminal the size of the caller's, and let a line feed stay one, as from runc.
 
-    Before the program runs, which may look, or set it as it wants it.
+    The caller's own terminal adds what it needs.  Before the program runs, which may look, or set
+    it as it wants it.
     """
     attributes = termios.tcgetattr(master)
     attributes[1] &= ~termios.ONLCR
     termios.tcsetattr(master, termios.TCSANOW, attributes)
+    caller = _callers_terminal()
+    if caller >= 0:
+        terminals.set_size(master, terminals.size(caller))
+    if caller > 2:
+        files.close(caller)
 
 
 class Relay:
@@ -125,7 +131,7 @@ class Relay:
 def _raw(attributes: list[Any]) -> list[Any]:
     """Return termios(3) attributes as cfmakeraw would make them, but for what is done to output.
 
-    The container's own terminal passes a line feed on as it is (`keep_line_feeds`): the caller's
+    The container's own terminal passes a line feed on as it is (`make_ready`): the caller's
     begins the line.
     """
     iflag, oflag, cflag, lflag, ispeed, ospeed, cc = attributes

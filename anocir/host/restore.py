@@ -77,7 +77,7 @@ def restore(settings: Settings, container_id: str, options: Options) -> int:
     if making.master >= 0:
         from . import relay
 
-        relay.keep_line_feeds(making.master)
+        relay.make_ready(making.master)
     watcher = foreground.Watcher(making.pid, making.pidfd, making.master, making.streams)
     try:
         status = watcher.wait()

@@ -6,6 +6,7 @@ import os
 import shlex
 import signal
 import stat
+import sys
 import termios
 from typing import Iterator
 
@@ -192,10 +193,29 @@ def test_the_last_words_of_a_program_are_not_lost(container: Container) -> None:
     assert terminal.close() == 0
 
 
-def test_the_size_of_the_callers_terminal_is_passed_on(container: Container) -> None:
-    terminal = foreground(container, "usleep 200000; stty size", rows=41, columns=133)
+def test_the_program_finds_the_size_of_the_callers_terminal(container: Container) -> None:
+    """At once: nothing is to do between its start and its first look."""
+    terminal = foreground(container, "stty size", rows=41, columns=133)
     terminal.expect("41 133")
     terminal.close()
+    container.process["terminal"] = False
+    container.launch("sleep 100")
+    command = container.runtime.command("exec", "-t", container.id, "stty", "size")
+    terminal = Terminal(command, 43, 137)
+    terminal.expect("43 137")
+    terminal.close()
+
+
+def test_a_terminal_has_its_size_before_a_program_is_on_it() -> None:
+    """The relay comes after the start, and may come late."""
+    code = (
+        "import os, pty; from anocir.host import relay; master, slave = pty.openpty(); "
+        "relay.make_ready(master); print(*os.get_terminal_size(slave)); "
+        "print(len(os.listdir('/proc/self/fd')), 'open')"
+    )
+    terminal = Terminal([sys.executable, "-c", code], 41, 133)
+    assert terminal.expect("open").split() == ["133", "41", "6", "open"]
+    assert terminal.close() == 0
 
 
 def test_a_resize_is_passed_on(container: Container) -> None:
