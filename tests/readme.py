@@ -23,8 +23,6 @@ SPEED = {
     "run, Docker's config": "run, Docker's config and seccomp profile",
     "run": "run",
     "create": "create",
-    "list of 1000": "list of 1,000",
-    "smallest memory limit of run, KiB": "smallest memory limit of `run`, KiB",
 }
 RELIABILITY = {
     "create killed at random": "`create` killed at a random time",
@@ -46,7 +44,7 @@ def rows(text: str) -> dict[str, list[str]]:
 
 
 def speed(results: str) -> list[str]:
-    """Medians of anocir, runc and crun, and the first by the second."""
+    """Medians of anocir, runc and crun, and the first by the second; then a row for each Python."""
     table = rows(results)
     first = results.split("\n", 1)[0]
     lines = [f"| {first.split(',')[0]}, median ms | anocir | runc | crun | anocir / runc |",
@@ -55,6 +53,13 @@ def speed(results: str) -> list[str]:
         cells = [cell.split(" (")[0] for cell in table[name][:4]]
         cells += [""] * (4 - len(cells))
         lines.append(f"| {shown} | {' | '.join(cells)} |")
+    # In one file for all of them, beside one that the Python has built for itself.
+    for version in [name.split()[-1] for name in table if name.startswith("state, Python ")]:
+        both = [table[f"{step}, Python {version}"] for step in ("state", "run")]
+        took, ratio = (", ".join(cells[at].split(" (")[0] for cells in both) for at in (0, 2))
+        lines.append(
+            f"| state, run by Python {version} | {took} | | | {ratio} of a file built by it |"
+        )
     return lines
 
 
