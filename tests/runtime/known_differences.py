@@ -766,7 +766,7 @@ _CRUN: list[tuple[str, list[str]]] = [
         "does not pass the size of the terminal on",
         [
             "test_terminal.py::test_a_resize_is_passed_on",
-            "test_terminal.py::test_the_size_of_the_callers_terminal_is_passed_on",
+            "test_terminal.py::test_the_program_finds_the_size_of_the_callers_terminal",
         ],
     ),
     (
