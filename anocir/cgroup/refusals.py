@@ -13,6 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
 
+    from ..model.schema import Resources
     from .convert import Write
 
 _MEMORY_LIMITS: Final = ("memory.limit_in_bytes", "memory.max")
@@ -59,6 +60,21 @@ def too_low(path: str, value: str, source: str) -> Error:
         peak = read_int(f"{directory}/memory.max_usage_in_bytes")
     used = f"current usage: {usage}, peak usage: {peak if peak is not None else 'unknown'}"
     return at(source, f"unable to set memory limit to {value} ({used})")
+
+
+def check_usage(resources: Resources, file: str) -> None:
+    """Refuse a memory limit that is not above what `file` has, where checkBeforeUpdate asks."""
+    memory = resources.get("memory") or {}
+    limit = memory.get("limit") or 0
+    if memory.get("checkBeforeUpdate") and limit > 0:
+        usage = read_int(file) or 0
+        if limit <= usage:
+            raise Error(f"rejecting memory limit {limit} <= usage {usage}")
+
+
+def not_added(directory: str, pid: int, error: OSError) -> Error:
+    """Return the error for a process that a cgroup which its caller names does not take."""
+    return Error(f"join cgroup {directory}: adding pid {pid}: {strerror(error.errno or 0)}")
 
 
 def no_cgroup() -> Error:

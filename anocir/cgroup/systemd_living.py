@@ -5,11 +5,10 @@ Side: host, cold.  Sources: org.freedesktop.systemd1(5), systemd.resource-contro
 
 from __future__ import annotations
 
-from ..linux.errnos import EACCES, EPERM, EROFS
-
 from ..base import log
 from ..errors import Error
 from ..linux import files
+from ..linux.errnos import EACCES, EPERM, EROFS
 from .systemd import Unit, negotiate, on_unit, reset
 
 TYPE_CHECKING = False

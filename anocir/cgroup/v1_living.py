@@ -5,11 +5,11 @@ Side: host.  Sources: cgroups(7); Documentation/admin-guide/cgroup-v1/.
 
 from __future__ import annotations
 
-from ..linux.errnos import EBUSY, EOPNOTSUPP, EPERM
 from time import sleep
 
 from ..errors import Error, strerror
 from ..linux import files
+from ..linux.errnos import EBUSY, EOPNOTSUPP, EPERM
 from . import hierarchy, joining, knobs, refusals, removal, tree, undoing
 from .v1 import GONE, Maker, warn_of_ignored
 
@@ -50,9 +50,7 @@ class Manager(Maker):
                 continue
             except OSError as error:
                 if subs:  # who names a cgroup wants this one
-                    raise Error(
-                        f"join cgroup {target}: adding pid {pid}: {strerror(error.errno or 0)}"
-                    ) from error
+                    raise refusals.not_added(target, pid, error) from error
                 if error.errno not in (EBUSY, EOPNOTSUPP, *knobs.DENIED, *GONE):
                     raise
                 reason = error
@@ -82,7 +80,9 @@ class Manager(Maker):
         unified = convert.unified(wanted)
         warn_of_ignored(named or {})
         self._check_writes(writes, unified)
-        self._check_memory(resources)
+        if "memory" in self.directories:
+            file = f"{self.directories['memory']}/memory.usage_in_bytes"
+            refusals.check_usage(resources, file)
         undo: list[tuple[str, str]] = []
         try:
             self._write(writes, undo)
@@ -172,14 +172,6 @@ class Manager(Maker):
             if controller in self.directories
             for file in names
         ]
-
-    def _check_memory(self, resources: Resources) -> None:
-        memory = resources.get("memory") or {}
-        limit = memory.get("limit") or 0
-        if memory.get("checkBeforeUpdate") and limit > 0 and "memory" in self.directories:
-            usage = knobs.read_int(f"{self.directories['memory']}/memory.usage_in_bytes") or 0
-            if limit <= usage:
-                raise Error(f"rejecting memory limit {limit} <= usage {usage}")
 
     def _freezer(self) -> str:
         self._present()

@@ -5,12 +5,12 @@ Side: host.  Sources: Documentation/admin-guide/cgroup-v2.rst; cgroups(7).
 
 from __future__ import annotations
 
-from ..linux.errnos import EBUSY, ENODEV, ENOENT, EOPNOTSUPP
 from time import sleep
 
 from ..base import log
 from ..errors import Error, strerror
 from ..linux import files
+from ..linux.errnos import EBUSY, ENODEV, ENOENT, EOPNOTSUPP
 from . import joining, knobs, refusals, removal, tree, undoing
 from .v2 import Maker, warn_of_ignored
 
@@ -48,9 +48,7 @@ class Manager(Maker):
             return
         except OSError as error:
             if subs:  # who names a cgroup wants this one
-                raise Error(
-                    f"join cgroup {target}: adding pid {pid}: {strerror(error.errno or 0)}"
-                ) from error
+                raise refusals.not_added(target, pid, error) from error
             if error.errno not in (*_BUSY, *knobs.DENIED):
                 raise
             reason = error
@@ -79,12 +77,7 @@ class Manager(Maker):
         wanted = resources if named is None else convert.named(resources, named, 2)
         writes = convert.v2(wanted)
         warn_of_ignored(named or {})
-        memory = resources.get("memory") or {}
-        limit = memory.get("limit") or 0
-        if memory.get("checkBeforeUpdate") and limit > 0:
-            usage = knobs.read_int(f"{self.directory}/memory.current") or 0
-            if limit <= usage:
-                raise Error(f"rejecting memory limit {limit} <= usage {usage}")
+        refusals.check_usage(resources, f"{self.directory}/memory.current")
         self._enable(writes)
         undo: list[tuple[str, str]] = []
         try:
