@@ -295,7 +295,7 @@ def check_files(directory: Directories) -> None:
     """
     if directory.work_fd >= 0:
         for name in {*_WORK} & {*files.listdir(directory.work_fd)}:
-            _check_kind("--work-path", name, directory.work_fd)
+            _check_kind("--work-path", name, files.kind(files.lstat(name, directory.work_fd)))
     fd = directory.image_fd
     opened: list[int] = []
     count = 0
@@ -308,7 +308,7 @@ def check_files(directory: Directories) -> None:
                 if kind == files.S_IFLNK and name == "parent":
                     parent = True
                 else:
-                    _check_kind("--image-path", name, fd)
+                    _check_kind("--image-path", name, kind)
             if not parent:
                 return
             if depth == _DEEPEST or count > _MOST_FILES:
@@ -327,8 +327,7 @@ def check_files(directory: Directories) -> None:
             files.close(one)
 
 
-def _check_kind(option: str, name: str, fd: int) -> None:
-    kind = files.kind(files.lstat(name, fd))
+def _check_kind(option: str, name: str, kind: int) -> None:
     if kind == files.S_IFSOCK and name == "lazy-pages.socket":
         return  # where `criu lazy-pages` serves
     if kind not in (files.S_IFREG, files.S_IFDIR):

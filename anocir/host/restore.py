@@ -133,7 +133,7 @@ class Restoring:
         try:
             images.check_files(self.directory)
             images.check_cgroups(self.directory)
-            images.check_sockets(self.directory, restored.bounding_set(self.config))
+            images.check_sockets(self.directory, distrust.bounding_set(self.config))
             record = images.read_record(self.directory)
             tables = images.mount_tables(self.directory)
             inherited = images.descriptor_names(self.directory, record)

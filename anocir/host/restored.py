@@ -11,7 +11,7 @@ from ..base import inroot, normal
 from ..errors import Error
 from ..linux import capabilities, files, processes
 from ..linux.errnos import ELOOP, ENOENT, ENOTDIR
-from ..model import execution, mountoptions, namespaces
+from ..model import distrust, execution, mountoptions, namespaces
 from . import mountinfo
 
 TYPE_CHECKING = False
@@ -133,7 +133,7 @@ def check_rules(config: Config, pids: Iterable[int], init: int, mounted: Sequenc
     that of init; `mounted` are the places of what was handed over.  Who has CAP_SYS_ADMIN may have
     changed all that.
     """
-    if namespaces.of(config).get("mount") != "" or "CAP_SYS_ADMIN" in bounding_set(config):
+    if namespaces.of(config).get("mount") != "" or "CAP_SYS_ADMIN" in distrust.bounding_set(config):
         return
     for name in namespaces.FILES.values():
         _same_namespace(name, pids, init)
@@ -298,7 +298,7 @@ def _credentials(config: Config, pid: int, status: Mapping[str, Sequence[str]]) 
     _groups(config, pid, status)
     process = config.get("process") or {}
     bounding = 0
-    for name in bounding_set(config):
+    for name in distrust.bounding_set(config):
         bounding |= 1 << capabilities.NAMES.index(name)
     for name in _SETS:
         more = int(status[name][0], 16) & ~bounding
@@ -319,7 +319,7 @@ def _scheduling(config: Config, pid: int, directory: str) -> None:
     """Check what nobody raises without CAP_SYS_NICE, or a limit for it: nice value and policy."""
     process = config.get("process") or {}
     kinds = {limit["type"] for limit in process.get("rlimits") or []}
-    if "CAP_SYS_NICE" in bounding_set(config) or kinds & {"RLIMIT_NICE", "RLIMIT_RTPRIO"}:
+    if "CAP_SYS_NICE" in distrust.bounding_set(config) or kinds & {"RLIMIT_NICE", "RLIMIT_RTPRIO"}:
         return
     wanted = process.get("scheduler") or {}
     (nice, policy), own = _nice(directory), _nice("/proc/self")
@@ -337,7 +337,7 @@ def _nice(directory: str) -> tuple[int, int]:
 
 def _limits(config: Config, pid: int) -> None:
     """Check what nobody raises without CAP_SYS_RESOURCE: hard limits, the OOM killer's score."""
-    if "CAP_SYS_RESOURCE" in bounding_set(config):
+    if "CAP_SYS_RESOURCE" in distrust.bounding_set(config):
         return
     process = config.get("process") or {}
     try:
@@ -356,12 +356,6 @@ def _limits(config: Config, pid: int) -> None:
         raise Error(f"process.oomScoreAdj: restored process {pid} has {score}")
 
 
-def bounding_set(config: Config) -> list[str]:
-    """Return the names of the bounding set of config.json."""
-    listed = (config.get("process") or {}).get("capabilities") or {}
-    return listed.get("bounding") or []
-
-
 def _user(config: Config, pid: int, status: Mapping[str, Sequence[str]], bounding: int) -> None:
     """Check the user where nothing can have changed it: no setuid program, no CAP_SETUID."""
     process = config.get("process") or {}
@@ -377,7 +371,7 @@ def _user(config: Config, pid: int, status: Mapping[str, Sequence[str]], boundin
 def _groups(config: Config, pid: int, status: Mapping[str, Sequence[str]]) -> None:
     """Check the groups where nothing can have changed them: no CAP_SETGID, no setgid program."""
     process = config.get("process") or {}
-    if "CAP_SETGID" in bounding_set(config) or not process.get("noNewPrivileges"):
+    if "CAP_SETGID" in distrust.bounding_set(config) or not process.get("noNewPrivileges"):
         return
     if execution.keeps_groups(config.get("annotations") or {}):
         return

@@ -187,6 +187,12 @@ def _covers(external: Entry, entry: Entry) -> bool:
     return bool(root == top or root.startswith(top + "/") or not top)
 
 
+def bounding_set(config: Config) -> list[str]:
+    """Return the names of the bounding set of config.json."""
+    listed = (config.get("process") or {}).get("capabilities") or {}
+    return listed.get("bounding") or []
+
+
 def _allowed(config: Config) -> set[str]:
     """Return the kinds of file systems that the container may have mounted."""
     kinds = {mount.get("type") or "" for mount in config.get("mounts") or []}
@@ -194,8 +200,7 @@ def _allowed(config: Config) -> set[str]:
         kinds |= {"cgroup", "cgroup2", "tmpfs"}
     if (config.get("linux") or {}).get("maskedPaths"):
         kinds.add("tmpfs")
-    bounding = ((config.get("process") or {}).get("capabilities") or {}).get("bounding") or []
-    if "CAP_SYS_ADMIN" in bounding or any(
+    if "CAP_SYS_ADMIN" in bounding_set(config) or any(
         space.get("type") == "user" for space in (config.get("linux") or {}).get("namespaces") or []
     ):
         kinds |= _OWN
