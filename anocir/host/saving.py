@@ -15,7 +15,7 @@ from . import store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, Final
 
     from ..model.schema import Config, Intent, StateFile
     from .store import Container
@@ -29,19 +29,25 @@ def intent(container: Container, intent: Intent) -> None:
 
 def state(container: Container, **changes: Any) -> None:
     """Replace the state by itself with these changes."""
+    global _foreseen
     container.state = _changed(container, **changes)
-    _write(container, "state.json", jsonio.dumps(container.state))
+    text = jsonio.dumps(container.state)
+    ready, _foreseen = _foreseen == (container, text), (None, "")
+    if not ready:
+        _aside(container, _STATE, text)
+    _take_name(container, _STATE)
 
 
 def foresee(container: Container, **changes: Any) -> None:
     """Have the file ready by which `state` will replace it, while there is nothing else to do."""
     global _foreseen
-    text = jsonio.dumps(_changed(container, **changes))
-    _foreseen = (_aside(container, "state.json", text), text, container)
+    _foreseen = container, jsonio.dumps(_changed(container, **changes))
+    _aside(container, _STATE, _foreseen[1])
 
 
-# What `foresee` has written: the name of the file, its text, whose it is.
-_foreseen: tuple[str, str, Container | None] = ("", "", None)
+_STATE: Final = "state.json"
+# Whose state `foresee` has written, and what.
+_foreseen: tuple[Container | None, str] = (None, "")
 
 
 def _changed(container: Container, **changes: Any) -> StateFile:
@@ -54,29 +60,32 @@ def config(container: Container, config: Config) -> None:
 
 
 def _write(container: Container, name: str, text: str) -> None:
-    global _foreseen
-    (temporary, written, whose), _foreseen = _foreseen, ("", "", None)
-    if text != written or name != "state.json" or whose is not container:
-        temporary = _aside(container, name, text)
-    try:
-        entries.rename(temporary, name, container.dir_fd, container.dir_fd)
-    except OSError as error:
-        raise _failed(container, name, error) from None
+    _aside(container, name, text)
+    _take_name(container, name)
 
 
-def _aside(container: Container, name: str, text: str) -> str:
-    """Write a file under another name, which is returned."""
-    temporary = f".{name}.{posix.getpid()}"
+def _aside(container: Container, name: str, text: str) -> None:
+    """Write a file under another name, until it takes its own."""
     flags = files.O_WRONLY | files.O_CREAT | files.O_TRUNC | files.O_NOFOLLOW
     try:
-        fd = files.open(temporary, flags, 0o600, dir_fd=container.dir_fd)
+        fd = files.open(_other(name), flags, 0o600, dir_fd=container.dir_fd)
         try:
             files.write_all(fd, files.encode(text))
         finally:
             files.close(fd)
     except OSError as error:
         raise _failed(container, name, error) from None
-    return temporary
+
+
+def _take_name(container: Container, name: str) -> None:
+    try:
+        entries.rename(_other(name), name, container.dir_fd, container.dir_fd)
+    except OSError as error:
+        raise _failed(container, name, error) from None
+
+
+def _other(name: str) -> str:
+    return f".{name}.{posix.getpid()}"
 
 
 def _failed(container: Container, name: str, error: OSError) -> OSError:
