@@ -3,8 +3,8 @@
 Side: host and init.  Importing from a zip costs 0.6 ms for its directory and some 0.05 ms for each
 module, in each of the two boots; one pread(2) costs 0.002 ms.  So the bytecode of all modules for
 each Python lies between the archive's second line and the end of the zip (archive.py).  The second
-line executes this file as `__main__`, with `f`, the open archive, where the block begins, and `r`,
-the block's row.  For another Python the zip serves.
+line executes this file as `__main__`, with `f`, the open archive, which stands where the index of
+the block begins.  For another Python the zip serves.
 """
 
 from __future__ import annotations
